@@ -1,0 +1,90 @@
+//! The answer: ranked causes with reasons, or an abstention that says what would decide.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::entity::Entity;
+use crate::evidence::{Asked, Change};
+use crate::graph::RootCauseGraph;
+
+/// Names of the causes that this room can find; policies match on them.
+pub mod cause {
+    /// The memory limit is too small for what the release needs.
+    pub const OOM_KILLED: &str = "container.oom-killed";
+    /// Memory grows steadily until the limit: raising the limit only postpones it.
+    pub const MEMORY_LEAK: &str = "container.memory-leak";
+    /// A new image misbehaves.
+    pub const BAD_IMAGE: &str = "release.bad-image";
+    /// A changed configuration misbehaves.
+    pub const BAD_CONFIG: &str = "release.bad-config";
+    pub const IMAGE_PULL: &str = "image.cannot-be-pulled";
+    /// A referenced ConfigMap, Secret, key or variable is missing.
+    pub const CONFIG_MISSING: &str = "config.missing";
+    pub const CONFIG_WRONG: &str = "config.wrong";
+    pub const UNSCHEDULABLE: &str = "pod.not-schedulable";
+    pub const DEPENDENCY: &str = "dependency.failing";
+}
+
+/// What we think broke, and why we think so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Diagnosis {
+    /// Best first. Empty only when `abstained` says why. At most ten.
+    pub causes: Vec<Cause>,
+    /// Set when no action may follow: why, and the question whose answer would decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abstained: Option<String>,
+    /// Keys of the signals that the best cause does not explain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unexplained: Vec<String>,
+    pub graph: RootCauseGraph,
+    /// Every question behind the answer, also those that stayed unknown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<Asked>,
+}
+
+impl Diagnosis {
+    /// The cause that may be acted on: the best one, unless we abstained.
+    pub fn actionable(&self) -> Option<&Cause> {
+        match self.abstained {
+            Some(_) => None,
+            None => self.causes.first(),
+        }
+    }
+}
+
+/// One candidate cause.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cause {
+    /// Kind of failure: one of [`cause`] or the id of a failure pattern.
+    pub kind: String,
+    pub entity: Entity,
+    /// The change that brought it, when one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+    /// Calibrated probability, 0 to 1.
+    pub confidence: f64,
+    /// One sentence for people.
+    pub sentence: String,
+    #[serde(rename = "for")]
+    pub facts_for: Vec<Fact>,
+    #[serde(default, rename = "against", skip_serializing_if = "Vec::is_empty")]
+    pub facts_against: Vec<Fact>,
+    /// Measured values that a remedy may need, under stable names:
+    /// `memory.limitBytes`, `memory.peakBytes`, `oom.intervalSeconds`, `image.bad`, `image.good`,
+    /// `commit.guilty` (full SHA), `config.object`, `config.key`, `dependency`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measures: BTreeMap<String, String>,
+}
+
+/// One reason for or against, with the question that can be asked again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fact {
+    pub sentence: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub asked: String,
+}
