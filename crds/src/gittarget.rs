@@ -1,0 +1,117 @@
+//! `GitTarget`: a repository that Amend may propose changes to, and who may have what changed there.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::reference::SecretRef;
+
+/// One branch of one repository, owned by the platform team.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "amend.dev",
+    version = "v1alpha1",
+    kind = "GitTarget",
+    namespaced,
+    status = "GitTargetStatus",
+    shortname = "gt",
+    category = "amend",
+    doc = "A Git repository that Amend may propose changes to, with its grants.",
+    printcolumn(name = "URL", type_ = "string", json_path = ".spec.url"),
+    printcolumn(name = "Branch", type_ = "string", json_path = ".spec.branch"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Head", type_ = "string", json_path = ".status.head"),
+    printcolumn(name = "Open PRs", type_ = "integer", json_path = ".status.openPullRequests"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GitTargetSpec {
+    /// HTTP(S) clone URL without user info.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^@\s]+$"))]
+    pub url: String,
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"))]
+    pub branch: String,
+    pub forge: ForgeSpec,
+    /// Keys `username` and `password` (or `token`), and `signingKey` (an OpenSSH ed25519 private key) for signed commits.
+    pub secret_ref: SecretRef,
+    /// Namespaces that may use this target, besides its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub allowed_namespaces: Vec<String>,
+    /// What may be changed for whom. Nothing is granted that is not listed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub grants: Vec<Grant>,
+    /// Where objects live in the repository; what is not listed is asked of Flux.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
+    pub objects: Vec<ObjectLocation>,
+    /// Most new pull requests a day below severity critical; default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_pull_requests_per_day: Option<u32>,
+}
+
+/// The forge that serves the repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ForgeSpec {
+    pub kind: ForgeKind,
+    /// Base URL of the forge; default: scheme and host of `url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub url: Option<String>,
+}
+
+/// Which API the forge speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum ForgeKind {
+    /// Also Forgejo.
+    Gitea,
+}
+
+/// What one namespace may have changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Grant {
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// Path prefixes, ending in `/` for a folder.
+    #[schemars(length(min = 1, max = 64))]
+    pub paths: Vec<String>,
+    /// Kinds of objects, like `Deployment`.
+    #[schemars(length(min = 1, max = 64))]
+    pub kinds: Vec<String>,
+    /// Field path prefixes, like `spec.template.spec.containers`; `*` means every field.
+    #[schemars(length(min = 1, max = 64))]
+    pub fields: Vec<String>,
+}
+
+/// One object and the file that holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectLocation {
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+    pub path: String,
+}
+
+/// What is observed about the repository.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GitTargetStatus {
+    /// Head commit of the branch, as last seen.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub head: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_seen_at: Option<Timestamp>,
+    #[serde(default)]
+    pub open_pull_requests: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(default)]
+    #[schemars(schema_with = "crate::condition::conditions_schema")]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,126 @@
+//! `Incident`: signals grouped around one problem, and what Amend found out about it.
+
+use amend_diagnosis::diagnosis::Diagnosis;
+use amend_diagnosis::entity::Entity;
+use amend_diagnosis::signal::{Severity, Signal};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::reference::NamespacedName;
+
+/// The problem as it was first seen; never changes.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "amend.dev",
+    version = "v1alpha1",
+    kind = "Incident",
+    namespaced,
+    status = "IncidentStatus",
+    shortname = "inc",
+    category = "amend",
+    doc = "Signals grouped around one problem, with its diagnosis.",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Severity", type_ = "string", json_path = ".spec.severity"),
+    printcolumn(name = "Entity", type_ = "string", json_path = ".spec.entity.name"),
+    printcolumn(name = "Cause", type_ = "string", json_path = ".status.diagnosis.causes[0].kind"),
+    printcolumn(name = "Signals", type_ = "integer", json_path = ".status.signalCount"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Because", type_ = "string", json_path = ".status.because", priority = 1),
+    selectable = ".spec.severity"
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "an Incident's spec never changes; its status does"}]))]
+pub struct IncidentSpec {
+    pub entity: Entity,
+    pub severity: Severity,
+    /// The signals that opened it.
+    #[schemars(length(min = 1, max = 16))]
+    pub signals: Vec<Signal>,
+}
+
+/// Where an incident is in its life. See ARCHITECTURE.md for the drawing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum IncidentPhase {
+    #[default]
+    Open,
+    Diagnosing,
+    Diagnosed,
+    Abstained,
+    Remediating,
+    /// Symptoms gone, cause still there.
+    Mitigated,
+    Resolved,
+    /// Gone before work began.
+    Dropped,
+    /// Part of another incident; `joinedTo` names it.
+    Joined,
+}
+
+impl IncidentPhase {
+    /// Nothing more will happen to it.
+    pub fn is_over(self) -> bool {
+        match self {
+            Self::Resolved | Self::Dropped | Self::Joined => true,
+            Self::Open | Self::Diagnosing | Self::Diagnosed | Self::Abstained | Self::Remediating | Self::Mitigated => {
+                false
+            }
+        }
+    }
+}
+
+/// What is observed about the incident.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IncidentStatus {
+    #[serde(default)]
+    pub phase: IncidentPhase,
+    /// Why it is in this phase, for people.
+    #[serde(default)]
+    pub because: String,
+    /// At most 64, oldest kept; the rest is only counted.
+    #[serde(default)]
+    pub signals: Vec<Signal>,
+    /// All signals that arrived, repeats included.
+    #[serde(default)]
+    pub signal_count: u32,
+    /// Distinct signals that no longer fit in `signals`.
+    #[serde(default)]
+    pub signals_not_kept: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_signal_at: Option<Timestamp>,
+    /// Since when nothing fires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_since: Option<Timestamp>,
+    /// Since when the cause itself is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause_absent_since: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosed_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<Diagnosis>,
+    /// Every policy that was looked at, and why it did or did not match.
+    #[serde(default)]
+    pub policies: Vec<PolicyMatch>,
+    /// The remediation that answers this incident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remediation: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined_to: Option<NamespacedName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(default)]
+    #[schemars(schema_with = "crate::condition::conditions_schema")]
+    pub conditions: Vec<Condition>,
+}
+
+/// One policy and what it makes of the incident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyMatch {
+    pub policy: String,
+    pub matched: bool,
+    pub because: String,
+}

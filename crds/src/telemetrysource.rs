@@ -1,0 +1,92 @@
+//! `TelemetrySource`: where to ask, and how its names map to Kubernetes objects.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::reference::SecretRef;
+
+/// One store that can be asked.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "amend.dev",
+    version = "v1alpha1",
+    kind = "TelemetrySource",
+    namespaced,
+    status = "TelemetrySourceStatus",
+    shortname = "tsrc",
+    category = "amend",
+    doc = "A metrics, alert, trace or log store that Amend may ask.",
+    printcolumn(name = "Kind", type_ = "string", json_path = ".spec.kind"),
+    printcolumn(name = "URL", type_ = "string", json_path = ".spec.url"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Latency", type_ = "string", json_path = ".status.latency"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TelemetrySourceSpec {
+    pub kind: SourceKind,
+    /// Base URL without the API path, `http` or `https`, no user info.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^@\s]+$"))]
+    pub url: String,
+    /// Keys `token`, or `username` and `password`; optional `ca.crt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+    /// Namespaces whose incidents may be asked about here, besides its own; `*` means all (release namespace only).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub allowed_namespaces: Vec<String>,
+    /// Names that differ from the defaults; see docs of `MetricNames` for the keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mapping: BTreeMap<String, String>,
+    #[serde(default)]
+    pub limits: SourceLimits,
+}
+
+/// Which protocol the store speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum SourceKind {
+    /// Also Thanos, Mimir and VictoriaMetrics.
+    Prometheus,
+    Alertmanager,
+    Jaeger,
+    Loki,
+}
+
+/// How much one question may cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceLimits {
+    /// Deadline of one question, like `10s`; default 10s, at most 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub timeout: Option<String>,
+    /// Most series of one answer; default 2000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<u32>,
+    /// Questions under way at once; default 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+}
+
+/// What is observed about the store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TelemetrySourceStatus {
+    /// Time of the last probe, like `12ms`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub latency: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_answer_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_error: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(default)]
+    #[schemars(schema_with = "crate::condition::conditions_schema")]
+    pub conditions: Vec<Condition>,
+}
