@@ -4,4 +4,5 @@
 //! in the rooms below. Effects leave through `effects` only.
 
 pub mod clients;
+pub mod leader;
 pub mod time;
