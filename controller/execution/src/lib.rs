@@ -1,1 +1,16 @@
-//! Placeholder.
+//! How do we do it, undo it, prove it? The third pure room: no I/O, no clock, no randomness.
+//!
+//! ```text
+//!   Plan (policies) ──► Journal ──fold──► Phase
+//!                          ▲                 │
+//!                          │ append          ▼
+//!   observations ──► decide(&Snapshot) ──► Decision { append, effects, wake, because, status }
+//!                          │
+//!                          └─► Record: each entry sealed, signed and chained
+//! ```
+//!
+//! [`journal`] is what an execution intended and saw, [`phase`] is what that means, [`decide`] says what comes next,
+//! [`verify`] judges the result by measured data, and [`record`] makes the account provable offline.
+
+pub mod journal;
+pub mod phase;

@@ -1,0 +1,179 @@
+//! The append-only account of one remediation: what it intended, what it saw, who said what.
+//!
+//! The journal is the only state of an execution. Everything else ([`Phase`](crate::phase::Phase), what is still to be
+//! done, what must be undone) is computed from it, so a restart loses nothing and two readers never disagree.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+mod event;
+mod text;
+
+pub use event::{EffectKind, Ending, Event, GateLine, MetricLine, Outcome, PreImage, UndoCause, Word};
+pub use text::Text;
+
+/// How many entries a journal holds.
+///
+/// A straight success needs about a dozen; an undo about as many again. Whoever needs more is going round in circles,
+/// and a person should look: the execution ends as [`Ending::Stuck`].
+pub const ENTRIES_MAX: usize = 64;
+
+/// How many of the entries are kept free for the ending and what follows it.
+///
+/// The ending itself, the page, the prepared revert (intent and outcome), a late verdict and one note.
+pub const ENTRIES_KEPT_FOR_THE_END: usize = 6;
+
+/// How large one entry may be as JSON, in bytes: 64 of them and their signed copies stay well below the API server's
+/// limit of 1.5 MB for an object. Contents (files, diffs, logs) are named by their digest, never copied in.
+pub const ENTRY_BYTES_MAX: usize = 4096;
+
+/// Who caused an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Actor {
+    pub kind: ActorKind,
+    /// Replica, user or service account; untrusted text.
+    pub name: Text,
+}
+
+impl Actor {
+    /// This replica of the controller.
+    pub fn amend(replica: impl Into<Text>) -> Self {
+        Self { kind: ActorKind::Amend, name: replica.into() }
+    }
+
+    /// A person or account outside Amend.
+    pub fn person(name: impl Into<Text>) -> Self {
+        Self { kind: ActorKind::Person, name: name.into() }
+    }
+}
+
+/// What sort of actor it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum ActorKind {
+    /// A replica of this controller.
+    Amend,
+    /// Somebody with a name: the author of an `Approval`, a reviewer at the forge.
+    Person,
+}
+
+/// One line of the account.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Position, from 0 without gaps. Order is by this number; clocks may step.
+    pub seq: u32,
+    pub at: Timestamp,
+    pub actor: Actor,
+    /// Why, in one clause for people. May quote the outside world, hence untrusted.
+    pub because: Text,
+    pub event: Event,
+}
+
+impl Entry {
+    /// Size as JSON in bytes, the measure of [`ENTRY_BYTES_MAX`].
+    pub fn bytes(&self) -> usize {
+        serde_json::to_vec(self).map_or(usize::MAX, |json| json.len())
+    }
+}
+
+/// All entries of one remediation, oldest first.
+///
+/// Reading one from the store checks nothing, so that a damaged journal can still be shown;
+/// [`standing`](crate::phase::standing) refuses it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Journal {
+    entries: Vec<Entry>,
+}
+
+/// Why an entry cannot be appended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JournalError {
+    #[error("the journal is full: {len} of {ENTRIES_MAX} entries")]
+    Full { len: usize },
+    #[error("entry {seq} would take {bytes} bytes, more than {ENTRY_BYTES_MAX}")]
+    TooLarge { seq: u32, bytes: usize },
+}
+
+impl Journal {
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether only the end fits: ordinary entries stop [`ENTRIES_KEPT_FOR_THE_END`] before the limit.
+    pub fn is_full(&self) -> bool {
+        self.entries.len() >= ENTRIES_MAX - ENTRIES_KEPT_FOR_THE_END
+    }
+
+    /// The next sequence number.
+    pub fn next_seq(&self) -> u32 {
+        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Appends one entry, numbering it.
+    ///
+    /// # Errors
+    /// When the journal is full or the entry too large; nothing is appended then.
+    pub fn append(
+        &mut self,
+        at: Timestamp,
+        actor: Actor,
+        because: impl Into<Text>,
+        event: Event,
+    ) -> Result<&Entry, JournalError> {
+        self.push(Entry { seq: self.next_seq(), at, actor, because: because.into(), event })
+    }
+
+    /// Appends entries that [`decide`](crate::decide::decide) made for exactly this journal.
+    ///
+    /// # Errors
+    /// When one does not fit; the entries before it stay appended.
+    pub fn extend(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
+        for entry in entries {
+            self.push(Entry { seq: self.next_seq(), ..entry.clone() })?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, entry: Entry) -> Result<&Entry, JournalError> {
+        if self.entries.len() >= ENTRIES_MAX {
+            return Err(JournalError::Full { len: self.entries.len() });
+        }
+        let bytes = entry.bytes();
+        if bytes > ENTRY_BYTES_MAX {
+            return Err(JournalError::TooLarge { seq: entry.seq, bytes });
+        }
+        let at = self.entries.len();
+        self.entries.push(entry);
+        Ok(&self.entries[at])
+    }
+}
+
+impl From<Vec<Entry>> for Journal {
+    fn from(entries: Vec<Entry>) -> Self {
+        Self { entries }
+    }
+}
+
+/// `#3 12:00:05Z amend(replica): effect happened, because ...` in one line.
+impl fmt::Display for Entry {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "#{} {} {:?} {}: {} ({})",
+            self.seq, self.at, self.actor.kind, self.actor.name, self.event, self.because
+        )
+    }
+}
