@@ -14,3 +14,4 @@
 
 pub mod journal;
 pub mod phase;
+pub mod verify;
