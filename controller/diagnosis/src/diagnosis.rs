@@ -25,6 +25,11 @@ pub mod cause {
     pub const CONFIG_WRONG: &str = "config.wrong";
     pub const UNSCHEDULABLE: &str = "pod.not-schedulable";
     pub const DEPENDENCY: &str = "dependency.failing";
+    /// Starts and dies, for a reason that nothing names.
+    pub const CRASHING: &str = "container.crashing";
+    pub const NODE_NOT_READY: &str = "node.not-ready";
+    /// Memory, disk or process pressure on a node.
+    pub const NODE_PRESSURE: &str = "node.pressure";
 }
 
 /// What we think broke, and why we think so.

@@ -3,10 +3,20 @@
 //! Facts flow in as [`Observations`](evidence::Observations), a [`Diagnosis`](diagnosis::Diagnosis) flows out.
 //! Nothing here knows which cure exists; see `amend-policies` for that.
 
+pub mod align;
+pub mod calibration;
+pub mod cluster;
 pub mod diagnose;
 pub mod diagnosis;
 pub mod entity;
 pub mod evidence;
+mod extract;
+pub mod finding;
 pub mod graph;
 pub mod incident;
+pub mod inference;
+pub mod logs;
+pub mod metric;
+pub mod scene;
 pub mod signal;
+mod story;

@@ -1,0 +1,312 @@
+//! Changes: is a release to blame, or was it only there?
+//!
+//! Being recent is not enough. A change is blamed when the changed entity itself shows trouble that its old pods, its time
+//! before, and its callees do not explain.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::cluster::Pod;
+use crate::diagnosis::cause;
+use crate::entity::Entity;
+use crate::evidence::{Change, ChangeKind, Series};
+use crate::finding::{Finding, Modality};
+use crate::logs::{Class, catalogue, clean};
+use crate::scene::{Answering, Scene, answering, seconds, shifted};
+
+/// Changes older than this before the onset are not looked at.
+const LOOK_BACK: SignedDuration = SignedDuration::from_hours(24);
+
+/// An alert fires late and clocks differ: a change this long after the onset may still be before it in truth.
+const SLACK: SignedDuration = SignedDuration::from_secs(60);
+
+/// Error ratios that differ by less than this are noise.
+const RATIO_FLOOR: f64 = 0.02;
+
+pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
+    let onset = scene.onset.unwrap_or(scene.observations.at);
+    let mut findings = Vec::new();
+    for change in &scene.changes {
+        if change.at > scene.observations.at || change.at < shifted(onset, -LOOK_BACK) {
+            continue;
+        }
+        let kind = kind_of(change);
+        let blamed = |weight: f64, modality: Modality, sentence: String| {
+            Finding::new(change.target.clone(), kind, modality, weight, sentence).of_change(&change.id)
+        };
+        findings.push(when(scene, change, onset, kind));
+        let own = own_evidence(scene, change, onset);
+        let told = own.iter().any(|(weight, ..)| *weight > 0.0);
+        for (weight, modality, sentence, label, asked) in own {
+            findings.push(blamed(weight, modality, sentence).labelled(label).asked(asked));
+        }
+        if !told {
+            let measured = scene.series_of(&change.target).iter().any(|series| !series.samples.is_empty());
+            let (weight, sentence) = match measured {
+                true => (-3.5, format!("{} itself looks as before its release", change.target.name)),
+                false => {
+                    (-1.5, format!("nothing is measured on {} that could speak for or against", change.target.name))
+                }
+            };
+            findings.push(blamed(weight, Modality::Changes, sentence));
+        }
+    }
+    findings
+}
+
+fn kind_of(change: &Change) -> &'static str {
+    let touched = |word: &str| {
+        change.diff.lines().any(|line| line.starts_with(['+', '-']) && line[1..].trim_start().starts_with(word))
+    };
+    match change.kind {
+        ChangeKind::Image => cause::BAD_IMAGE,
+        ChangeKind::Config | ChangeKind::Flag | ChangeKind::Scale => cause::BAD_CONFIG,
+        ChangeKind::Commit | ChangeKind::Deploy => {
+            let image =
+                ["image:", "- image:", "newTag:", "tag:", "newName:", "digest:"].iter().any(|word| touched(word));
+            match change.diff.is_empty() || image {
+                true => cause::BAD_IMAGE,
+                false => cause::BAD_CONFIG,
+            }
+        }
+    }
+}
+
+/// How well the time fits: recent is likely, long ago still possible, afterwards hardly.
+fn when(scene: &Scene<'_>, change: &Change, onset: Timestamp, kind: &'static str) -> Finding {
+    let lag = seconds(onset) - seconds(change.at);
+    let (weight, sentence) = match change.at > shifted(onset, SLACK) {
+        true => (-6.0, format!("{} was changed {:.0} s after trouble began", change.target.name, -lag)),
+        false => (
+            1.0 + 1.5 * (-lag.max(0.0) / 1800.0).exp(),
+            format!("{} was changed {:.0} s before the first sign", change.target.name, lag.max(0.0)),
+        ),
+    };
+    let mut finding = Finding::new(change.target.clone(), kind, Modality::Changes, weight, sentence)
+        .of_change(&change.id)
+        .asked(scene.questions().to("git"));
+    if finding.asked.is_empty() {
+        finding.asked = scene.questions().about(&["changes", "revision", "replicasets", "deployments"]);
+    }
+    if change.id.len() == 40 && change.id.chars().all(|c| c.is_ascii_hexdigit()) {
+        finding = finding.measure("commit.guilty", &change.id);
+    }
+    let image = |sign: char| {
+        change.diff.lines().find_map(|line| {
+            let rest = line.strip_prefix(sign)?.trim_start().trim_start_matches("- ");
+            Some(rest.strip_prefix("image:")?.trim().trim_matches(['"', '\'']).to_owned())
+        })
+    };
+    if let Some(bad) = image('+') {
+        finding = finding.measure("image.bad", bad);
+    }
+    if let Some(good) = image('-') {
+        finding = finding.measure("image.good", good);
+    }
+    finding
+}
+
+type Own = (f64, Modality, String, String, String);
+
+fn own_evidence(scene: &Scene<'_>, change: &Change, onset: Timestamp) -> Vec<Own> {
+    let mut own = Vec::new();
+    own.extend(new_pods_fail(scene, change));
+    own.extend(stuck(scene, change));
+    match versions_differ(scene, change) {
+        Some(found) => own.push(found),
+        None => own.extend(before_and_after(scene, change, onset)),
+    }
+    own.extend(new_errors(scene, change));
+    own
+}
+
+/// Pods of the new revision, and the older ones that still run.
+fn revisions<'s>(scene: &'s Scene<'_>, change: &Change) -> (Vec<&'s Pod>, Vec<&'s Pod>) {
+    let pods: Vec<&Pod> = scene.cluster.pods.iter().filter(|pod| pod.workload == change.target).collect();
+    if !change.new_pods.is_empty() {
+        return pods.into_iter().partition(|pod| change.new_pods.contains(&pod.name));
+    }
+    let newest = pods.iter().max_by_key(|pod| (pod.created, &pod.revision)).map(|pod| pod.revision.clone());
+    let fresh = |pod: &&Pod| pod.created.is_none_or(|at| at >= shifted(change.at, -SLACK));
+    pods.into_iter().partition(|pod| Some(&pod.revision) == newest.as_ref() && fresh(pod))
+}
+
+fn fails(pod: &Pod) -> Option<String> {
+    pod.containers.iter().find_map(|container| {
+        let waiting = container.waiting.as_ref().map(|(reason, _)| reason.as_str());
+        let bad = ["CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
+        let end = container.last.as_ref().or(container.terminated.as_ref());
+        match (waiting.filter(|reason| bad.contains(reason)), end) {
+            (Some(reason), _) => Some(reason.to_owned()),
+            (None, Some(end)) if end.exit_code.is_some_and(|code| code != 0) && !container.ready => {
+                Some(end.reason.clone())
+            }
+            (None, _) => None,
+        }
+    })
+}
+
+fn new_pods_fail(scene: &Scene<'_>, change: &Change) -> Option<Own> {
+    let (new, old) = revisions(scene, change);
+    let failing: Vec<String> = new.iter().filter_map(|pod| fails(pod)).collect();
+    let reason = failing.first()?;
+    let old_fail = old.iter().filter(|pod| fails(pod).is_some()).count();
+    if old_fail > 0 {
+        return None;
+    }
+    let contrast = if old.is_empty() {
+        "no old pod is left to compare".to_owned()
+    } else {
+        format!("none of {} old ones does", old.len())
+    };
+    Some((
+        3.5,
+        Modality::State,
+        format!("{} of {} new pods of {} fail ({reason}), {contrast}", failing.len(), new.len(), change.target.name),
+        format!("new pods: {reason}"),
+        scene.questions().about(&["pods", "Pod"]),
+    ))
+}
+
+fn stuck(scene: &Scene<'_>, change: &Change) -> Option<Own> {
+    let workload = scene.cluster.workload(&change.target)?;
+    let condition = workload.conditions.iter().find(|condition| condition.reason == "ProgressDeadlineExceeded")?;
+    Some((
+        1.5,
+        Modality::State,
+        format!("the rollout of {} is stuck: {}", change.target.name, condition.message),
+        "rollout stuck".to_owned(),
+        scene.questions().about(&["deployments", "Deployment"]),
+    ))
+}
+
+/// New against old pods of the same workload at the same time: the cleanest comparison there is.
+fn versions_differ(scene: &Scene<'_>, change: &Change) -> Option<Own> {
+    let (new, old) = revisions(scene, change);
+    if new.is_empty() || old.is_empty() {
+        return None;
+    }
+    let of = |pods: &[&Pod]| -> Answering {
+        let names: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
+        let inside = |series: &&&Series| {
+            let pod = series.labels.get("pod").or_else(|| series.labels.get("k8s.pod.name"));
+            pod.is_some_and(|pod| names.contains(&pod.as_str()))
+        };
+        answering(scene.series_of(&change.target).iter().filter(inside).copied(), change.at, scene.observations.at)
+    };
+    let (new, old) = (of(&new), of(&old));
+    if let (Some(bad), Some(good)) = (new.error_ratio, old.error_ratio)
+        && bad - good > RATIO_FLOOR
+    {
+        return Some(worse(change, "error ratio of its new pods", bad, good, "the old ones", new.asked, 3.5));
+    }
+    None
+}
+
+/// The entity's own time before the change as the comparison, less what its callees explain.
+fn before_and_after(scene: &Scene<'_>, change: &Change, onset: Timestamp) -> Option<Own> {
+    let excess = |entity: &Entity| {
+        let before = scene.answering(entity, shifted(change.at, SignedDuration::from_mins(-60)), change.at);
+        let after = scene.answering(entity, onset.max(change.at), scene.observations.at);
+        (before, after)
+    };
+    let (before, after) = excess(&change.target);
+    let (bad, good) = (after.error_ratio?, before.error_ratio.unwrap_or(0.0));
+    let own = bad - good;
+    if own > RATIO_FLOOR {
+        let explained = scene
+            .graph
+            .callees(&change.target)
+            .filter_map(|callee| {
+                let (before, after_callee) = excess(callee);
+                let grown = after_callee.error_ratio? - before.error_ratio.unwrap_or(0.0);
+                let share = match (after_callee.rate, after.rate) {
+                    (Some(callee), Some(own)) if own > 0.0 => (callee / own).min(1.0),
+                    _ => 1.0,
+                };
+                Some((grown * share, callee))
+            })
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        if let Some((explained, callee)) = explained
+            && explained > 0.6 * own
+        {
+            return Some((
+                -3.0,
+                Modality::Metrics,
+                format!("the errors of {} are explained by {}, which it calls", change.target.name, callee.name),
+                String::new(),
+                after.asked,
+            ));
+        }
+        return Some(worse(change, "error ratio", bad, good, "before", after.asked, 3.0));
+    }
+    let (slow, quick) = (after.latency?, before.latency?);
+    if slow > 1.5 * quick && slow - quick > 0.02 {
+        let explained = scene.graph.callees(&change.target).any(|callee| {
+            let (before, after) = excess(callee);
+            matches!((after.latency, before.latency), (Some(after), Some(before)) if after - before > 0.6 * (slow - quick))
+        });
+        if !explained {
+            return Some((
+                2.5,
+                Modality::Metrics,
+                format!(
+                    "latency of {} rose from {:.0} ms to {:.0} ms",
+                    change.target.name,
+                    quick * 1000.0,
+                    slow * 1000.0
+                ),
+                format!("latency {:.0} ms", slow * 1000.0),
+                after.asked,
+            ));
+        }
+    }
+    None
+}
+
+fn worse(change: &Change, what: &str, bad: f64, good: f64, against: &str, asked: String, weight: f64) -> Own {
+    let weight = weight * (0.5 + 0.5 * ((bad - good) / 0.1).min(1.0));
+    (
+        weight,
+        Modality::Metrics,
+        format!("{what} of {}: {:.1} % against {:.1} % of {against}", change.target.name, bad * 100.0, good * 100.0),
+        format!("errors {:.0} %", bad * 100.0),
+        asked,
+    )
+}
+
+/// Error lines that the entity never wrote before the change.
+fn new_errors(scene: &Scene<'_>, change: &Change) -> Option<Own> {
+    let shape = |body: &str| -> String {
+        let text = clean::without_time(body).trim();
+        text.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).take(60).collect()
+    };
+    let lines = scene.logs.get(&change.target)?;
+    let at = u64::try_from(change.at.as_nanosecond()).ok()?;
+    let known: std::collections::BTreeSet<String> =
+        lines.iter().filter(|line| line.at_ns.is_some_and(|t| t < at)).map(|line| shape(&line.body)).collect();
+    let is_error = |severity: &Option<String>, body: &str| {
+        let loud = severity.as_deref().is_some_and(|severity| {
+            let severity = severity.to_ascii_uppercase();
+            severity.starts_with("ERR") || severity.starts_with("FATAL") || severity.starts_with("CRIT")
+        });
+        loud || ["ERROR", "panic", "Exception", "FATAL"].iter().any(|word| body.contains(word))
+    };
+    // Trouble with a callee is somebody else's until shown otherwise.
+    let inherited = |body: &str| {
+        matches!(catalogue::classify(body), Class::Network | Class::Timeout | Class::Dns | Class::Database)
+    };
+    let new = lines.iter().find(|line| {
+        line.at_ns.is_some_and(|t| t >= at)
+            && is_error(&line.severity, &line.body)
+            && !inherited(&line.body)
+            && !known.contains(&shape(&line.body))
+    })?;
+    let shown: String = clean::plain(&new.body).chars().take(120).collect();
+    Some((
+        1.5,
+        Modality::Logs,
+        format!("{} writes an error that it never wrote before the change: \"{shown}\"", change.target.name),
+        "new error in its log".to_owned(),
+        scene.questions().about(&["logs", "log", "|="]),
+    ))
+}

@@ -1,0 +1,189 @@
+//! Fusion: findings become hypotheses, weighed against each other along the topology.
+//!
+//! A log-linear model. Each hypothesis (entity, kind, change) adds up what was found for and against it; within one
+//! modality the strongest finding counts in full and the rest a quarter, since they are not independent. A hypothesis
+//! gains by the symptoms that it can explain through the topology and loses by those that it cannot.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::diagnosis::cause;
+use crate::entity::{Entity, EntityKind};
+use crate::evidence::Change;
+use crate::finding::{Finding, Modality};
+use crate::scene::{Scene, shifted};
+
+/// Log-odds of any hypothesis before evidence.
+const PRIOR: f64 = -1.0;
+/// What explaining all symptoms is worth, and what explaining none costs.
+const COVERED: f64 = 2.0;
+const UNCOVERED: f64 = 3.0;
+/// Evidence of the "no cause found" hypothesis that all others must beat.
+pub const NOTHING: f64 = 2.0;
+/// How much a release loses to the concrete failure that it brought on the same entity: the failure is the nearer cause
+/// and keeps the release as its change.
+const NEARER: f64 = 4.0;
+
+/// A possible cause with everything that speaks for and against it.
+#[derive(Clone, Debug)]
+pub struct Hypothesis {
+    pub entity: Entity,
+    pub kind: &'static str,
+    pub change: Option<Change>,
+    pub findings: Vec<Finding>,
+    /// Indices of the symptoms that it explains.
+    pub explains: BTreeSet<usize>,
+    /// Sum of evidence in nats.
+    pub score: f64,
+    /// Share of what explains the same symptoms, 0 to 1; not calibrated.
+    pub share: f64,
+}
+
+impl Hypothesis {
+    /// Modalities with a finding that speaks for it.
+    pub fn agreeing(&self) -> usize {
+        let speak = self.findings.iter().filter(|finding| finding.weight > 0.0);
+        speak.map(|finding| finding.modality).collect::<BTreeSet<_>>().len()
+    }
+
+    pub fn is_release(&self) -> bool {
+        self.kind == cause::BAD_IMAGE || self.kind == cause::BAD_CONFIG
+    }
+}
+
+/// All hypotheses, best first.
+pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> {
+    let mut groups: BTreeMap<(Entity, &'static str, Option<String>), Vec<Finding>> = BTreeMap::new();
+    for finding in findings {
+        let key = (finding.entity.workload(), finding.kind, finding.change.clone());
+        groups.entry(key).or_default().push(finding);
+    }
+    let mut all: Vec<Hypothesis> = groups
+        .into_iter()
+        .map(|((entity, kind, change), mut findings)| {
+            findings.sort_by(|a, b| b.weight.total_cmp(&a.weight).then_with(|| a.sentence.cmp(&b.sentence)));
+            let change = change
+                .and_then(|id| scene.changes.iter().find(|change| change.id == id && change.target == entity).cloned());
+            let entity = findings
+                .iter()
+                .find_map(|finding| finding.entity.container.clone())
+                .map_or(entity.clone(), |c| entity.clone().with_container(c));
+            let explains = explained(scene, &entity.workload());
+            let score = PRIOR + evidence(&findings) + coverage(scene, explains.len());
+            Hypothesis { entity, kind, change, findings, explains, score, share: 0.0 }
+        })
+        .collect();
+    nearer_causes_keep_the_change(scene, &mut all);
+    share_out(&mut all);
+    all.sort_by(|a, b| {
+        b.score
+            .total_cmp(&a.score)
+            .then_with(|| (&a.entity, a.kind, change_id(a)).cmp(&(&b.entity, b.kind, change_id(b))))
+    });
+    all
+}
+
+fn change_id(hypothesis: &Hypothesis) -> Option<&str> {
+    hypothesis.change.as_ref().map(|change| change.id.as_str())
+}
+
+fn evidence(findings: &[Finding]) -> f64 {
+    let mut by_modality: BTreeMap<Modality, (f64, f64, f64)> = BTreeMap::new();
+    for finding in findings {
+        let (best, rest, against) = by_modality.entry(finding.modality).or_default();
+        match finding.weight {
+            weight if weight < 0.0 => *against = against.min(weight),
+            weight if weight > *best => {
+                *rest += *best;
+                *best = weight;
+            }
+            weight => *rest += weight,
+        }
+    }
+    by_modality.values().map(|(best, rest, against)| best + 0.25 * rest + against).sum()
+}
+
+fn coverage(scene: &Scene<'_>, explained: usize) -> f64 {
+    let all = scene.observations.symptoms.len();
+    if all == 0 {
+        return 0.0;
+    }
+    let share = explained as f64 / all as f64;
+    match explained {
+        0 => -UNCOVERED,
+        _ => COVERED * share,
+    }
+}
+
+/// Which symptoms a cause on this entity can bring about.
+fn explained(scene: &Scene<'_>, entity: &Entity) -> BTreeSet<usize> {
+    let symptoms = scene.observations.symptoms.iter().enumerate();
+    symptoms.filter(|(_, signal)| reaches(scene, &signal.entity, entity)).map(|(index, _)| index).collect()
+}
+
+/// Whether a symptom may come from trouble on `entity`.
+pub fn reaches(scene: &Scene<'_>, symptom: &Entity, entity: &Entity) -> bool {
+    let symptom = scene.symptom_entity(symptom);
+    if symptom == *entity {
+        return true;
+    }
+    if symptom.kind == EntityKind::Namespace {
+        return symptom.name == entity.namespace;
+    }
+    scene.graph.path(&symptom, entity).is_some()
+}
+
+/// A release and the concrete failure on the same entity are one story: the failure leads, and keeps the change.
+fn nearer_causes_keep_the_change(scene: &Scene<'_>, all: &mut [Hypothesis]) {
+    let onset = scene.onset.unwrap_or(scene.observations.at);
+    let concrete: BTreeSet<Entity> = all
+        .iter()
+        .filter(|one| names_the_failure(one.kind) && one.score > NOTHING)
+        .map(|one| one.entity.workload())
+        .collect();
+    for one in all.iter_mut() {
+        if one.is_release() && concrete.contains(&one.entity) {
+            one.score -= NEARER;
+            one.findings.push(
+                Finding::new(
+                    one.entity.clone(),
+                    one.kind,
+                    Modality::Changes,
+                    -NEARER,
+                    "what the release brought has a name of its own, which is the nearer cause",
+                )
+                .of_change(change_id(one).unwrap_or("")),
+            );
+        } else if !one.is_release() && one.change.is_none() && one.entity.kind != EntityKind::Node {
+            let target = one.entity.workload();
+            let slack = shifted(onset, jiff::SignedDuration::from_secs(60));
+            let recent = shifted(onset, jiff::SignedDuration::from_hours(-24));
+            let fits = |change: &&Change| change.target == target && change.at <= slack && change.at >= recent;
+            one.change = scene.changes.iter().rev().find(fits).cloned();
+        }
+    }
+}
+
+/// Kinds that say themselves what failed, so that a release is at most the reason behind them.
+fn names_the_failure(kind: &str) -> bool {
+    [cause::OOM_KILLED, cause::MEMORY_LEAK, cause::IMAGE_PULL, cause::CONFIG_MISSING, cause::UNSCHEDULABLE]
+        .contains(&kind)
+}
+
+/// Softmax among the hypotheses that compete for the same symptoms, with "no cause found" among them.
+///
+/// Two independent incidents do not compete: each is weighed against what explains its own symptoms.
+fn share_out(all: &mut [Hypothesis]) {
+    let shares: Vec<f64> = all
+        .iter()
+        .map(|one| {
+            let rivals = all.iter().filter(|other| {
+                one.explains.is_empty() || other.explains.is_empty() || !one.explains.is_disjoint(&other.explains)
+            });
+            let mass: f64 = rivals.map(|other| (other.score - one.score).exp()).sum();
+            1.0 / (mass + (NOTHING - one.score).exp())
+        })
+        .collect();
+    for (one, share) in all.iter_mut().zip(shares) {
+        one.share = share;
+    }
+}

@@ -1,0 +1,7 @@
+//! Log text in three stages: clean it, classify it by a catalogue, anchor it in time.
+
+pub mod catalogue;
+pub mod clean;
+
+pub use catalogue::{Class, classify};
+pub use clean::clean;

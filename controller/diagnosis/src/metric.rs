@@ -1,0 +1,95 @@
+//! What a metric is about, whatever its exporter calls it.
+
+use std::collections::BTreeMap;
+
+/// Names under which aggregated answers are handed in.
+///
+/// A store drops `__name__` when it aggregates; the asker puts one of these there, so that the answer still says what it
+/// is. Labels stay as the query grouped them (`namespace`, `service`, `pod`, `container`).
+pub mod name {
+    /// Failed requests as a share of all, 0 to 1.
+    pub const ERROR_RATIO: &str = "errorRatio";
+    /// 99th percentile of request duration in seconds.
+    pub const LATENCY_P99: &str = "latencyP99";
+    /// Requests per second.
+    pub const REQUEST_RATE: &str = "requestRate";
+    /// Working set of a container in bytes.
+    pub const MEMORY: &str = "container_memory_working_set_bytes";
+    /// CPU seconds of a container: a counter.
+    pub const CPU: &str = "container_cpu_usage_seconds_total";
+    /// Restarts of a container: a counter.
+    pub const RESTARTS: &str = "kube_pod_container_status_restarts_total";
+    /// 1 for the reason of the last termination, in label `reason`.
+    pub const LAST_TERMINATED: &str = "kube_pod_container_status_last_terminated_reason";
+    /// Limits by label `resource` and `unit`.
+    pub const LIMITS: &str = "kube_pod_container_resource_limits";
+}
+
+/// The sort of thing that a metric measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    Cpu,
+    Memory,
+    Disk,
+    Network,
+    Latency,
+    /// Share or count of failures: more is worse.
+    Errors,
+    /// Share of successes: less is worse.
+    Success,
+    Traffic,
+    Restarts,
+    /// A configured bound, not a measurement.
+    Limit,
+    Other,
+}
+
+/// Words of metric names, first match wins; the more telling word stands first.
+const WORDS: &[(Family, &[&str])] = &[
+    (Family::Limit, &["limit", "quota", "capacity", "allocatable", "_info"]),
+    (Family::Restarts, &["restart", "last_terminated"]),
+    (Family::Success, &["success", "succ_rate", "succ", "availability", "availab"]),
+    (Family::Errors, &["error", "fail", "5xx", "4xx", "fault", "exception", "drop", "unauthorized", "rejected"]),
+    (Family::Latency, &["latency", "duration", "response_time", "lat_", "_p50", "_p90", "_p95", "_p99", "p99", "lat"]),
+    (Family::Cpu, &["cpu"]),
+    (Family::Memory, &["mem", "heap", "rss", "working_set"]),
+    (Family::Disk, &["fs_", "disk", "iops", "syscall", "volume"]),
+    (Family::Network, &["net", "receive", "transmit", "tcp", "packet", "bytes_sent", "bytes_received"]),
+    (Family::Traffic, &["qps", "rps", "request", "workload", "ops", "load", "traffic", "throughput"]),
+];
+
+impl Family {
+    /// Reads the family from a metric's name.
+    pub fn of(metric: &str) -> Self {
+        let lower = metric.to_ascii_lowercase();
+        match WORDS.iter().find(|(_, words)| words.iter().any(|word| lower.contains(word))) {
+            Some((family, _)) => *family,
+            None => Self::Other,
+        }
+    }
+}
+
+/// The name of a series; empty when the store dropped it.
+pub fn name_of(labels: &BTreeMap<String, String>) -> &str {
+    labels.get("__name__").map_or("", String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_many_exporters_fall_into_one_family() {
+        for (metric, family) in [
+            (name::MEMORY, Family::Memory),
+            (name::LIMITS, Family::Limit),
+            (name::ERROR_RATIO, Family::Errors),
+            ("istio_request_duration_milliseconds", Family::Latency),
+            ("coroot_container_net_latency_seconds", Family::Latency),
+            ("hubble_drop_total", Family::Errors),
+            ("http_requests_total", Family::Traffic),
+        ] {
+            assert_eq!(Family::of(metric), family, "{metric}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The observations made ready for the extractors: aligned, indexed, with one graph and one onset.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::align::Aligner;
+use crate::cluster::{Cluster, list, text};
+use crate::entity::{Entity, EntityKind};
+use crate::evidence::{Change, LinkKind, LogLine, Observations, Series, Span};
+use crate::finding::Questions;
+use crate::metric::{Family, name_of};
+
+/// How far trouble is followed along dependencies.
+const REACH: usize = 8;
+
+/// What all extractors share.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    pub observations: &'a Observations,
+    pub cluster: Cluster,
+    pub aligner: Aligner,
+    pub graph: Dependencies,
+    /// When trouble began: told, or the first symptom.
+    pub onset: Option<Timestamp>,
+    /// Changes in time order, with their target under its one name.
+    pub changes: Vec<Change>,
+    /// Series by the entity that they speak about.
+    pub series: BTreeMap<Entity, Vec<&'a Series>>,
+    /// Log lines by the entity that wrote them, in time order.
+    pub logs: BTreeMap<Entity, Vec<&'a LogLine>>,
+}
+
+impl<'a> Scene<'a> {
+    pub fn new(observations: &'a Observations) -> Self {
+        let cluster = Cluster::new(observations);
+        let aligner = Aligner::new(observations, &cluster);
+        let graph = Dependencies::new(observations, &cluster, &aligner);
+        let first = observations.symptoms.iter().map(|signal| signal.started_at).min();
+        let mut changes: Vec<Change> = observations.changes.known().cloned().unwrap_or_default();
+        for change in &mut changes {
+            let named = aligner.named(&change.target.namespace, &change.target.name);
+            let target = named.unwrap_or_else(|| change.target.workload());
+            change.target = target;
+        }
+        changes.sort_by(|a, b| (a.at, &a.id, &a.target).cmp(&(b.at, &b.id, &b.target)));
+        let mut series: BTreeMap<Entity, Vec<&Series>> = BTreeMap::new();
+        for one in observations.series.known().into_iter().flatten() {
+            if let Some(entity) = aligner.labelled(&one.labels) {
+                series.entry(entity).or_default().push(one);
+            }
+        }
+        for list in series.values_mut() {
+            list.sort_by(|a, b| a.labels.cmp(&b.labels));
+        }
+        let mut logs: BTreeMap<Entity, Vec<&LogLine>> = BTreeMap::new();
+        for line in observations.logs.known().into_iter().flatten() {
+            if let Some(entity) = aligner.source(&line.source) {
+                logs.entry(entity).or_default().push(line);
+            }
+        }
+        for list in logs.values_mut() {
+            list.sort_by(|a, b| (a.at_ns, &a.body).cmp(&(b.at_ns, &b.body)));
+        }
+        Self { logs, onset: observations.began.or(first), observations, cluster, aligner, graph, changes, series }
+    }
+
+    pub fn questions(&self) -> Questions<'a> {
+        Questions(&self.observations.asked)
+    }
+
+    pub fn series_of(&self, entity: &Entity) -> &[&'a Series] {
+        self.series.get(entity).map_or(&[], Vec::as_slice)
+    }
+
+    /// How an entity answered requests between two moments; `None` when nobody measured it.
+    pub fn answering(&self, entity: &Entity, from: Timestamp, to: Timestamp) -> Answering {
+        answering(self.series_of(entity).iter().copied(), from, to)
+    }
+
+    /// The one name of the entity that a symptom is about.
+    pub fn symptom_entity(&self, entity: &Entity) -> Entity {
+        self.aligner.named(&entity.namespace, &entity.name).unwrap_or_else(|| self.aligner.resolve(entity))
+    }
+}
+
+/// Requests as seen by metrics over one span of time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answering {
+    pub error_ratio: Option<f64>,
+    /// Seconds.
+    pub latency: Option<f64>,
+    /// Requests per second.
+    pub rate: Option<f64>,
+    /// The question behind the error ratio, else behind the latency.
+    pub asked: String,
+}
+
+/// Folds series of one entity (or one pod) into how it answered.
+pub fn answering<'s>(series: impl Iterator<Item = &'s Series>, from: Timestamp, to: Timestamp) -> Answering {
+    let (from, to) = (seconds(from), seconds(to));
+    let mut got = Answering::default();
+    let (mut all, mut failed, mut counted) = (0.0, 0.0, false);
+    let mut ratios = Vec::new();
+    let mut latencies = Vec::new();
+    let mut rates = Vec::new();
+    for one in series {
+        let name = name_of(&one.labels);
+        let lower = name.to_ascii_lowercase();
+        let code =
+            one.labels.get("code").or_else(|| one.labels.get("status")).or_else(|| one.labels.get("status_code"));
+        if lower.ends_with("requests_total") && code.is_some() {
+            if let Some(increase) = increase(one, from, to) {
+                counted = true;
+                all += increase;
+                if code.is_some_and(|code| code.starts_with('5')) {
+                    failed += increase;
+                    got.asked.clone_from(&one.asked);
+                } else if got.asked.is_empty() {
+                    got.asked.clone_from(&one.asked);
+                }
+            }
+            continue;
+        }
+        if lower.ends_with("_bucket") || lower.ends_with("_total") || one.labels.contains_key("source") {
+            continue;
+        }
+        let Some(mean) = mean(one, from, to) else { continue };
+        match Family::of(name) {
+            Family::Errors if mean <= 1.0 => {
+                ratios.push(mean);
+                got.asked.clone_from(&one.asked);
+            }
+            Family::Success => {
+                ratios.push(1.0 - if mean > 1.0 { mean / 100.0 } else { mean });
+                got.asked.clone_from(&one.asked);
+            }
+            Family::Latency => {
+                latencies.push(mean);
+                if got.asked.is_empty() {
+                    got.asked.clone_from(&one.asked);
+                }
+            }
+            Family::Traffic => rates.push(mean),
+            _ => {}
+        }
+    }
+    let seconds = (to - from).max(1.0);
+    got.error_ratio = match counted {
+        true => Some(if all > 0.0 { failed / all } else { 0.0 }),
+        false => ratios.into_iter().reduce(f64::max),
+    };
+    got.latency = latencies.into_iter().reduce(f64::max);
+    got.rate = match counted {
+        true => Some(all / seconds),
+        false => (!rates.is_empty()).then(|| rates.iter().sum()),
+    };
+    got
+}
+
+/// Unix seconds with fraction.
+pub fn seconds(at: Timestamp) -> f64 {
+    at.as_millisecond() as f64 / 1000.0
+}
+
+/// The mean of finite samples within a span of time.
+pub fn mean(series: &Series, from: f64, to: f64) -> Option<f64> {
+    let inside = series.samples.iter().filter(|(at, value)| (from..=to).contains(at) && value.is_finite());
+    let (sum, count) = inside.fold((0.0, 0u32), |(sum, count), (_, value)| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
+}
+
+/// How much a counter grew within a span of time, resets allowed for.
+pub fn increase(series: &Series, from: f64, to: f64) -> Option<f64> {
+    let mut before: Option<f64> = None;
+    let mut grown: Option<f64> = None;
+    for (_, value) in series.samples.iter().filter(|(at, value)| (from..=to).contains(at) && value.is_finite()) {
+        if let Some(before) = before {
+            let step = if *value >= before { value - before } else { *value };
+            grown = Some(grown.unwrap_or(0.0) + step);
+        }
+        before = Some(*value);
+    }
+    grown
+}
+
+/// Who depends on whom: calls, nodes and configuration in one graph under aligned names.
+#[derive(Clone, Debug, Default)]
+pub struct Dependencies {
+    pub calls: BTreeMap<Entity, BTreeSet<Entity>>,
+    /// What else an entity needs: its node, its configuration.
+    pub needs: BTreeMap<Entity, BTreeSet<Entity>>,
+    /// Whether anybody knew who calls whom.
+    pub known: bool,
+}
+
+impl Dependencies {
+    fn new(observations: &Observations, cluster: &Cluster, aligner: &Aligner) -> Self {
+        let mut graph = Self { known: observations.topology.known().is_some(), ..Self::default() };
+        for edge in observations.topology.known().into_iter().flat_map(|topology| &topology.edges) {
+            let (from, to) = (aligner.resolve(&edge.from), aligner.resolve(&edge.to));
+            match edge.kind {
+                LinkKind::Calls => graph.calls.entry(from).or_default().insert(to),
+                LinkKind::RunsOn | LinkKind::Uses => graph.needs.entry(from).or_default().insert(to),
+                LinkKind::Owns => false,
+            };
+        }
+        if let Some(spans) = observations.spans.known() {
+            graph.add_spans(spans, aligner);
+        }
+        for pod in cluster.pods.iter().filter(|pod| !pod.node.is_empty()) {
+            let node = Entity::new(EntityKind::Node, "", &pod.node);
+            graph.needs.entry(pod.workload.clone()).or_default().insert(node);
+        }
+        graph.add_addresses(cluster, aligner);
+        for set in graph.calls.values_mut().chain(graph.needs.values_mut()) {
+            set.retain(|entity| !entity.name.is_empty());
+        }
+        graph
+    }
+
+    fn add_spans(&mut self, spans: &[Span], aligner: &Aligner) {
+        let index: BTreeMap<(&str, &str), &Span> =
+            spans.iter().map(|span| ((span.trace_id.as_str(), span.span_id.as_str()), span)).collect();
+        let mut pairs: BTreeSet<(&str, &str)> = BTreeSet::new();
+        for span in spans {
+            let parent = span.parent_id.as_deref().and_then(|parent| index.get(&(span.trace_id.as_str(), parent)));
+            if let Some(parent) = parent.filter(|parent| parent.service != span.service) {
+                pairs.insert((&parent.service, &span.service));
+            }
+        }
+        self.known |= !pairs.is_empty();
+        for (from, to) in pairs {
+            if let (Some(from), Some(to)) = (aligner.named("", from), aligner.named("", to))
+                && from != to
+            {
+                self.calls.entry(from).or_default().insert(to);
+            }
+        }
+    }
+
+    /// Environment variables that name a Service are a call edge that nobody needs to have observed.
+    fn add_addresses(&mut self, cluster: &Cluster, aligner: &Aligner) {
+        for workload in &cluster.workloads {
+            let containers = list(&workload.template, "/spec/containers");
+            for variable in containers.iter().flat_map(|container| list(container, "/env")) {
+                let value = text(variable, "/value");
+                let host = value.split_once("://").map_or(value, |(_, rest)| rest);
+                let host = host.split(['/', ':', '?']).next().unwrap_or("");
+                let named_service = cluster.services.iter().any(|service| {
+                    service.namespace == workload.entity.namespace
+                        && (service.name == host || host.starts_with(&format!("{}.", service.name)))
+                });
+                if named_service
+                    && let Some(to) = aligner.named(&workload.entity.namespace, host)
+                    && to != workload.entity
+                {
+                    self.calls.entry(workload.entity.clone()).or_default().insert(to);
+                }
+            }
+        }
+    }
+
+    pub fn callees(&self, entity: &Entity) -> impl Iterator<Item = &Entity> {
+        self.calls.get(entity).into_iter().flatten()
+    }
+
+    /// The shortest way along dependencies from one entity to another, both ends included.
+    pub fn path(&self, from: &Entity, to: &Entity) -> Option<Vec<Entity>> {
+        let mut came: BTreeMap<Entity, Entity> = BTreeMap::new();
+        let mut queue = VecDeque::from([(from.clone(), 0)]);
+        while let Some((at, steps)) = queue.pop_front() {
+            if at == *to {
+                let mut path = vec![at.clone()];
+                let mut step = &at;
+                while let Some(before) = came.get(step) {
+                    path.push(before.clone());
+                    step = before;
+                }
+                path.reverse();
+                return Some(path);
+            }
+            if steps == REACH {
+                continue;
+            }
+            let next = self.calls.get(&at).into_iter().chain(self.needs.get(&at)).flatten();
+            for entity in next {
+                if entity != from && !came.contains_key(entity) {
+                    came.insert(entity.clone(), at.clone());
+                    queue.push_back((entity.clone(), steps + 1));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Moves a moment; stays where it is when the result would leave the calendar.
+pub fn shifted(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(at)
+}
