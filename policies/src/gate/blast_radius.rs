@@ -1,0 +1,252 @@
+//! How much may be hurt at once: pods out of service, disruption budgets, and who depends on the target.
+
+use amend_diagnosis::entity::Entity;
+use amend_diagnosis::evidence::Answer;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Gate;
+use crate::percentage::CountOrShare;
+use crate::policy::Problems;
+use crate::verdict::{GateName, Verdict};
+
+/// Settings of the gate. They can only tighten the built-in bounds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlastRadius {
+    /// Serving pods that the rollout may take out of service at once, as a number or a share of the replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16))]
+    pub max_unavailable: Option<String>,
+    /// Workloads that reach the target over calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10000))]
+    pub max_dependents: Option<u32>,
+}
+
+/// The settings, read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlastRadiusRule {
+    pub max_unavailable: Option<CountOrShare>,
+    pub max_dependents: Option<u32>,
+}
+
+/// At most this share of the replicas may leave service at once, in percent: the other half must carry the load, which
+/// is what capacity planning for the loss of one of two zones provides.
+pub const MAX_UNAVAILABLE_PERCENT: u32 = 50;
+
+/// A target with more dependents than this is shared platform, where a wrong change is an outage of its own; it is also
+/// the most that a root-cause graph shows to people ([`amend_diagnosis::graph::NODES_MAX`]).
+pub const MAX_DEPENDENTS: u32 = 25;
+
+/// What the gate looks at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlastRadiusFacts {
+    pub rollout: Answer<Rollout>,
+    /// PodDisruptionBudgets that select the target's pods; an empty list means asked, and there is none.
+    pub budgets: Answer<Vec<DisruptionBudget>>,
+    /// Workloads that reach the target over calls, directly or not.
+    pub dependents: Answer<Vec<Entity>>,
+}
+
+/// How the target replaces its pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rollout {
+    /// Pods wanted.
+    pub replicas: u32,
+    /// Pods in service now.
+    pub ready: u32,
+    /// Pods that the strategy may keep out of service at once.
+    pub max_unavailable: u32,
+    /// Pods that the strategy may run beyond the replicas.
+    pub max_surge: u32,
+}
+
+/// How many pods of a group may be evicted now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DisruptionBudget {
+    pub name: String,
+    pub disruptions_allowed: u32,
+}
+
+impl BlastRadius {
+    pub(crate) fn compile(&self, path: &str, problems: &mut Problems) -> Option<BlastRadiusRule> {
+        let max_unavailable = match &self.max_unavailable {
+            Some(text) => Some(problems.keep(format!("{path}.maxUnavailable"), CountOrShare::parse(text))?),
+            None => None,
+        };
+        Some(BlastRadiusRule { max_unavailable, max_dependents: self.max_dependents })
+    }
+}
+
+/// All listed bounds together: the tightest of each kind counts when it is applied, so several entries are kept.
+pub fn tightest(gates: &[Gate]) -> Vec<BlastRadiusRule> {
+    gates
+        .iter()
+        .filter_map(|gate| match gate {
+            Gate::BlastRadius(rule) => Some(*rule),
+            Gate::Permission | Gate::Environment | Gate::Rollback => None,
+            Gate::Fits(_) | Gate::Cooldown(_) | Gate::Expression(_) => None,
+        })
+        .collect()
+}
+
+impl Rollout {
+    /// Reads a Deployment, StatefulSet or DaemonSet, with the defaults of the API server.
+    ///
+    /// # Errors
+    /// A clause that says what is missing or not understood.
+    pub fn of(object: &Value) -> Result<Self, String> {
+        let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64).map(saturated);
+        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
+        let strategy = |field: &str| object.pointer(&format!("/spec/{field}/type")).and_then(Value::as_str);
+        let (ready, replicas) = match kind {
+            "DaemonSet" => (number("/status/numberAvailable"), number("/status/desiredNumberScheduled")),
+            "Deployment" | "StatefulSet" => {
+                (number("/status/readyReplicas"), Some(number("/spec/replicas").unwrap_or(1)))
+            }
+            other => return Err(format!("how a {} replaces its pods is not known", crate::policy::quoted(other))),
+        };
+        if object.get("status").is_none() {
+            return Err("the target has no status".into());
+        }
+        let Some(replicas) = replicas else { return Err("the target does not say how many pods it wants".into()) };
+        // The API server leaves the count out while it is zero.
+        let ready = ready.unwrap_or(0);
+        let bound = |field: &str, name: &str, default: &str, up: bool| {
+            let found = object.pointer(&format!("/spec/{field}/rollingUpdate/{name}"));
+            let text = match found {
+                Some(Value::String(text)) => text.clone(),
+                Some(Value::Number(number)) => number.to_string(),
+                _ => default.to_owned(),
+            };
+            resolved(&text, replicas, up)
+        };
+        let (max_unavailable, max_surge) = match (kind, strategy("strategy"), strategy("updateStrategy")) {
+            ("Deployment", Some("Recreate"), _) => (replicas, 0),
+            ("Deployment", _, _) => {
+                let surge = bound("strategy", "maxSurge", "25%", true)?;
+                // Both zero would never move: the controller then lets one go.
+                let unavailable = bound("strategy", "maxUnavailable", "25%", false)?;
+                (if surge == 0 { unavailable.max(1) } else { unavailable }, surge)
+            }
+            (_, _, Some("OnDelete")) => return Err("the update strategy OnDelete replaces no pod by itself".into()),
+            ("DaemonSet", _, _) => {
+                (bound("updateStrategy", "maxUnavailable", "1", true)?, bound("updateStrategy", "maxSurge", "0", true)?)
+            }
+            _ => (bound("updateStrategy", "maxUnavailable", "1", true)?.max(1), 0),
+        };
+        Ok(Self { replicas, ready, max_unavailable: max_unavailable.min(replicas), max_surge })
+    }
+
+    /// Serving pods that the rollout can take out of service at once: pods that do not serve now lose nothing.
+    pub fn taken(&self) -> u32 {
+        self.ready.saturating_sub(self.replicas.saturating_sub(self.max_unavailable)).min(self.ready)
+    }
+}
+
+fn saturated(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// `25%` or `1` of the replicas; Kubernetes rounds maxSurge (and a DaemonSet's bounds) up and maxUnavailable down.
+fn resolved(text: &str, replicas: u32, up: bool) -> Result<u32, String> {
+    let Some(percent) = text.strip_suffix('%') else {
+        return text.parse().map_err(|_| format!("{} is not a rollout bound", crate::policy::quoted(text)));
+    };
+    let percent: u64 =
+        percent.parse().map_err(|_| format!("{} is not a rollout bound", crate::policy::quoted(text)))?;
+    let product = u64::from(replicas) * percent;
+    Ok(saturated(if up { product.div_ceil(100) } else { product / 100 }))
+}
+
+/// Judges the three questions: unavailable, budgets, dependents.
+pub fn evaluate(rules: &[BlastRadiusRule], facts: &BlastRadiusFacts) -> Vec<Verdict> {
+    vec![unavailable(rules, &facts.rollout), budgets(facts), dependents(rules, &facts.dependents)]
+}
+
+const GATE: GateName = GateName::BlastRadius;
+
+fn unavailable(rules: &[BlastRadiusRule], rollout: &Answer<Rollout>) -> Verdict {
+    let rollout = match rollout {
+        Answer::Known(rollout) => rollout,
+        Answer::Unknown { why } => {
+            return Verdict::unknown(GATE, "unavailable", format!("cannot tell how pods are replaced: {why}"));
+        }
+    };
+    let Rollout { replicas, ready, max_surge, .. } = *rollout;
+    let taken = rollout.taken();
+    let built_in = (replicas * MAX_UNAVAILABLE_PERCENT) / 100;
+    let allowed = rules.iter().filter_map(|rule| rule.max_unavailable).map(|bound| bound.of(replicas)).min();
+    let allowed = allowed.unwrap_or(built_in).min(built_in);
+    let share = if replicas == 0 { 0 } else { taken * 100 / replicas };
+    let numbers = format!(
+        "the rollout takes at most {taken} of {ready} serving pods out of service at once \
+         ({share}% of {replicas} replicas, {max_surge} extra)"
+    );
+    match taken <= allowed {
+        true => Verdict::pass(GATE, "unavailable", format!("{numbers}; allowed are {allowed}")),
+        false => Verdict::fail(
+            GATE,
+            "unavailable",
+            format!(
+                "{numbers}, but only {allowed} are allowed; use RollingUpdate with a lower maxUnavailable, or more replicas"
+            ),
+        ),
+    }
+}
+
+fn budgets(facts: &BlastRadiusFacts) -> Verdict {
+    let (rollout, budgets) = match (&facts.rollout, &facts.budgets) {
+        (Answer::Known(rollout), Answer::Known(budgets)) => (rollout, budgets),
+        (Answer::Unknown { why }, _) | (_, Answer::Unknown { why }) => {
+            return Verdict::unknown(GATE, "budget", format!("cannot tell the room in disruption budgets: {why}"));
+        }
+    };
+    let taken = rollout.taken();
+    match budgets.iter().min_by_key(|budget| budget.disruptions_allowed) {
+        None => Verdict::pass(GATE, "budget", "no PodDisruptionBudget covers the target"),
+        Some(DisruptionBudget { name, disruptions_allowed }) if taken <= *disruptions_allowed => Verdict::pass(
+            GATE,
+            "budget",
+            format!("PodDisruptionBudget {name} allows {disruptions_allowed} disruptions, the rollout needs {taken}"),
+        ),
+        Some(DisruptionBudget { name, disruptions_allowed }) => Verdict::fail(
+            GATE,
+            "budget",
+            format!(
+                "PodDisruptionBudget {name} allows {disruptions_allowed} disruptions now, the rollout needs {taken}; \
+                 wait for pods to recover or lower the rollout's maxUnavailable"
+            ),
+        ),
+    }
+}
+
+fn dependents(rules: &[BlastRadiusRule], dependents: &Answer<Vec<Entity>>) -> Verdict {
+    let list = match dependents {
+        Answer::Known(list) => list,
+        Answer::Unknown { why } => {
+            let sentence = format!("cannot tell who depends on the target: {why}");
+            return Verdict::unknown(GATE, "dependents", sentence).as_gap();
+        }
+    };
+    let count = saturated(list.len() as u64);
+    let allowed =
+        rules.iter().filter_map(|rule| rule.max_dependents).min().unwrap_or(MAX_DEPENDENTS).min(MAX_DEPENDENTS);
+    let names: Vec<_> = list.iter().take(5).map(|entity| entity.name.as_str()).collect();
+    let more = if list.len() > 5 { ", ..." } else { "" };
+    let who = if names.is_empty() { String::new() } else { format!(" ({}{more})", names.join(", ")) };
+    match count <= allowed {
+        true => Verdict::pass(
+            GATE,
+            "dependents",
+            format!("{count} workloads depend on the target{who}; allowed are {allowed}"),
+        ),
+        false => Verdict::fail(
+            GATE,
+            "dependents",
+            format!("{count} workloads depend on the target{who}, but only {allowed} are allowed by maxDependents"),
+        ),
+    }
+}
