@@ -6,6 +6,7 @@
 pub mod access;
 pub mod egress;
 pub mod error;
+pub mod forge;
 pub mod path;
 pub mod repo;
 mod transport;
@@ -13,5 +14,6 @@ pub mod untrusted;
 
 pub use access::{Author, GitAccess, Login, normalised};
 pub use error::{GitError, chain};
+pub use forge::{Forge, ForgeError, Gitea};
 pub use path::RepoPath;
 pub use repo::{CommitId, Repo};

@@ -72,3 +72,12 @@ pub fn paragraph(text: &str, longest: usize) -> String {
     }
     cut(lines.join("\n").trim_matches('\n'), longest)
 }
+
+/// One word of letters, digits, `.`, `_`, `/` and `-`, for markers and ids.
+pub fn word(text: &str, longest: usize) -> String {
+    text.chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | '-') { c } else { '-' })
+        .take(longest)
+        .collect::<String>()
+        .replace("--", "-")
+}
