@@ -4,6 +4,7 @@
 //! Nothing here knows which cure exists; see `amend-policies` for that.
 
 pub mod align;
+pub mod build;
 pub mod calibration;
 pub mod cluster;
 pub mod diagnose;
@@ -17,6 +18,7 @@ pub mod incident;
 pub mod inference;
 pub mod logs;
 pub mod metric;
+pub mod render;
 pub mod scene;
 pub mod signal;
 mod story;
