@@ -3,6 +3,7 @@
 use amend_diagnosis::diagnosis::Diagnosis;
 use amend_diagnosis::entity::Entity;
 use amend_diagnosis::signal::{Severity, Signal};
+pub use amend_execution::phase::incident::IncidentPhase;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
@@ -39,36 +40,6 @@ pub struct IncidentSpec {
     /// The signals that opened it.
     #[schemars(length(min = 1, max = 16))]
     pub signals: Vec<Signal>,
-}
-
-/// Where an incident is in its life. See ARCHITECTURE.md for the drawing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub enum IncidentPhase {
-    #[default]
-    Open,
-    Diagnosing,
-    Diagnosed,
-    Abstained,
-    Remediating,
-    /// Symptoms gone, cause still there.
-    Mitigated,
-    Resolved,
-    /// Gone before work began.
-    Dropped,
-    /// Part of another incident; `joinedTo` names it.
-    Joined,
-}
-
-impl IncidentPhase {
-    /// Nothing more will happen to it.
-    pub fn is_over(self) -> bool {
-        match self {
-            Self::Resolved | Self::Dropped | Self::Joined => true,
-            Self::Open | Self::Diagnosing | Self::Diagnosed | Self::Abstained | Self::Remediating | Self::Mitigated => {
-                false
-            }
-        }
-    }
 }
 
 /// What is observed about the incident.

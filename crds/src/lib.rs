@@ -8,6 +8,8 @@ pub mod condition;
 pub mod gittarget;
 pub mod incident;
 pub mod reference;
+pub mod remediation;
+pub mod remediationpolicy;
 pub mod schema;
 pub mod telemetrysource;
 
@@ -15,6 +17,8 @@ pub use approval::{Approval, ApprovalSpec, ApprovalStatus};
 pub use build::{Build, BuildSpec, BuildStatus};
 pub use gittarget::{GitTarget, GitTargetSpec, GitTargetStatus};
 pub use incident::{Incident, IncidentSpec, IncidentStatus};
+pub use remediation::{Remediation, RemediationSpec, RemediationStatus};
+pub use remediationpolicy::{RemediationPolicy, RemediationPolicySpec, RemediationPolicyStatus};
 pub use telemetrysource::{TelemetrySource, TelemetrySourceSpec, TelemetrySourceStatus};
 
 /// The API group of every kind.

@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use crate::{Approval, Build, GitTarget, Incident, TelemetrySource};
+use crate::{Approval, Build, GitTarget, Incident, Remediation, RemediationPolicy, TelemetrySource};
 
 /// Every CRD, in the order of their names.
 ///
@@ -12,10 +12,18 @@ use crate::{Approval, Build, GitTarget, Incident, TelemetrySource};
 ///
 /// When a generated definition does not survive the mending below; that is a mistake in a type, found by the tests.
 pub fn definitions() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
-    [Approval::crd(), Build::crd(), GitTarget::crd(), Incident::crd(), TelemetrySource::crd()]
-        .into_iter()
-        .map(mended)
-        .collect()
+    [
+        Approval::crd(),
+        Build::crd(),
+        GitTarget::crd(),
+        Incident::crd(),
+        Remediation::crd(),
+        RemediationPolicy::crd(),
+        TelemetrySource::crd(),
+    ]
+    .into_iter()
+    .map(mended)
+    .collect()
 }
 
 fn mended(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition, serde_json::Error> {
@@ -38,6 +46,10 @@ fn mended(definition: CustomResourceDefinition) -> Result<CustomResourceDefiniti
 /// It is stripped, and in a spec a CEL rule with a clear message takes its place.
 fn mend(schema: &mut Value, with_rules: bool) {
     if let Some(object) = schema.as_object_mut() {
+        // Rust's number formats mean nothing to the API server, which warns about them.
+        if object.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+            object.remove("format");
+        }
         if let Some(choices) = object.remove("oneOf").and_then(|one_of| required_choices(&one_of))
             && with_rules
             && !choices.is_empty()
