@@ -1,0 +1,26 @@
+{{- define "amend.name" -}}
+{{- default "amend" .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- end }}
+{{- define "amend.serviceAccountName" -}}
+{{- default (include "amend.name" .) .Values.serviceAccount.name -}}
+{{- end }}
+{{- define "amend.selector" -}}
+app.kubernetes.io/name: amend
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+{{- define "amend.labels" -}}
+{{ include "amend.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+{{- define "amend.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end }}
+{{- define "amend.scheme" -}}
+{{- if .Values.tls.secret }}HTTPS{{ else }}HTTP{{ end -}}
+{{- end }}
