@@ -1,0 +1,68 @@
+# Two commands matter: `make demo` and `make test`. `make` alone lists the rest.
+SHELL := /bin/sh
+CARGO ?= cargo
+ARGS ?=
+STORY ?=
+
+.PHONY: help demo test live up bench generate check-tools fmt-check lint unit generated chart demos stories
+
+help:
+	@echo 'make demo [ARGS="--scenario oom --merge"]   the whole loop on an embedded world, no cluster needed'
+	@echo 'make test                                   everything that must pass'
+	@echo 'make live STORY=oom                         one live story on the real bench'
+	@echo 'make up                                     a live world to play with'
+	@echo 'make bench                                  figures, as a table and as JSON'
+	@echo 'make generate                               CRDs, chart copy, CLI docs'
+
+demo: check-tools
+	@$(CARGO) run --quiet -p amend-cli --bin amend -- demo $(ARGS)
+
+# Cheapest first; the last lines are the test runner's own.
+test: check-tools fmt-check lint generated unit chart demos stories
+
+check-tools:
+	@tests/env/tools cargo git cc
+
+fmt-check:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+unit:
+	$(CARGO) test --workspace --exclude amend-tests
+	$(CARGO) test -p amend-tests --lib --test fences
+
+generate:
+	$(CARGO) run --quiet -p amend-crds --bin crdgen -- crds/yaml charts/amend/files/crds
+	$(CARGO) run --quiet -p amend-cli --bin amend -- docs > docs/cli.md
+
+# Regenerates into a scratch folder and compares, so that a check never changes the tree.
+generated:
+	@tests/env/generated
+
+chart:
+	@tests/env/tools go
+	tests/env/build helm
+	$(CARGO) test -p amend-tests --test chart
+
+demos:
+	$(CARGO) test -p amend-tests --test demo
+
+stories:
+	@tests/env/tools go cc
+	tests/env/build
+	$(CARGO) test -p amend-tests --test bench --test live
+
+live:
+	@tests/env/tools go cc
+	tests/env/build
+	$(CARGO) test -p amend-tests --test live -- --nocapture $(STORY)
+
+up:
+	@tests/env/tools go cc
+	tests/env/build
+	$(CARGO) run -p amend-tests --bin up
+
+bench:
+	$(CARGO) run --release -p amend-tests --bin figures
