@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The stories that Amend is judged by, and the real parts that they run on.
+
+pub mod bench;
