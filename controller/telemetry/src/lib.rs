@@ -1,1 +1,26 @@
-//! Placeholder.
+//! Asking the stores: metrics, alerts, traces, logs. Every answer is `Known`, or `Unknown` with a sentence.
+//!
+//! Sources are [opened](source::open) behind the [egress guard](egress), then asked for an incident ([`gather::gather`]),
+//! for one golden metric of one workload ([`golden::golden`]), or about an alert ([`alert::firing`], [`alert::silenced`]).
+//! Nothing here knows Kubernetes' API, policies or time: windows and `at` come in, deadlines run on the real clock.
+
+pub mod alert;
+mod alertmanager;
+mod connection;
+pub mod digest;
+pub mod egress;
+pub mod gather;
+pub mod golden;
+mod jaeger;
+pub mod logql;
+mod loki;
+pub mod mapping;
+mod measures;
+mod prometheus;
+pub mod promql;
+pub mod questions;
+mod samples;
+pub mod source;
+pub mod sources;
+
+pub use prometheus::Prometheus;

@@ -1,0 +1,128 @@
+//! Whether an alert really fires, and whether somebody has asked not to be told about it.
+//!
+//! A webhook is a hint that anyone with its token can forge or replay; before anything is done the alert is looked up
+//! where it was born, and Alertmanager is asked whether people have silenced it. No answer is never a yes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use amend_diagnosis::evidence::{Answer, Asked, Window};
+use amend_diagnosis::signal::Signal;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::digest::{Canonical, Writer};
+use crate::source::{Reply, SourceKind};
+use crate::sources::Sources;
+
+/// How far back an alert must have been heard of for its silence to mean that it is over.
+///
+/// Longer than an incident that waits for a weekend's review would be; it costs one index look-up.
+const HEARD_OF: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// An alert, asked about at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlertQuestion {
+    pub id: String,
+    /// The alert's name (`alertname`).
+    pub name: String,
+    /// The labels that Alertmanager sent, external ones among them.
+    pub labels: BTreeMap<String, String>,
+    pub at: Timestamp,
+    /// How far back a trace of the alert is looked for.
+    pub heard_of: SignedDuration,
+}
+
+impl AlertQuestion {
+    fn about(id: &str, signal: &Signal, at: Timestamp) -> Self {
+        Self { id: id.to_owned(), name: signal.name.clone(), labels: signal.labels.clone(), at, heard_of: HEARD_OF }
+    }
+
+    fn window(&self) -> Window {
+        Window { from: self.at, to: self.at }
+    }
+}
+
+/// What a rule says about an alert now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlertState {
+    /// The rule is known and does not hold.
+    Inactive,
+    /// The rule holds, but not yet for long enough.
+    Pending,
+    Firing,
+}
+
+impl Canonical for AlertState {
+    fn write(&self, out: &mut Writer) {
+        out.text(&format!("{self:?}"));
+    }
+}
+
+/// What Alertmanager says about telling people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Muting {
+    /// People are told.
+    Audible,
+    /// A person silenced it; ids and comments are untrusted text.
+    Silenced { by: Vec<String> },
+    /// Another alert inhibits it.
+    Inhibited { by: Vec<String> },
+}
+
+impl Canonical for Muting {
+    fn write(&self, out: &mut Writer) {
+        out.text(&format!("{self:?}"));
+    }
+}
+
+/// Asks the rules whether the alert behind a signal fires at `at`: the strongest state that any metrics source reports.
+///
+/// Sources that have never heard of the alert do not count against one that has.
+pub async fn firing(
+    sources: &Sources,
+    signal: &Signal,
+    at: Timestamp,
+    deadline: Duration,
+) -> (Answer<AlertState>, Vec<Asked>) {
+    let question = AlertQuestion::about("alert/firing", signal, at);
+    let replies = sources
+        .ask(SourceKind::holds_metrics, "metrics", &question.id, question.window(), deadline, |source| {
+            source.alert_state(&question)
+        })
+        .await;
+    let strongest = match replies.iter().filter_map(|reply| reply.answer.known()).max() {
+        Some(state) => Answer::Known(*state),
+        None => Answer::unknown(reasons(&replies)),
+    };
+    (strongest, replies.into_iter().map(|reply| reply.asked).collect())
+}
+
+/// Asks every Alertmanager whether the alert behind a signal is silenced or inhibited: muted by any is muted; audible
+/// only when all of them say so.
+pub async fn silenced(
+    sources: &Sources,
+    signal: &Signal,
+    at: Timestamp,
+    deadline: Duration,
+) -> (Answer<Muting>, Vec<Asked>) {
+    let question = AlertQuestion::about("alert/silenced", signal, at);
+    let replies = sources
+        .ask(SourceKind::holds_silences, "silences", &question.id, question.window(), deadline, |source| {
+            source.muting(&question)
+        })
+        .await;
+    let known = || replies.iter().filter_map(|reply| reply.answer.known());
+    let answer = match known().find(|muting| **muting != Muting::Audible) {
+        Some(muted) => Answer::Known(muted.clone()),
+        None if known().count() == replies.len() => Answer::Known(Muting::Audible),
+        None => Answer::unknown(reasons(&replies)),
+    };
+    (answer, replies.into_iter().map(|reply| reply.asked).collect())
+}
+
+/// Every reason why there is no answer, each once.
+pub(crate) fn reasons<T>(replies: &[Reply<T>]) -> String {
+    let mut reasons: Vec<&str> = replies.iter().filter_map(|reply| reply.asked.unknown.as_deref()).collect();
+    reasons.dedup();
+    reasons.join("; ")
+}

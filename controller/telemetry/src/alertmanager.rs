@@ -1,0 +1,194 @@
+//! Alertmanager: is an alert silenced or inhibited?
+//!
+//! <https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml>
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::FutureExt;
+use regex::RegexBuilder;
+use serde::Deserialize;
+
+use crate::alert::{AlertQuestion, Muting};
+use crate::connection::{Connection, clean};
+use crate::egress::Egress;
+use crate::promql::quoted;
+use crate::source::{Asking, Source, SourceConfig, SourceError, Told};
+
+/// Bytes that the compiled regular expression of one silence may take.
+const MATCHER_SIZE: usize = 256 << 10;
+
+/// An Alertmanager.
+#[derive(Debug)]
+pub struct Alertmanager {
+    config: SourceConfig,
+    connection: Connection,
+}
+
+impl Alertmanager {
+    /// # Errors
+    /// The egress guard refuses the URL, or the certificate authorities cannot be read.
+    pub fn open(config: SourceConfig, egress: &Egress) -> Result<Self, SourceError> {
+        Ok(Self { connection: Connection::open(&config, egress)?, config })
+    }
+
+    async fn ask(&self, question: &AlertQuestion) -> Told<Muting> {
+        let filter = format!("alertname={}", quoted(&question.name));
+        let query = format!("/api/v2/alerts?filter={filter} and /api/v2/silences");
+        Told::new(query, self.muted(filter, question).await)
+    }
+
+    async fn muted(&self, filter: String, question: &AlertQuestion) -> Result<Muting, SourceError> {
+        let always = || "true".to_owned();
+        let parameters = [("filter", filter), ("active", always()), ("silenced", always()), ("inhibited", always())];
+        let alerts: Vec<Alert> = self.connection.get("/api/v2/alerts", &parameters).await?;
+        let same = alerts.iter().filter(|alert| question.labels.iter().all(|(k, v)| alert.labels.get(k) == Some(v)));
+        for alert in same {
+            let names = |ids: &[String]| ids.iter().map(|id| clean(id)).collect();
+            if !alert.status.silenced_by.is_empty() {
+                return Ok(Muting::Silenced { by: names(&alert.status.silenced_by) });
+            }
+            if !alert.status.inhibited_by.is_empty() {
+                return Ok(Muting::Inhibited { by: names(&alert.status.inhibited_by) });
+            }
+        }
+        // A silence made a moment ago, or for an alert that Alertmanager has not got yet, is not in the alert's status.
+        let silences: Vec<Silence> = self.connection.get("/api/v2/silences", &[]).await?;
+        let mut by = Vec::new();
+        for silence in silences.iter().filter(|silence| silence.status.state == "active") {
+            if silence.covers(&question.name, &question.labels)? {
+                by.push(clean(&silence.id));
+            }
+        }
+        Ok(if by.is_empty() { Muting::Audible } else { Muting::Silenced { by } })
+    }
+}
+
+impl Source for Alertmanager {
+    fn config(&self) -> &SourceConfig {
+        &self.config
+    }
+
+    fn probe(&self) -> Asking<'_, Duration> {
+        async move { Told::new("/api/v2/status", self.connection.time("/api/v2/status", &[]).await) }.boxed()
+    }
+
+    fn muting<'a>(&'a self, question: &'a AlertQuestion) -> Asking<'a, Muting> {
+        self.ask(question).boxed()
+    }
+}
+
+#[derive(Deserialize)]
+struct Alert {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    status: AlertStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AlertStatus {
+    #[serde(default)]
+    silenced_by: Vec<String>,
+    #[serde(default)]
+    inhibited_by: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Silence {
+    id: String,
+    matchers: Vec<Matcher>,
+    status: SilenceStatus,
+}
+
+#[derive(Deserialize)]
+struct SilenceStatus {
+    state: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Matcher {
+    name: String,
+    value: String,
+    #[serde(default)]
+    is_regex: bool,
+    /// Absent before version 0.22, where every matcher meant "equal".
+    #[serde(default = "yes")]
+    is_equal: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Silence {
+    /// Whether every matcher holds; a label that is absent counts as empty, as Alertmanager has it.
+    fn covers(&self, alert: &str, labels: &BTreeMap<String, String>) -> Result<bool, SourceError> {
+        for matcher in &self.matchers {
+            let value = match labels.get(&matcher.name) {
+                Some(value) => value.as_str(),
+                None if matcher.name == "alertname" => alert,
+                None => "",
+            };
+            if matcher.agrees(value)? != matcher.is_equal {
+                return Ok(false);
+            }
+        }
+        Ok(!self.matchers.is_empty())
+    }
+}
+
+impl Matcher {
+    fn agrees(&self, value: &str) -> Result<bool, SourceError> {
+        if !self.is_regex {
+            return Ok(self.value == value);
+        }
+        let whole = format!("^(?:{})$", self.value);
+        match RegexBuilder::new(&whole).size_limit(MATCHER_SIZE).build() {
+            Ok(expression) => Ok(expression.is_match(value)),
+            Err(_) => Err(SourceError::Malformed {
+                why: format!("a silence matches by an expression that we cannot use: {}", clean(&self.value)),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn silence(matchers: serde_json::Value) -> Silence {
+        let json = serde_json::json!({"id": "s1", "status": {"state": "active"}, "matchers": matchers});
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn every_matcher_must_hold_and_expressions_match_whole_values() {
+        let shop = labels(&[("namespace", "shop"), ("pod", "checkout-1")]);
+        let covers = |matchers| silence(matchers).covers("HighErrors", &shop).unwrap();
+        assert!(covers(serde_json::json!([{"name": "namespace", "value": "shop", "isRegex": false, "isEqual": true}])));
+        assert!(covers(serde_json::json!([{"name": "pod", "value": "checkout-.", "isRegex": true, "isEqual": true}])));
+        assert!(!covers(serde_json::json!([{"name": "pod", "value": "checkout", "isRegex": true, "isEqual": true}])));
+        assert!(!covers(
+            serde_json::json!([{"name": "namespace", "value": "shop", "isRegex": false, "isEqual": false}])
+        ));
+        assert!(covers(serde_json::json!([{"name": "team", "value": "", "isRegex": false}])));
+        assert!(covers(serde_json::json!([{"name": "alertname", "value": "HighErrors", "isRegex": false}])));
+    }
+
+    #[test]
+    fn a_silence_that_matches_nothing_in_particular_matches_nothing() {
+        assert!(!silence(serde_json::json!([])).covers("A", &BTreeMap::new()).unwrap());
+    }
+
+    #[test]
+    fn an_expression_that_cannot_be_used_makes_the_answer_unknown() {
+        let bad = silence(serde_json::json!([{"name": "pod", "value": "(((", "isRegex": true}]));
+        assert!(bad.covers("A", &BTreeMap::new()).is_err());
+    }
+}

@@ -1,0 +1,242 @@
+//! One HTTP connection to one store: guarded, bounded in time and bytes, never redirected, never retried.
+
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
+use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode, redirect};
+use secrecy::ExposeSecret;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use url::Url;
+
+use crate::egress::Egress;
+use crate::source::{Credentials, SourceConfig, SourceError};
+
+/// Queries longer than this are sent as a form: proxies commonly refuse request lines above 8 KiB.
+const QUERY_IN_URL_MAX: usize = 4_000;
+
+/// How much of a store's error text we repeat.
+const SAID_MAX: usize = 300;
+
+/// Bytes of an error body that are looked at.
+const ERROR_BODY_MAX: usize = 16 << 10;
+
+/// A connection to one store.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    client: Client,
+    base: Url,
+    egress: Egress,
+    credentials: Credentials,
+    bytes: usize,
+    timeout: Duration,
+    slots: Semaphore,
+}
+
+/// Parameters of a question, in the order they are sent.
+pub(crate) type Parameters<'a> = &'a [(&'a str, String)];
+
+impl Connection {
+    pub(crate) fn open(config: &SourceConfig, egress: &Egress) -> Result<Self, SourceError> {
+        egress.check_url(&config.url).map_err(|source| SourceError::Refused { source })?;
+        let unusable = |why: String| SourceError::Client { why };
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Another thread may install it between the two lines; then that one serves just as well.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(tenant) = &config.tenant {
+            let value =
+                HeaderValue::from_str(tenant).map_err(|_| unusable("the tenant is not a header value".into()))?;
+            headers.insert("x-scope-orgid", value);
+        }
+        let mut builder = Client::builder()
+            .user_agent(concat!("amend/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(config.limits.timeout.min(Duration::from_secs(5)))
+            .pool_max_idle_per_host(config.limits.concurrency)
+            .dns_resolver(egress.resolver(config.url.scheme() == "http"));
+        if let Some(bundle) = &config.authorities {
+            let authorities = Certificate::from_pem_bundle(bundle).map_err(|error| unusable(chain(&error)))?;
+            builder = builder.tls_certs_only(authorities);
+        }
+        Ok(Self {
+            client: builder.build().map_err(|error| unusable(chain(&error)))?,
+            base: config.url.clone(),
+            egress: egress.clone(),
+            credentials: config.credentials.clone(),
+            bytes: config.limits.bytes,
+            timeout: config.limits.timeout,
+            slots: Semaphore::new(config.limits.concurrency.max(1)),
+        })
+    }
+
+    /// Asks and reads one JSON document, all within the deadline.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str, of: Parameters<'_>) -> Result<T, SourceError> {
+        self.send(Method::GET, path, of, Payload::Query).await
+    }
+
+    /// Like [`get`](Self::get); long questions travel as a form, which Prometheus-like query paths accept as well.
+    pub(crate) async fn query<T: DeserializeOwned>(&self, path: &str, of: Parameters<'_>) -> Result<T, SourceError> {
+        let length: usize = of.iter().map(|(key, value)| key.len() + value.len() + 2).sum();
+        match length > QUERY_IN_URL_MAX {
+            true => self.send(Method::POST, path, of, Payload::Form).await,
+            false => self.send(Method::GET, path, of, Payload::Query).await,
+        }
+    }
+
+    /// How long a cheap question takes, its body read and thrown away.
+    pub(crate) async fn time(&self, path: &str, of: Parameters<'_>) -> Result<Duration, SourceError> {
+        let started = Instant::now();
+        let _: serde::de::IgnoredAny = self.get(path, of).await?;
+        Ok(started.elapsed())
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        parameters: Parameters<'_>,
+        payload: Payload,
+    ) -> Result<T, SourceError> {
+        let exchange = async {
+            // Closed never happens: the semaphore lives as long as we do.
+            let _slot = self.slots.acquire().await.ok();
+            let url = self.url(path)?;
+            let request = self.client.request(method, url);
+            let request = match payload {
+                Payload::Query => request.query(parameters),
+                Payload::Form => request.form(parameters),
+            };
+            let response = self.authorised(request).send().await.map_err(|error| self.unreachable(&error))?;
+            self.body(path, response).await
+        };
+        let body = match timeout(self.timeout, exchange).await {
+            Ok(body) => body?,
+            Err(_) => return Err(SourceError::TimedOut { after: self.timeout }),
+        };
+        serde_json::from_slice(&body).map_err(|error| SourceError::Malformed { why: clean(&error.to_string()) })
+    }
+
+    fn url(&self, path: &str) -> Result<Url, SourceError> {
+        let mut url = self.base.clone();
+        let joined = format!("{}{path}", url.path().trim_end_matches('/'));
+        url.set_path(&joined);
+        // The base was checked when the source was opened; the guard is asked again because it is cheap and the last.
+        self.egress.check_url(&url).map_err(|source| SourceError::Refused { source })?;
+        Ok(url)
+    }
+
+    fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.credentials {
+            Credentials::None => request,
+            Credentials::Bearer(token) => request.bearer_auth(token.expose_secret()),
+            Credentials::Basic { user, password } => request.basic_auth(user, Some(password.expose_secret())),
+        }
+    }
+
+    async fn body(&self, path: &str, mut response: Response) -> Result<Vec<u8>, SourceError> {
+        let status = response.status();
+        if status.is_success() {
+            return self.read(&mut response, self.bytes).await?.ok_or(SourceError::TooLarge { limit: self.bytes });
+        }
+        let code = status.as_u16();
+        if status.is_redirection() {
+            return Err(SourceError::Redirected { status: code });
+        }
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(SourceError::Unauthorised { status: code });
+        }
+        let said = match self.read(&mut response, ERROR_BODY_MAX).await {
+            Ok(Some(body)) => said(&body),
+            Ok(None) => "a very long error page".to_owned(),
+            Err(_) => String::new(),
+        };
+        Err(match status {
+            StatusCode::NOT_FOUND => SourceError::NotFound { path: path.to_owned() },
+            // Overload is the store's trouble, not a mistake in the question.
+            StatusCode::TOO_MANY_REQUESTS => SourceError::Failing { status: code, said },
+            _ if status.is_client_error() => SourceError::Rejected { status: code, said },
+            _ => SourceError::Failing { status: code, said },
+        })
+    }
+
+    /// The body after decompression; `None` when it is longer than `limit`.
+    async fn read(&self, response: &mut Response, limit: usize) -> Result<Option<Vec<u8>>, SourceError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if body.len() + chunk.len() > limit {
+                return Ok(None);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Some(body))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> SourceError {
+        if error.is_decode() || error.is_body() {
+            return SourceError::Malformed { why: chain(error) };
+        }
+        SourceError::Unreachable { host: self.base.host_str().unwrap_or_default().to_owned(), why: chain(error) }
+    }
+}
+
+enum Payload {
+    Query,
+    Form,
+}
+
+/// What went wrong at the bottom: the innermost cause of an error, cleaned.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    clean(&innermost.to_string())
+}
+
+/// The telling part of an error body: `error` or `message` of a JSON object, else the text itself.
+fn said(body: &[u8]) -> String {
+    let telling = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|value| {
+        let field = ["error", "message"].iter().find_map(|key| value.get(key)?.as_str().map(str::to_owned));
+        field.or_else(|| value.as_str().map(str::to_owned))
+    });
+    match telling {
+        Some(text) => clean(&text),
+        None => clean(&String::from_utf8_lossy(body)),
+    }
+}
+
+/// Untrusted text for one line of prose: no control or direction characters, cut to [`SAID_MAX`].
+pub(crate) fn clean(text: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let shown: String = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|c| !hidden(*c)).collect();
+    match shown.char_indices().nth(SAID_MAX) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_a_store_is_cut_and_cleaned() {
+        assert_eq!(clean("a\u{202e}b\u{1b}[31m\nc"), "ab[31m c");
+        assert_eq!(clean(&"x".repeat(1_000)).chars().count(), SAID_MAX + 1);
+    }
+
+    #[test]
+    fn the_telling_part_of_an_error_body_is_found() {
+        assert_eq!(said(br#"{"status":"error","errorType":"bad_data","error":"parse error"}"#), "parse error");
+        assert_eq!(said(b"<html>gateway</html>"), "<html>gateway</html>");
+    }
+}

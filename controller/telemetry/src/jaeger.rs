@@ -1,0 +1,263 @@
+//! Jaeger's query API (versions 1 and 2).
+//!
+//! <https://www.jaegertracing.io/docs/latest/architecture/apis/>: the JSON that its own page uses.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use amend_diagnosis::entity::{Entity, EntityKind};
+use amend_diagnosis::evidence::{LinkKind, Span, SpanKind, TopologyEdge, Window};
+use futures::FutureExt;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::connection::{Connection, clean};
+use crate::egress::Egress;
+use crate::questions::TraceQuestion;
+use crate::source::{Asking, Source, SourceConfig, SourceError, Told};
+
+/// Attributes kept of one span, and bytes of each: untrusted and unbounded at the sender.
+const ATTRIBUTES_MAX: usize = 64;
+const ATTRIBUTE_BYTES_MAX: usize = 512;
+
+/// Names under which senders report the pod, the standard one first.
+const POD_TAGS: [&str; 3] = ["k8s.pod.name", "pod", "pod.name"];
+
+/// A Jaeger query service.
+#[derive(Debug)]
+pub struct Jaeger {
+    config: SourceConfig,
+    connection: Connection,
+}
+
+impl Jaeger {
+    /// # Errors
+    /// The egress guard refuses the URL, or the certificate authorities cannot be read.
+    pub fn open(config: SourceConfig, egress: &Egress) -> Result<Self, SourceError> {
+        Ok(Self { connection: Connection::open(&config, egress)?, config })
+    }
+
+    async fn ask_traces(&self, question: &TraceQuestion) -> Told<Vec<Span>> {
+        let service = self.config.mapping.trace_service(&question.namespace, &question.service);
+        let parameters = [
+            ("service", service),
+            ("start", question.window.from.as_microsecond().to_string()),
+            ("end", question.window.to.as_microsecond().to_string()),
+            ("limit", question.traces.to_string()),
+        ];
+        let query = shown("/api/traces", &parameters);
+        let outcome = match self.connection.get::<Envelope<Trace>>("/api/traces", &parameters).await {
+            Ok(envelope) => envelope.whole().and_then(|traces| self.spans(traces)),
+            Err(error) => Err(error),
+        };
+        Told::new(query, outcome)
+    }
+
+    fn spans(&self, traces: Vec<Trace>) -> Result<Vec<Span>, SourceError> {
+        let limit = self.config.limits.samples;
+        if traces.iter().map(|trace| trace.spans.len()).sum::<usize>() > limit {
+            return Err(SourceError::TooMany { limit, what: "spans" });
+        }
+        let mut spans: Vec<Span> = Vec::new();
+        for Trace { spans: told, processes } in traces {
+            spans.extend(told.into_iter().map(|span| span.read(&processes)));
+        }
+        spans.sort_by(|left, right| {
+            (left.start_ns, &left.trace_id, &left.span_id).cmp(&(right.start_ns, &right.trace_id, &right.span_id))
+        });
+        Ok(spans)
+    }
+
+    async fn ask_calls(&self, window: Window) -> Told<Vec<TopologyEdge>> {
+        let lookback = window.to.as_millisecond().saturating_sub(window.from.as_millisecond()).max(1);
+        let parameters = [("endTs", window.to.as_millisecond().to_string()), ("lookback", lookback.to_string())];
+        let query = shown("/api/dependencies", &parameters);
+        let outcome = match self.connection.get::<Envelope<Dependency>>("/api/dependencies", &parameters).await {
+            Ok(envelope) => envelope.whole().map(|links| links.into_iter().map(Dependency::read).collect()),
+            Err(error) => Err(error),
+        };
+        let outcome = outcome.map(|mut edges: Vec<TopologyEdge>| {
+            edges.sort_by(|left, right| (&left.from, &left.to).cmp(&(&right.from, &right.to)));
+            edges
+        });
+        Told::new(query, outcome)
+    }
+}
+
+impl Source for Jaeger {
+    fn config(&self) -> &SourceConfig {
+        &self.config
+    }
+
+    fn probe(&self) -> Asking<'_, Duration> {
+        async move { Told::new("/api/services", self.connection.time("/api/services", &[]).await) }.boxed()
+    }
+
+    fn traces<'a>(&'a self, question: &'a TraceQuestion) -> Asking<'a, Vec<Span>> {
+        self.ask_traces(question).boxed()
+    }
+
+    fn calls(&self, window: Window) -> Asking<'_, Vec<TopologyEdge>> {
+        self.ask_calls(window).boxed()
+    }
+}
+
+/// A path with its parameters, for people and for asking again.
+pub(crate) fn shown(path: &str, parameters: &[(&str, String)]) -> String {
+    let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+    format!("{path}?{query}")
+}
+
+#[derive(Deserialize)]
+struct Envelope<T> {
+    /// `null` where nothing was found.
+    data: Option<Vec<T>>,
+    #[serde(default)]
+    errors: Option<Vec<Trouble>>,
+}
+
+#[derive(Deserialize)]
+struct Trouble {
+    #[serde(default)]
+    msg: String,
+}
+
+impl<T> Envelope<T> {
+    fn whole(self) -> Result<Vec<T>, SourceError> {
+        match self.errors.unwrap_or_default().first() {
+            Some(trouble) => Err(SourceError::Partial { said: clean(&trouble.msg) }),
+            None => Ok(self.data.unwrap_or_default()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    parent: String,
+    child: String,
+}
+
+impl Dependency {
+    /// Jaeger knows services, not objects; which workload they are is found out by the diagnosis.
+    fn read(self) -> TopologyEdge {
+        let named = |name| Entity::new(EntityKind::Unaligned, "", name);
+        TopologyEdge { from: named(self.parent), to: named(self.child), kind: LinkKind::Calls }
+    }
+}
+
+#[derive(Deserialize)]
+struct Trace {
+    #[serde(default)]
+    spans: Vec<ToldSpan>,
+    #[serde(default)]
+    processes: BTreeMap<String, Process>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Process {
+    service_name: String,
+    #[serde(default)]
+    tags: Vec<Tag>,
+}
+
+#[derive(Deserialize)]
+struct ToldSpan {
+    #[serde(rename = "traceID")]
+    trace_id: String,
+    #[serde(rename = "spanID")]
+    span_id: String,
+    #[serde(rename = "parentSpanID", default)]
+    parent_span_id: Option<String>,
+    #[serde(rename = "operationName", default)]
+    operation_name: String,
+    #[serde(default)]
+    references: Vec<Reference>,
+    /// Unix microseconds.
+    #[serde(rename = "startTime")]
+    start_time: u64,
+    /// Microseconds.
+    #[serde(default)]
+    duration: u64,
+    #[serde(default)]
+    tags: Vec<Tag>,
+    #[serde(rename = "processID", default)]
+    process_id: String,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    #[serde(rename = "refType")]
+    ref_type: String,
+    #[serde(rename = "traceID")]
+    trace_id: String,
+    #[serde(rename = "spanID")]
+    span_id: String,
+}
+
+#[derive(Deserialize)]
+struct Tag {
+    key: String,
+    #[serde(default)]
+    value: Value,
+}
+
+impl ToldSpan {
+    fn read(self, processes: &BTreeMap<String, Process>) -> Span {
+        let process = processes.get(&self.process_id);
+        let process_tags = process.map(|process| process.tags.as_slice()).unwrap_or_default();
+        let mut attributes = BTreeMap::new();
+        for tag in process_tags.iter().chain(&self.tags).take(ATTRIBUTES_MAX) {
+            attributes.insert(bounded(&tag.key), bounded(&tag.text()));
+        }
+        let parent = self
+            .references
+            .iter()
+            .find(|reference| reference.ref_type == "CHILD_OF" && reference.trace_id == self.trace_id)
+            .map(|reference| reference.span_id.clone())
+            .or(self.parent_span_id)
+            .filter(|parent| !parent.is_empty());
+        let error = attributes.get("error").is_some_and(|value| value == "true")
+            || attributes.get("otel.status_code").is_some_and(|value| value == "ERROR");
+        Span {
+            pod: POD_TAGS.iter().find_map(|tag| attributes.get(*tag).cloned()),
+            kind: kind(attributes.get("span.kind").map(String::as_str)),
+            error,
+            trace_id: self.trace_id,
+            span_id: self.span_id,
+            parent_id: parent,
+            service: process.map(|process| bounded(&process.service_name)).unwrap_or_default(),
+            operation: bounded(&self.operation_name),
+            start_ns: self.start_time.saturating_mul(1_000),
+            duration_ns: self.duration.saturating_mul(1_000),
+            attributes,
+        }
+    }
+}
+
+impl Tag {
+    fn text(&self) -> String {
+        match &self.value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+fn kind(tag: Option<&str>) -> SpanKind {
+    match tag {
+        Some("server") => SpanKind::Server,
+        Some("client") => SpanKind::Client,
+        Some("producer") => SpanKind::Producer,
+        Some("consumer") => SpanKind::Consumer,
+        _ => SpanKind::Internal,
+    }
+}
+
+fn bounded(text: &str) -> String {
+    let mut end = text.len().min(ATTRIBUTE_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

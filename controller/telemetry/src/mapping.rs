@@ -1,0 +1,263 @@
+//! What a store calls things: the names of its metrics and labels.
+
+use std::collections::BTreeMap;
+
+/// The names that differ from store to store.
+///
+/// A `TelemetrySource` overrides them under the keys below (`spec.mapping`). An empty label name says that the store has
+/// no such label, and questions are asked without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Key `namespace`.
+    pub namespace: String,
+    /// Key `pod`.
+    pub pod: String,
+    /// Key `container`.
+    pub container: String,
+    /// What the store's own labels on logs are called when they differ; keys `service`.
+    pub service: String,
+    /// Names of the service metrics that were declared; `None`: the known families are tried in turn.
+    pub requests: Option<RequestFamily>,
+    /// What a trace store calls a service, with `{service}` and `{namespace}` filled in; key `traceService`.
+    pub trace_service: String,
+    /// Label matchers added to every question, so that one store can serve many clusters; keys `only.LABEL`.
+    pub only: BTreeMap<String, String>,
+}
+
+impl Default for Mapping {
+    /// The names of kube-state-metrics, cAdvisor, and Kubernetes log shippers.
+    fn default() -> Self {
+        Self {
+            namespace: "namespace".to_owned(),
+            pod: "pod".to_owned(),
+            container: "container".to_owned(),
+            service: "service".to_owned(),
+            requests: None,
+            trace_service: "{service}".to_owned(),
+            only: BTreeMap::new(),
+        }
+    }
+}
+
+/// One way in which services count and time their requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestFamily {
+    /// Counter of requests; key `requests`.
+    pub requests: String,
+    /// Histogram of durations without `_bucket`; key `duration`.
+    pub duration: String,
+    /// What one unit of the histogram is in seconds: 1 or 0.001; key `durationUnit` (`s` or `ms`).
+    pub unit: Unit,
+    /// Label of the response code; key `code`.
+    pub code: String,
+    /// Regular expression of codes that count as errors; key `errorCodes`.
+    pub error_codes: String,
+    /// Label of the service; key `service`.
+    pub service: String,
+    /// Label of the namespace; key `namespace`.
+    pub namespace: String,
+    /// Label of the pod; key `pod`.
+    pub pod: String,
+}
+
+/// Unit of a duration histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Seconds,
+    Milliseconds,
+}
+
+/// Why a declared mapping is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum MappingError {
+    #[error("mapping key {key:?} is not known; known keys are {}", KEYS.join(", "))]
+    UnknownKey { key: String },
+    #[error("mapping {key} is {value:?}, which is not a metric or label name")]
+    NotAName { key: String, value: String },
+    #[error("mapping {key} is {value:?}, which is not a regular expression we can use: {why}")]
+    NotARegex { key: String, value: String, why: String },
+    #[error("mapping durationUnit is {value:?}; it is s or ms")]
+    NotAUnit { value: String },
+}
+
+const KEYS: [&str; 11] = [
+    "namespace",
+    "pod",
+    "container",
+    "service",
+    "requests",
+    "duration",
+    "durationUnit",
+    "code",
+    "errorCodes",
+    "traceService",
+    "only.LABEL",
+];
+
+impl Mapping {
+    /// Reads what a `TelemetrySource` declares over the defaults.
+    ///
+    /// # Errors
+    /// An unknown key, or a value that cannot be a name: it would end up in a query.
+    pub fn declared(names: &BTreeMap<String, String>) -> Result<Self, MappingError> {
+        let mut mapping = Self::default();
+        for (key, value) in names {
+            match key.as_str() {
+                "namespace" => mapping.namespace = label(key, value)?,
+                "pod" => mapping.pod = label(key, value)?,
+                "container" => mapping.container = label(key, value)?,
+                "service" => mapping.service = label(key, value)?,
+                "traceService" => mapping.trace_service.clone_from(value),
+                _ => {
+                    if let Some(only) = key.strip_prefix("only.") {
+                        mapping.only.insert(label(key, only)?, value.clone());
+                    }
+                }
+            }
+        }
+        let standard = RequestFamily::standard(&mapping);
+        let mut family = standard.clone();
+        for (key, value) in names {
+            match key.as_str() {
+                "requests" => family.requests = metric(key, value)?,
+                "duration" => family.duration = metric(key, value.strip_suffix("_bucket").unwrap_or(value))?,
+                "durationUnit" => family.unit = unit(value)?,
+                "code" => family.code = label(key, value)?,
+                "errorCodes" => family.error_codes = expression(key, value)?,
+                "namespace" | "pod" | "container" | "service" | "traceService" => {}
+                _ if key.starts_with("only.") => {}
+                _ => return Err(MappingError::UnknownKey { key: key.chars().take(100).collect() }),
+            }
+        }
+        if family != standard {
+            mapping.requests = Some(family);
+        }
+        Ok(mapping)
+    }
+
+    /// The families of service metrics to try, the most likely first.
+    pub fn families(&self) -> Vec<RequestFamily> {
+        match &self.requests {
+            Some(declared) => vec![declared.clone()],
+            None => vec![RequestFamily::standard(self), RequestFamily::opentelemetry()],
+        }
+    }
+}
+
+impl Mapping {
+    /// What a trace store calls a service.
+    pub(crate) fn trace_service(&self, namespace: &str, service: &str) -> String {
+        self.trace_service.replace("{service}", service).replace("{namespace}", namespace)
+    }
+}
+
+impl RequestFamily {
+    /// `http_requests_total` and `http_request_duration_seconds`, as Prometheus client libraries and their guides name them.
+    fn standard(mapping: &Mapping) -> Self {
+        Self {
+            requests: "http_requests_total".to_owned(),
+            duration: "http_request_duration_seconds".to_owned(),
+            unit: Unit::Seconds,
+            code: "code".to_owned(),
+            error_codes: "5..".to_owned(),
+            service: mapping.service.clone(),
+            namespace: mapping.namespace.clone(),
+            pod: mapping.pod.clone(),
+        }
+    }
+
+    /// OpenTelemetry's HTTP semantic conventions as Prometheus stores them with resource attributes promoted
+    /// (`promote_resource_attributes` of Prometheus' OTLP receiver).
+    fn opentelemetry() -> Self {
+        Self {
+            requests: "http_server_request_duration_seconds_count".to_owned(),
+            duration: "http_server_request_duration_seconds".to_owned(),
+            unit: Unit::Seconds,
+            code: "http_response_status_code".to_owned(),
+            error_codes: "5..".to_owned(),
+            service: "service_name".to_owned(),
+            namespace: "k8s_namespace_name".to_owned(),
+            pod: "k8s_pod_name".to_owned(),
+        }
+    }
+}
+
+/// A label name of the classic Prometheus alphabet, or empty for "the store has none".
+fn label(key: &str, value: &str) -> Result<String, MappingError> {
+    let plain =
+        value.chars().enumerate().all(|(at, c)| c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit()));
+    named(key, value, plain)
+}
+
+fn metric(key: &str, value: &str) -> Result<String, MappingError> {
+    let plain = !value.is_empty()
+        && value
+            .chars()
+            .enumerate()
+            .all(|(at, c)| matches!(c, '_' | ':') || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit()));
+    named(key, value, plain)
+}
+
+fn named(key: &str, value: &str, plain: bool) -> Result<String, MappingError> {
+    match plain && value.len() <= 200 {
+        true => Ok(value.to_owned()),
+        false => Err(MappingError::NotAName { key: key.to_owned(), value: value.chars().take(100).collect() }),
+    }
+}
+
+fn expression(key: &str, value: &str) -> Result<String, MappingError> {
+    let refused =
+        |why: String| MappingError::NotARegex { key: key.to_owned(), value: value.chars().take(100).collect(), why };
+    match regex::RegexBuilder::new(value).size_limit(64 << 10).build() {
+        Ok(_) if value.len() <= 200 => Ok(value.to_owned()),
+        Ok(_) => Err(refused("longer than 200 bytes".to_owned())),
+        Err(error) => Err(refused(error.to_string().lines().last().unwrap_or_default().to_owned())),
+    }
+}
+
+fn unit(value: &str) -> Result<Unit, MappingError> {
+    match value {
+        "s" => Ok(Unit::Seconds),
+        "ms" => Ok(Unit::Milliseconds),
+        _ => Err(MappingError::NotAUnit { value: value.chars().take(20).collect() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(pairs: &[(&str, &str)]) -> Result<Mapping, MappingError> {
+        Mapping::declared(&pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn undeclared_service_metrics_are_tried_in_turn_and_declared_ones_are_not() {
+        let tried = declared(&[]).unwrap().families();
+        assert_eq!(tried[0].requests, "http_requests_total");
+        assert_eq!(tried[1].requests, "http_server_request_duration_seconds_count");
+        let only = declared(&[("requests", "istio_requests_total"), ("code", "response_code")]).unwrap().families();
+        assert_eq!((only.len(), only[0].code.as_str()), (1, "response_code"));
+    }
+
+    #[test]
+    fn a_typo_in_a_key_is_refused_and_the_known_ones_are_named() {
+        let why = declared(&[("requsts", "x")]).unwrap_err().to_string();
+        assert!(why.contains("requsts") && why.contains("errorCodes"), "{why}");
+    }
+
+    #[test]
+    fn a_name_that_would_change_the_query_is_refused() {
+        for value in ["x} or up{", "a b", "9x", "x\"y"] {
+            assert!(declared(&[("requests", value)]).is_err(), "{value}");
+            assert!(declared(&[("pod", value)]).is_err(), "{value}");
+        }
+        assert!(declared(&[("errorCodes", "5(")]).is_err());
+        assert!(declared(&[("only.clu ster", "x")]).is_err());
+    }
+
+    #[test]
+    fn an_empty_label_name_means_the_store_has_none() {
+        assert_eq!(declared(&[("namespace", "")]).unwrap().namespace, "");
+    }
+}

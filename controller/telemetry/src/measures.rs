@@ -1,0 +1,230 @@
+//! Each measure as PromQL, in the names that a store uses.
+
+use amend_diagnosis::evidence::Series;
+use jiff::SignedDuration;
+use regex::Regex;
+
+use crate::mapping::{Mapping, RequestFamily, Unit};
+use crate::promql::{Aggregation, Expr, Operator, OverTime, Selector};
+use crate::questions::{Measure, Selection, SeriesQuestion};
+
+/// One way to ask for a measure.
+#[derive(Clone, Debug)]
+pub(crate) struct Form {
+    pub query: Expr,
+    /// What the answer is called: aggregation drops `__name__`.
+    name: &'static str,
+    /// Labels as the store calls them, and as we do.
+    labels: Vec<(String, &'static str)>,
+    /// Multiplies every sample, to get to our units.
+    factor: f64,
+    /// Codes that count as errors; such series get [`ERROR_LABEL`].
+    errors: Option<Regex>,
+}
+
+/// Says `true` on requests that failed, whatever their codes mean in this store.
+pub(crate) const ERROR_LABEL: &str = "error";
+
+impl Form {
+    fn new(query: Expr, name: &'static str, labels: &[(&str, &'static str)]) -> Self {
+        let labels = labels.iter().map(|(theirs, ours)| ((*theirs).to_owned(), *ours)).collect();
+        Self { query, name, labels, factor: 1.0, errors: None }
+    }
+
+    /// The store's answer in our names and units.
+    pub fn normalised(&self, found: Vec<Series>, asked: &str) -> Vec<Series> {
+        found
+            .into_iter()
+            .map(|mut series| {
+                for (theirs, ours) in &self.labels {
+                    if theirs != ours
+                        && let Some(value) = series.labels.remove(theirs)
+                    {
+                        series.labels.insert((*ours).to_owned(), value);
+                    }
+                }
+                series.labels.insert("__name__".to_owned(), self.name.to_owned());
+                if let Some(errors) = &self.errors {
+                    let failed = series.labels.get("code").is_some_and(|code| errors.is_match(code));
+                    series.labels.insert(ERROR_LABEL.to_owned(), failed.to_string());
+                }
+                for sample in &mut series.samples {
+                    sample.1 *= self.factor;
+                }
+                series.asked = asked.to_owned();
+                series
+            })
+            .collect()
+    }
+}
+
+/// The ways to ask, the likeliest first: a later one is tried when the earlier ones find no series at all.
+pub(crate) fn forms(question: &SeriesQuestion, mapping: &Mapping, rate: SignedDuration) -> Vec<Form> {
+    let of = &question.of;
+    let containers = Containers { of, mapping };
+    match question.measure {
+        Measure::Memory => vec![containers.per_container(
+            "container_memory_working_set_bytes",
+            Expr::from(containers.running("container_memory_working_set_bytes")),
+        )],
+        Measure::Cpu => vec![containers.per_container(
+            "container_cpu_usage_seconds_total",
+            Expr::from(containers.running("container_cpu_usage_seconds_total")),
+        )],
+        Measure::Throttling => {
+            let share = containers
+                .sum_rate("container_cpu_cfs_throttled_periods_total", rate)
+                .with(Operator::Divide, containers.sum_rate("container_cpu_cfs_periods_total", rate));
+            vec![Form::new(share, "container_cpu_throttled_ratio", &containers.labels())]
+        }
+        Measure::Limits => vec![containers.by_also("kube_pod_container_resource_limits", &["resource", "unit"])],
+        Measure::Restarts => vec![containers.by_also("kube_pod_container_status_restarts_total", &[])],
+        Measure::LastTerminated => {
+            vec![containers.by_also("kube_pod_container_status_last_terminated_reason", &["reason"])]
+        }
+        Measure::Waiting => vec![containers.by_also("kube_pod_container_status_waiting_reason", &["reason"])],
+        Measure::MemoryFullness => vec![containers.fullness(rate)],
+        Measure::RestartsWithin => {
+            let restarts = containers
+                .selected("kube_pod_container_status_restarts_total")
+                .over(OverTime::Increase, rate)
+                .aggregate(Aggregation::Sum, &[]);
+            vec![Form::new(restarts, "restarts", &[])]
+        }
+        Measure::Requests => requests(mapping, of, rate, false),
+        Measure::RequestsByPod => requests(mapping, of, rate, true),
+        Measure::LatencyP99 => latency(mapping, of, rate, false),
+        Measure::LatencyP99ByPod => latency(mapping, of, rate, true),
+    }
+}
+
+/// Questions about containers: names of cAdvisor and kube-state-metrics.
+struct Containers<'a> {
+    of: &'a Selection,
+    mapping: &'a Mapping,
+}
+
+impl Containers<'_> {
+    fn labels(&self) -> [(&str, &'static str); 3] {
+        let mapping = self.mapping;
+        [(&mapping.namespace, "namespace"), (&mapping.pod, "pod"), (&mapping.container, "container")]
+    }
+
+    fn by(&self) -> [&str; 3] {
+        self.labels().map(|(theirs, _)| theirs)
+    }
+
+    fn selected(&self, metric: &str) -> Selector {
+        let selector = only(Selector::metric(metric), self.mapping)
+            .is(&self.mapping.namespace, &self.of.namespace)
+            .like(&self.mapping.pod, &self.of.pods);
+        match &self.of.container {
+            Some(container) => selector.is(&self.mapping.container, container),
+            None => selector,
+        }
+    }
+
+    /// Without cAdvisor's sums over a pod (no container) and its pause containers (`POD`).
+    fn running(&self, metric: &str) -> Selector {
+        let selector = self.selected(metric);
+        match self.of.container {
+            Some(_) => selector,
+            None => selector.is_not(&self.mapping.container, "").is_not(&self.mapping.container, "POD"),
+        }
+    }
+
+    /// A restarted container leaves its old series behind for some minutes; the maximum joins them into one.
+    fn per_container(&self, name: &'static str, of: Expr) -> Form {
+        Form::new(of.aggregate(Aggregation::Max, &self.by()), name, &self.labels())
+    }
+
+    fn by_also(&self, name: &'static str, also: &[&str]) -> Form {
+        let by: Vec<&str> = self.by().into_iter().chain(also.iter().copied()).collect();
+        Form::new(Expr::from(self.selected(name)).aggregate(Aggregation::Max, &by), name, &self.labels())
+    }
+
+    fn sum_rate(&self, metric: &str, rate: SignedDuration) -> Expr {
+        self.running(metric).over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &self.by())
+    }
+
+    /// `last_over_time` bounds how old a sample may be: without it a store repeats the last one for five minutes.
+    fn fullness(&self, fresh: SignedDuration) -> Form {
+        let used = self.running("container_memory_working_set_bytes").over(OverTime::Last, fresh);
+        let limit =
+            self.selected("kube_pod_container_resource_limits").is("resource", "memory").over(OverTime::Last, fresh);
+        let share = used
+            .aggregate(Aggregation::Max, &self.by())
+            .with(Operator::Divide, limit.aggregate(Aggregation::Max, &self.by()));
+        Form::new(share.aggregate(Aggregation::Max, &[]), "saturation", &[])
+    }
+}
+
+/// How requests are picked out: by the name of the service, or by pods where the service goes by another name.
+#[derive(Clone, Copy)]
+enum PickedBy {
+    Service,
+    Pod,
+}
+
+fn picked(family: &RequestFamily, mapping: &Mapping, of: &Selection, metric: &str, by: PickedBy) -> Option<Selector> {
+    let selector = only(Selector::metric(metric), mapping).is(&family.namespace, &of.namespace);
+    match by {
+        PickedBy::Service if !family.service.is_empty() => Some(selector.like(&family.service, &of.services)),
+        PickedBy::Pod if !family.pod.is_empty() => Some(selector.like(&family.pod, &of.pods)),
+        PickedBy::Service | PickedBy::Pod => None,
+    }
+}
+
+fn ways(mapping: &Mapping) -> Vec<(RequestFamily, PickedBy)> {
+    let both = [PickedBy::Service, PickedBy::Pod];
+    mapping.families().into_iter().flat_map(|family| both.map(|by| (family.clone(), by))).collect()
+}
+
+/// Who the samples are about, as the family calls it.
+fn about(family: &RequestFamily, pods: bool) -> Vec<(&str, &'static str)> {
+    let mut labels = vec![(family.namespace.as_str(), "namespace"), (family.service.as_str(), "service")];
+    if pods {
+        labels.push((family.pod.as_str(), "pod"));
+    }
+    labels
+}
+
+fn requests(mapping: &Mapping, of: &Selection, rate: SignedDuration, pods: bool) -> Vec<Form> {
+    ways(mapping)
+        .into_iter()
+        .filter_map(|(family, by)| {
+            let mut labels = about(&family, pods);
+            labels.push((&family.code, "code"));
+            let by_labels: Vec<&str> = labels.iter().map(|(theirs, _)| *theirs).collect();
+            let query = picked(&family, mapping, of, &family.requests, by)?
+                .over(OverTime::Rate, rate)
+                .aggregate(Aggregation::Sum, &by_labels);
+            // The expression was checked when the mapping was read.
+            let errors = Regex::new(&format!("^(?:{})$", family.error_codes)).ok()?;
+            Some(Form { errors: Some(errors), ..Form::new(query, "requestRate", &labels) })
+        })
+        .collect()
+}
+
+fn latency(mapping: &Mapping, of: &Selection, rate: SignedDuration, pods: bool) -> Vec<Form> {
+    ways(mapping)
+        .into_iter()
+        .filter_map(|(family, by)| {
+            let labels = about(&family, pods);
+            let by_labels: Vec<&str> = labels.iter().map(|(theirs, _)| *theirs).chain(["le"]).collect();
+            let query = picked(&family, mapping, of, &format!("{}_bucket", family.duration), by)?
+                .over(OverTime::Rate, rate)
+                .aggregate(Aggregation::Sum, &by_labels)
+                .quantile(0.99);
+            let factor = match family.unit {
+                Unit::Seconds => 1.0,
+                Unit::Milliseconds => 0.001,
+            };
+            Some(Form { factor, ..Form::new(query, "latencyP99", &labels) })
+        })
+        .collect()
+}
+
+fn only(selector: Selector, mapping: &Mapping) -> Selector {
+    mapping.only.iter().fold(selector, |selector, (label, value)| selector.is(label, value))
+}

@@ -1,0 +1,178 @@
+//! Prometheus and what speaks its query API: Thanos, Mimir, VictoriaMetrics.
+//!
+//! <https://prometheus.io/docs/prometheus/latest/querying/api/>
+
+use std::time::Duration;
+
+use amend_diagnosis::evidence::{Series, Window};
+use futures::FutureExt;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::alert::{AlertQuestion, AlertState};
+use crate::connection::{Connection, clean};
+use crate::egress::Egress;
+use crate::measures;
+use crate::promql::{OverTime, Selector};
+use crate::questions::SeriesQuestion;
+use crate::samples::Response;
+use crate::source::{Asking, Source, SourceConfig, SourceError, Told};
+
+/// Labels that say what an alert is about. External labels (cluster, replica, region) are added on the way to
+/// Alertmanager and are absent from `ALERTS`, so only these are asked for.
+const ENTITY_LABELS: [&str; 14] = [
+    "namespace",
+    "pod",
+    "container",
+    "service",
+    "deployment",
+    "statefulset",
+    "daemonset",
+    "workload",
+    "job_name",
+    "node",
+    "persistentvolumeclaim",
+    "horizontalpodautoscaler",
+    "instance",
+    "job",
+];
+
+/// A Prometheus-like store.
+#[derive(Debug)]
+pub struct Prometheus {
+    config: SourceConfig,
+    connection: Connection,
+}
+
+impl Prometheus {
+    /// # Errors
+    /// The egress guard refuses the URL, or the certificate authorities cannot be read.
+    pub fn open(config: SourceConfig, egress: &Egress) -> Result<Self, SourceError> {
+        Ok(Self { connection: Connection::open(&config, egress)?, config })
+    }
+
+    /// The value of every series at one moment.
+    pub async fn instant(&self, query: &str, at: Timestamp) -> Result<Vec<Series>, SourceError> {
+        let parameters = [("query", query.to_owned()), ("time", seconds(at))];
+        let response: Response = self.connection.query("/api/v1/query", &parameters).await?;
+        response.read(&self.config.limits).map(|(series, _)| series)
+    }
+
+    /// Samples of every series at regular times, and how many were left out because they were not numbers.
+    pub async fn range(
+        &self,
+        query: &str,
+        window: Window,
+        step: SignedDuration,
+    ) -> Result<(Vec<Series>, usize), SourceError> {
+        let parameters = [
+            ("query", query.to_owned()),
+            ("start", seconds(window.from)),
+            ("end", seconds(window.to)),
+            ("step", format!("{}", step.as_secs_f64())),
+        ];
+        let response: Response = self.connection.query("/api/v1/query_range", &parameters).await?;
+        response.read(&self.config.limits)
+    }
+
+    /// The window over which rates are taken.
+    fn rate_window(&self, step: SignedDuration) -> SignedDuration {
+        (self.config.sample_every * 4).max(step)
+    }
+
+    async fn measured(&self, question: &SeriesQuestion) -> Told<Vec<Series>> {
+        let forms = measures::forms(question, &self.config.mapping, self.rate_window(question.step));
+        let mut first = None;
+        for form in forms {
+            let query = form.query.to_string();
+            match self.range(&query, question.window, question.step).await {
+                Ok((series, dropped)) => {
+                    let empty = series.is_empty();
+                    let series = form.normalised(series, &question.id);
+                    let told = Told { query, outcome: Ok(series), dropped };
+                    if !empty {
+                        return told;
+                    }
+                    // Nothing under this name; the store may use another. The first form is what we report then.
+                    first.get_or_insert(told);
+                }
+                Err(error) => return Told::new(query, Err(error)),
+            }
+        }
+        first.unwrap_or_else(|| Told::new("", Ok(Vec::new())))
+    }
+
+    async fn alert(&self, question: &AlertQuestion) -> Told<AlertState> {
+        let mut selector = Selector::metric("ALERTS").is("alertname", &question.name);
+        for label in ENTITY_LABELS {
+            if let Some(value) = question.labels.get(label) {
+                selector = selector.is(label, value);
+            }
+        }
+        let query = selector.to_string();
+        let now = match self.instant(&query, question.at).await {
+            Ok(found) => found,
+            Err(error) => return Told::new(query, Err(error)),
+        };
+        if let Some(state) = state_of(&now, question) {
+            return Told::new(query, Ok(state));
+        }
+        // Silence means "over" only from a store that has heard this alert before: a store that just lost its data, or
+        // another team's store, is silent as well.
+        let before = selector.over(OverTime::Last, question.heard_of).to_string();
+        match self.instant(&before, question.at).await {
+            Ok(found) if state_of(&found, question).is_some() => Told::new(query, Ok(AlertState::Inactive)),
+            Ok(_) => {
+                let why = format!("alert {:?} was never heard of here", clean(&question.name));
+                Told::new(before, Err(SourceError::UnheardOf(why)))
+            }
+            Err(error) => Told::new(before, Err(error)),
+        }
+    }
+}
+
+/// The strongest state among `ALERTS` series that contradict none of the alert's labels.
+fn state_of(found: &[Series], question: &AlertQuestion) -> Option<AlertState> {
+    let agrees = |series: &&Series| {
+        series.labels.iter().all(|(label, value)| {
+            matches!(label.as_str(), "__name__" | "alertname" | "alertstate" | "severity")
+                || question.labels.get(label).is_none_or(|sent| sent == value)
+        })
+    };
+    found
+        .iter()
+        .filter(agrees)
+        .filter_map(|series| match series.labels.get("alertstate").map(String::as_str) {
+            Some("firing") => Some(AlertState::Firing),
+            Some("pending") => Some(AlertState::Pending),
+            _ => None,
+        })
+        .max()
+}
+
+impl Source for Prometheus {
+    fn config(&self) -> &SourceConfig {
+        &self.config
+    }
+
+    fn probe(&self) -> Asking<'_, Duration> {
+        async move {
+            let outcome = self.connection.time("/api/v1/query", &[("query", "1".to_owned())]).await;
+            Told::new("1", outcome)
+        }
+        .boxed()
+    }
+
+    fn series<'a>(&'a self, question: &'a SeriesQuestion) -> Asking<'a, Vec<Series>> {
+        self.measured(question).boxed()
+    }
+
+    fn alert_state<'a>(&'a self, question: &'a AlertQuestion) -> Asking<'a, AlertState> {
+        self.alert(question).boxed()
+    }
+}
+
+/// Unix seconds with milliseconds, as the API takes them.
+fn seconds(at: Timestamp) -> String {
+    let ms = at.as_millisecond();
+    format!("{}.{:03}", ms.div_euclid(1_000), ms.rem_euclid(1_000))
+}

@@ -1,0 +1,107 @@
+//! The stores that may be asked about one incident, and asking several of them at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amend_diagnosis::evidence::Window;
+use futures::future::join_all;
+use tokio::time::{Instant, timeout_at};
+
+use crate::digest::Canonical;
+use crate::source::{Asking, Reply, Source, SourceKind};
+
+/// The stores that serve one namespace.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    all: Vec<Arc<dyn Source>>,
+}
+
+impl Sources {
+    pub fn new(all: impl IntoIterator<Item = Arc<dyn Source>>) -> Self {
+        Self { all: all.into_iter().collect() }
+    }
+
+    pub fn all(&self) -> &[Arc<dyn Source>] {
+        &self.all
+    }
+
+    /// The stores of some kinds.
+    pub fn holding(&self, holds: impl Fn(SourceKind) -> bool) -> Vec<&dyn Source> {
+        self.all.iter().map(AsRef::as_ref).filter(|source: &&dyn Source| holds(source.config().kind)).collect()
+    }
+
+    /// Puts one question to every store that may know, all at once. There is always at least one reply: where no store
+    /// holds such a thing, it says so.
+    pub(crate) async fn ask<'a, T: Canonical>(
+        &'a self,
+        holds: fn(SourceKind) -> bool,
+        what: &str,
+        id: &str,
+        window: Window,
+        deadline: Duration,
+        question: impl Fn(&'a dyn Source) -> Asking<'a, T>,
+    ) -> Vec<Reply<T>> {
+        let sources = self.holding(holds);
+        if sources.is_empty() {
+            return vec![Reply::unknown(id, "none", "", window, nobody(what))];
+        }
+        let end = Instant::now() + deadline;
+        join_all(sources.into_iter().map(|source| in_time(source, id, window, end, question(source)))).await
+    }
+}
+
+/// Waits for one answer until the batch's deadline.
+pub(crate) async fn in_time<T: Canonical>(
+    source: &dyn Source,
+    id: &str,
+    window: Window,
+    end: Instant,
+    asking: Asking<'_, T>,
+) -> Reply<T> {
+    let name = &source.config().name;
+    match timeout_at(end, asking).await {
+        Ok(told) => Reply::of(id, name, window, told),
+        Err(_) => {
+            let why = format!(
+                "{name}: no answer before the deadline of the whole diagnosis; ask less at once or raise limits.concurrency \
+                 of the TelemetrySource"
+            );
+            Reply::unknown(id, name, "", window, why)
+        }
+    }
+}
+
+/// The sentence for a missing kind of store.
+pub(crate) fn nobody(what: &str) -> String {
+    format!("no TelemetrySource that holds {what} serves this namespace; add one")
+}
+
+impl SourceKind {
+    pub fn holds_metrics(self) -> bool {
+        match self {
+            Self::Prometheus => true,
+            Self::Alertmanager | Self::Jaeger | Self::Loki => false,
+        }
+    }
+
+    pub fn holds_silences(self) -> bool {
+        match self {
+            Self::Alertmanager => true,
+            Self::Prometheus | Self::Jaeger | Self::Loki => false,
+        }
+    }
+
+    pub fn holds_traces(self) -> bool {
+        match self {
+            Self::Jaeger => true,
+            Self::Prometheus | Self::Alertmanager | Self::Loki => false,
+        }
+    }
+
+    pub fn holds_logs(self) -> bool {
+        match self {
+            Self::Loki => true,
+            Self::Prometheus | Self::Alertmanager | Self::Jaeger => false,
+        }
+    }
+}
