@@ -4,5 +4,7 @@
 //! in the rooms below. Effects leave through `effects` only.
 
 pub mod clients;
+pub mod intake;
 pub mod leader;
+pub mod metrics;
 pub mod time;
