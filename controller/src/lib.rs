@@ -7,4 +7,7 @@ pub mod clients;
 pub mod intake;
 pub mod leader;
 pub mod metrics;
+pub mod notify;
+pub mod self_telemetry;
+pub mod server;
 pub mod time;
