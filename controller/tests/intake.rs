@@ -1,4 +1,5 @@
 //! The intake over HTTP: who is let in, what is refused, and when the sender hears yes.
+#![allow(clippy::unwrap_used)] // helper functions of tests are not inside a test module
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
