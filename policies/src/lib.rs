@@ -9,6 +9,7 @@ pub mod duration;
 pub mod field;
 pub mod gate;
 pub mod grant;
+pub mod manifest;
 pub mod percentage;
 pub mod plan;
 pub mod policy;

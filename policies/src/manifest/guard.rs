@@ -1,0 +1,165 @@
+//! What must not be edited: templates, encrypted files, shared values, and what a comment forbids.
+
+use std::collections::BTreeSet;
+
+use super::Refusal;
+use super::tree::{Content, Node};
+use crate::field::FieldPath;
+use crate::plan::{ObjectRef, SourceFile};
+use crate::policy::quoted;
+use crate::quantity::Quantity;
+
+/// Refuses documents whose text means more than it says.
+pub(super) fn refuse_unsafe(
+    file: &SourceFile,
+    documents: &[Node],
+    position: usize,
+    object: &ObjectRef,
+) -> Result<(), Refusal> {
+    let path = || file.path.clone();
+    if documents.iter().any(|document| document.get("sops").is_some()) {
+        return Err(Refusal::Encrypted { path: path() });
+    }
+    let document = &documents[position];
+    let text = file.text.get(document.span.start..document.end()).unwrap_or(&file.text);
+    if text.contains("{{") {
+        return Err(Refusal::Template { path: path(), object: object.to_string() });
+    }
+    let first = file.line_at(document.span.start);
+    let tab = |line: &str| line[..line.len() - line.trim_start().len()].contains('\t');
+    if let Some(offset) = text.lines().position(tab) {
+        return Err(Refusal::Tab { path: path(), line: first + offset });
+    }
+    let mut duplicate = None;
+    document.each(&mut |node| {
+        if let Content::Mapping { entries, .. } = &node.content {
+            let mut seen = BTreeSet::new();
+            let again = entries.iter().find(|(key, _)| key.text().is_some_and(|text| !seen.insert(text)));
+            duplicate = duplicate.or(again.map(|(key, _)| key));
+        }
+    });
+    match duplicate {
+        None => Ok(()),
+        Some(key) => Err(Refusal::DuplicateKey {
+            path: path(),
+            key: quoted(key.text().unwrap_or_default()),
+            line: file.line_at(key.span.start),
+        }),
+    }
+}
+
+/// Refuses a value that others use through an alias, and what a comment forbids.
+///
+/// Comments count on the line of a key on the way, on the lines directly above it, and above the document's first key.
+pub(super) fn refuse_guarded(
+    file: &SourceFile,
+    document: &Node,
+    keys: &[Option<&Node>],
+    field: &FieldPath,
+    to: &str,
+) -> Result<(), Refusal> {
+    let mut used = BTreeSet::new();
+    document.each(&mut |node| {
+        if let Content::Alias(id) = node.content {
+            used.insert(id);
+        }
+    });
+    let mut below = Some(document);
+    for key in keys.iter().flatten() {
+        below = below.and_then(|node| containing(node, key));
+        if below.is_some_and(|node| used.contains(&node.anchor)) {
+            let what = "an anchor that other places use".to_owned();
+            return Err(Refusal::Shared { path: file.path.clone(), field: field.to_string(), what });
+        }
+    }
+    if used.contains(&document.anchor) && document.anchor != 0 {
+        let what = "an anchor that other places use".to_owned();
+        return Err(Refusal::Shared { path: file.path.clone(), field: field.to_string(), what });
+    }
+    let lines: Vec<&str> = file.text.lines().collect();
+    let leaf = keys.iter().flatten().next_back().map(|key| file.line_at(key.span.start));
+    let mut places: Vec<usize> = keys.iter().flatten().map(|key| file.line_at(key.span.start)).collect();
+    places.push(file.line_at(document.span.start));
+    places.dedup();
+    for place in places {
+        for (line, comment) in comments_at(&lines, place) {
+            let is_leaf = Some(place) == leaf;
+            refuse_comment(file, line, comment, is_leaf, field, to)?;
+        }
+    }
+    Ok(())
+}
+
+/// The value of a key inside a node, directly or below list items on the way.
+fn containing<'a>(node: &'a Node, key: &Node) -> Option<&'a Node> {
+    match &node.content {
+        Content::Mapping { entries, .. } => {
+            entries.iter().find(|(name, _)| name.span == key.span).map(|(_, value)| value)
+        }
+        Content::Sequence { items, .. } => items.iter().find_map(|item| containing(item, key)),
+        Content::Scalar { .. } | Content::Alias(_) => None,
+    }
+}
+
+/// The comment behind a line and the comment lines directly above it, each with its line number.
+fn comments_at<'a>(lines: &[&'a str], line: usize) -> Vec<(usize, &'a str)> {
+    let mut found = Vec::new();
+    if let Some(comment) = lines.get(line - 1).and_then(|text| trailing_comment(text)) {
+        found.push((line, comment));
+    }
+    for above in (1..line).rev() {
+        let text = lines[above - 1].trim_start();
+        match text.strip_prefix('#') {
+            Some(comment) => found.push((above, comment)),
+            None => break,
+        }
+    }
+    found
+}
+
+/// The text behind ` #`, outside quotes as far as one line shows.
+fn trailing_comment(line: &str) -> Option<&str> {
+    let (mut single, mut double, mut space) = (false, false, true);
+    for (position, letter) in line.char_indices() {
+        match letter {
+            '\'' if !double => single = !single,
+            '"' if !single => double = !double,
+            '#' if space && !single && !double => return Some(&line[position + 1..]),
+            _ => {}
+        }
+        space = letter == ' ';
+    }
+    None
+}
+
+fn refuse_comment(
+    file: &SourceFile,
+    line: usize,
+    comment: &str,
+    is_leaf: bool,
+    field: &FieldPath,
+    to: &str,
+) -> Result<(), Refusal> {
+    let (path, shown) = (file.path.clone(), field.to_string());
+    if is_leaf && comment.contains("{\"$imagepolicy\"") {
+        return Err(Refusal::Automated { path, line, field: shown });
+    }
+    for word in comment.split_whitespace() {
+        if word == "amend:ignore" {
+            return Err(Refusal::Guarded { path, line, field: shown });
+        }
+        if let Some(max) = word.strip_prefix("amend:max=") {
+            let within = match (Quantity::parse(max), Quantity::parse(to)) {
+                (Ok(max), Ok(to)) => to <= max,
+                // A bound that cannot be read is not a reason to go without one.
+                (Err(_), _) => false,
+                // An image below a bound for memory.
+                (Ok(_), Err(_)) => true,
+            };
+            if !within {
+                return Err(Refusal::AboveGuard { path, line, max: quoted(max), field: shown, to: to.to_owned() });
+            }
+        }
+    }
+    Ok(())
+}
