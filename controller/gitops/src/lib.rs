@@ -4,10 +4,12 @@
 //! expect to find, a pull request is found by its marker before one is opened.
 
 pub mod access;
+pub mod body;
 pub mod egress;
 pub mod error;
 pub mod forge;
 pub mod path;
+pub mod proposal;
 pub mod repo;
 mod transport;
 pub mod untrusted;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-pub use commit::{CommitRequest, FileChange, Trailers};
+pub use commit::{CommitRequest, ContentChange, Trailers};
 pub use history::{CommitInfo, Containment, FileDiff};
 pub use push::Pushed;
 pub use read::{Entry, FileAt};

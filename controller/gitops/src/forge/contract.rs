@@ -16,7 +16,7 @@ use super::{
 use crate::access::GitAccess;
 use crate::error::{GitError, chain};
 use crate::path::RepoPath;
-use crate::repo::{CommitId, CommitRequest, Containment, FileChange, Pushed, Repo, Trailers};
+use crate::repo::{CommitId, CommitRequest, Containment, ContentChange, Pushed, Repo, Trailers};
 
 /// Where the suite runs: a repository whose base branch holds at least one text file.
 pub struct Ground {
@@ -76,7 +76,7 @@ pub async fn run(ground: &Ground) -> Result<(), Broken> {
 struct Change {
     branch: String,
     commit: CommitId,
-    changes: Vec<FileChange>,
+    changes: Vec<ContentChange>,
 }
 
 async fn change(ground: &Ground, repo: &Repo, name: &str) -> Result<Change, Broken> {
@@ -84,7 +84,7 @@ async fn change(ground: &Ground, repo: &Repo, name: &str) -> Result<Change, Brok
     let path = works("the file's path is sound", RepoPath::parse(&ground.file))?;
     let file = works("the file can be read", repo.file(&head, &path).await)?;
     let after = format!("{}# {} {name}\n", file.text, ground.run);
-    let changes = vec![FileChange { path, before: Some(file.text), after: Some(after) }];
+    let changes = vec![ContentChange { path, before: Some(file.text), after: Some(after) }];
     let commit = repo.commit(CommitRequest {
         parent: head,
         changes: changes.clone(),

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::FutureExt;
 use jiff::Timestamp;
 use reqwest::Method;
-use secrecy::SecretString;
+use reqwest::header::HeaderValue;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -44,35 +45,36 @@ pub struct Gitea {
 impl Gitea {
     /// The forge that serves the Git repository of `access`: `https://host[/prefix]/owner/repository[.git]`.
     ///
-    /// `token` needs to read and write the repository's code, pull requests and issues, nothing else.
-    pub fn serving(access: &GitAccess, token: &SecretString) -> Result<Self, ForgeError> {
-        let name = access.repository();
-        let why = "the repository URL does not end in owner/repository".to_owned();
-        let parts: Vec<&str> = access.url.path().split('/').filter(|part| !part.is_empty()).collect();
-        let [prefix @ .., owner, repository] = parts.as_slice() else {
-            return Err(ForgeError::BadAddress { forge: name, why });
-        };
+    /// Uses `token` when there is one, else the Git login (Gitea takes a token as password there as well). Either needs
+    /// to read and write the repository's code, pull requests and issues, nothing else.
+    pub fn serving(access: &GitAccess, token: Option<&SecretString>) -> Result<Self, ForgeError> {
         let mut base = access.url.clone();
-        base.set_path(&prefix.join("/"));
-        let repository = repository.trim_end_matches(".git");
-        Self::new(base, owner, repository, token, access.allow_private, access.authority.as_deref())
+        let parts: Vec<String> = base.path().split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        let front = parts.len().saturating_sub(2);
+        base.set_path(&parts[..front].join("/"));
+        Self::at(base, access, token)
     }
 
-    /// The repository `owner/repository` on the forge whose front page is `base`.
-    pub fn new(
-        base: Url,
-        owner: &str,
-        repository: &str,
-        token: &SecretString,
-        allow_private: bool,
-        authority: Option<&str>,
-    ) -> Result<Self, ForgeError> {
-        let name = format!("{}/{owner}/{repository}", base.host_str().unwrap_or("forge"));
+    /// As `serving`, for a forge whose front page is not where the Git URL suggests.
+    pub fn at(base: Url, access: &GitAccess, token: Option<&SecretString>) -> Result<Self, ForgeError> {
+        let forge = access.repository();
+        let mut parts = access.url.path().trim_matches('/').rsplit('/');
+        let (Some(repository), Some(owner)) = (parts.next(), parts.next()) else {
+            let why = "the repository URL does not end in owner/repository".into();
+            return Err(ForgeError::BadAddress { forge, why });
+        };
+        let repository = repository.trim_end_matches(".git");
+        let authorization = match token {
+            Some(token) => HeaderValue::from_str(&format!("token {}", token.expose_secret())).ok(),
+            None => access.authorization(),
+        };
+        let mut authorization = authorization.ok_or_else(|| ForgeError::Unauthorized { forge: forge.clone() })?;
+        authorization.set_sensitive(true);
         let mut api = base;
         if let Ok(mut parts) = api.path_segments_mut() {
             parts.pop_if_empty().extend(["api", "v1"]);
         }
-        let api = Api::new(name, api, token, allow_private, authority)?;
+        let api = Api::new(forge, api, authorization, access.allow_private, access.authority.as_deref())?;
         Ok(Self { api, owner: owner.to_owned(), repository: repository.to_owned() })
     }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
-use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
@@ -19,13 +18,13 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// A page of 50 pull requests with bodies of 65,536 characters.
 const LARGEST_ANSWER: u64 = 8 * 1024 * 1024;
 
-/// A REST API with one token.
+/// A REST API with one account.
 #[derive(Debug)]
 pub(super) struct Api {
     pub forge: String,
     base: Url,
     client: reqwest::Client,
-    token: HeaderValue,
+    authorization: HeaderValue,
 }
 
 impl Api {
@@ -33,16 +32,13 @@ impl Api {
     pub fn new(
         forge: String,
         base: Url,
-        token: &SecretString,
+        authorization: HeaderValue,
         allow_private: bool,
         authority: Option<&str>,
     ) -> Result<Self, ForgeError> {
         let client = egress::client(&base, allow_private, authority)
             .map_err(|source| ForgeError::Egress { forge: forge.clone(), source })?;
-        let mut token = HeaderValue::from_str(&format!("token {}", token.expose_secret()))
-            .map_err(|_| ForgeError::Unauthorized { forge: forge.clone() })?;
-        token.set_sensitive(true);
-        Ok(Self { forge, base, client, token })
+        Ok(Self { forge, base, client, authorization })
     }
 
     /// Reads what is at `path`, whose parts are escaped one by one.
@@ -89,7 +85,8 @@ impl Api {
         if let Ok(mut parts) = url.path_segments_mut() {
             parts.pop_if_empty().extend(path);
         }
-        let mut request = self.client.request(method, url).header(AUTHORIZATION, self.token.clone()).query(query);
+        let mut request =
+            self.client.request(method, url).header(AUTHORIZATION, self.authorization.clone()).query(query);
         if let Some(body) = body {
             request = request.json(body);
         }

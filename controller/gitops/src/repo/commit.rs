@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use git2::{FileMode, Signature, Time};
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
-use ssh_key::{HashAlg, LineEnding, PrivateKey};
+use ssh_key::{HashAlg, LineEnding, PrivateKey, SshSig};
 
 use super::{CommitId, Repo, Shared, Store};
 use crate::error::GitError;
@@ -14,7 +14,7 @@ use crate::untrusted;
 
 /// One file's change, with the contents that it is meant to replace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileChange {
+pub struct ContentChange {
     pub path: RepoPath,
     /// What must be there now; `None` for a file that must not exist yet.
     pub before: Option<String>,
@@ -34,7 +34,7 @@ pub struct Trailers {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitRequest {
     pub parent: CommitId,
-    pub changes: Vec<FileChange>,
+    pub changes: Vec<ContentChange>,
     /// First line, at most 72 characters; longer ones are cut.
     pub subject: String,
     pub body: String,
@@ -50,6 +50,12 @@ impl Repo {
     /// would change.
     pub async fn commit(&self, request: CommitRequest) -> Result<CommitId, GitError> {
         self.work(move |shared, store| store.make_commit(shared, &request)).await
+    }
+
+    /// Whether Amend made a commit: signed with its key, or, when it has none, by its name and with its trailers.
+    pub async fn is_own(&self, id: &CommitId) -> Result<bool, GitError> {
+        let id = id.clone();
+        self.work(move |shared, store| store.is_own(shared, &id)).await
     }
 }
 
@@ -82,11 +88,27 @@ impl Store {
         Ok(id.map_err(GitError::git(doing))?.into())
     }
 
-    fn changed_tree(&self, base: &git2::Tree<'_>, changes: &[FileChange]) -> Result<git2::Oid, GitError> {
+    fn is_own(&self, shared: &Shared, id: &CommitId) -> Result<bool, GitError> {
+        let commit = self.commit(id)?;
+        let author = &shared.access.author;
+        let named = commit.committer().email_bytes() == author.email.as_bytes();
+        let trailed = String::from_utf8_lossy(commit.message_bytes()).contains("\nAmend-Plan: ");
+        let sealed = match &shared.access.signing_key {
+            None => true,
+            Some(key) => match self.git.extract_signature(&commit.id(), None) {
+                Ok((seal, signed)) => is_sealed(key.expose_secret(), &seal, &signed).map_err(GitError::SigningKey)?,
+                Err(_) => false,
+            },
+        };
+        Ok(named && trailed && sealed)
+    }
+
+    fn changed_tree(&self, base: &git2::Tree<'_>, changes: &[ContentChange]) -> Result<git2::Oid, GitError> {
         let doing = "write the changed files";
         let mut update = git2::build::TreeUpdateBuilder::new();
         // By path, so that the order of the request's list cannot matter.
-        let changes: BTreeMap<&RepoPath, &FileChange> = changes.iter().map(|change| (&change.path, change)).collect();
+        let changes: BTreeMap<&RepoPath, &ContentChange> =
+            changes.iter().map(|change| (&change.path, change)).collect();
         for (path, change) in changes {
             let there = base.get_path(std::path::Path::new(path.as_str())).ok();
             let blob = match &there {
@@ -138,4 +160,10 @@ impl CommitRequest {
 /// The commit's SSH signature (OpenSSH `PROTOCOL.sshsig`, namespace `git`); ed25519 makes it deterministic.
 fn sshsig(key: &str, commit: &[u8]) -> Result<String, ssh_key::Error> {
     PrivateKey::from_openssh(key)?.sign("git", HashAlg::Sha512, commit)?.to_pem(LineEnding::LF)
+}
+
+/// Whether a seal is one that this key made over these bytes.
+fn is_sealed(key: &str, seal: &[u8], signed: &[u8]) -> Result<bool, ssh_key::Error> {
+    let key = PrivateKey::from_openssh(key)?;
+    Ok(SshSig::from_pem(seal).is_ok_and(|seal| key.public_key().verify("git", signed, &seal).is_ok()))
 }

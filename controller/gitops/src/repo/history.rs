@@ -3,7 +3,7 @@
 use git2::{DiffOptions, Oid, Patch, Sort};
 use jiff::Timestamp;
 
-use super::{CommitId, FileChange, Repo, Store};
+use super::{CommitId, ContentChange, Repo, Store};
 use crate::error::GitError;
 use crate::untrusted;
 
@@ -85,7 +85,7 @@ impl Repo {
         &self,
         revision: &CommitId,
         commit: &CommitId,
-        changes: &[FileChange],
+        changes: &[ContentChange],
     ) -> Result<Containment, GitError> {
         let (revision, commit, changes) = (revision.clone(), commit.clone(), changes.to_vec());
         self.work(move |_, store| store.contains_change(&revision, &commit, &changes)).await
@@ -185,7 +185,7 @@ impl Store {
         &self,
         revision: &CommitId,
         commit: &CommitId,
-        changes: &[FileChange],
+        changes: &[ContentChange],
     ) -> Result<Containment, GitError> {
         if self.reaches(revision, commit)? {
             return Ok(Containment::Ancestor);

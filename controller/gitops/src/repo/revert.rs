@@ -1,6 +1,6 @@
 //! What undoing one commit would change today.
 
-use super::{CommitId, FileChange, Repo, Store};
+use super::{CommitId, ContentChange, Repo, Store};
 use crate::error::GitError;
 use crate::path::RepoPath;
 
@@ -10,7 +10,7 @@ pub struct Revert {
     pub reverted: CommitId,
     pub onto: CommitId,
     /// By path; empty when the commit's changes are gone already.
-    pub changes: Vec<FileChange>,
+    pub changes: Vec<ContentChange>,
 }
 
 impl Repo {
@@ -55,7 +55,7 @@ impl Store {
             let path = RepoPath::parse(&path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default())?;
             let before = self.text_in(&before, &path)?;
             let after = self.text_in(&after, &path)?;
-            changes.push(FileChange { path, before, after });
+            changes.push(ContentChange { path, before, after });
         }
         changes.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(Revert { reverted: guilty.clone(), onto: head.clone(), changes })
