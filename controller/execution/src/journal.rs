@@ -23,8 +23,9 @@ pub const ENTRIES_MAX: usize = 64;
 
 /// How many of the entries are kept free for the ending and what follows it.
 ///
-/// The ending itself, the page, the prepared revert (intent and outcome), a late verdict and one note.
-pub const ENTRIES_KEPT_FOR_THE_END: usize = 6;
+/// What one decision may still say before it notices (four), the ending, the page, the prepared revert with its intent and
+/// outcome, a late verdict, and a note or two.
+pub const ENTRIES_KEPT_FOR_THE_END: usize = 12;
 
 /// How large one entry may be as JSON, in bytes: 64 of them and their signed copies stay well below the API server's
 /// limit of 1.5 MB for an object. Contents (files, diffs, logs) are named by their digest, never copied in.
@@ -97,6 +98,8 @@ pub enum JournalError {
     Full { len: usize },
     #[error("entry {seq} would take {bytes} bytes, more than {ENTRY_BYTES_MAX}")]
     TooLarge { seq: u32, bytes: usize },
+    #[error("entry {seq} was made for another journal, the next one here is {next}")]
+    OutOfOrder { seq: u32, next: u32 },
 }
 
 impl Journal {
@@ -139,10 +142,13 @@ impl Journal {
     /// Appends entries that [`decide`](crate::decide::decide) made for exactly this journal.
     ///
     /// # Errors
-    /// When one does not fit; the entries before it stay appended.
+    /// When one was made for another journal or does not fit; the entries before it stay appended.
     pub fn extend(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
         for entry in entries {
-            self.push(Entry { seq: self.next_seq(), ..entry.clone() })?;
+            if entry.seq != self.next_seq() {
+                return Err(JournalError::OutOfOrder { seq: entry.seq, next: self.next_seq() });
+            }
+            self.push(entry.clone())?;
         }
         Ok(())
     }

@@ -12,6 +12,9 @@
 //! [`journal`] is what an execution intended and saw, [`phase`] is what that means, [`decide`] says what comes next,
 //! [`verify`] judges the result by measured data, and [`record`] makes the account provable offline.
 
+pub mod decide;
+pub mod effect;
 pub mod journal;
 pub mod phase;
+pub mod snapshot;
 pub mod verify;

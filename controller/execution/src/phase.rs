@@ -149,6 +149,8 @@ pub struct StepStanding {
     pub begun: bool,
     /// First intent to push: the author date, so that the commit can be made again bit by bit.
     pub authored_at: Option<Timestamp>,
+    /// First intent to revert, for the same reason.
+    pub revert_authored_at: Option<Timestamp>,
     pub branch: Option<String>,
     pub commit: Option<String>,
     pub pull_request: Option<PullRequest>,

@@ -137,8 +137,8 @@ pub enum Outcome {
 pub struct PreImage {
     /// Head of the base branch that the change was made on.
     pub base_commit: String,
-    /// Path and Git blob id of each file before the change.
-    pub blobs: Vec<String>,
+    /// `path@blob` of the files before the change, as many as fit; the plan has them all.
+    pub blobs: Vec<Text>,
 }
 
 /// One gate's verdict, shortened for the journal.

@@ -275,6 +275,9 @@ fn intend(
     if effect == EffectKind::PushBranch {
         standing.authored_at.get_or_insert(at);
     }
+    if effect == EffectKind::OpenRevert {
+        standing.revert_authored_at.get_or_insert(at);
+    }
     now.open = Some(OpenIntent { step, effect, key: key.to_owned(), epoch, at });
     now.epoch = epoch;
     Ok(next)
