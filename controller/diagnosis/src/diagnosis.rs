@@ -27,6 +27,31 @@ pub mod cause {
     pub const DEPENDENCY: &str = "dependency.failing";
     /// Starts and dies, for a reason that nothing names.
     pub const CRASHING: &str = "container.crashing";
+    /// More work than the container has CPU for.
+    pub const CPU: &str = "container.cpu-pressure";
+    /// More memory in use than before, without a kill so far.
+    pub const MEMORY: &str = "container.memory-pressure";
+    pub const DISK: &str = "container.disk-pressure";
+    /// Packets are lost or late between this and others.
+    pub const NETWORK: &str = "network.degraded";
+    /// Slow by itself, not through what it calls.
+    pub const LATENCY: &str = "service.slow";
+    /// Fails by itself, not through what it calls.
+    pub const ERRORS: &str = "service.failing";
+    /// Gone or silent.
+    pub const UNAVAILABLE: &str = "service.unavailable";
+    /// More requests than it can take.
+    pub const OVERLOAD: &str = "service.overloaded";
+    /// Looked at, and no change is to blame.
+    pub const NO_CHANGE: &str = "change.none";
+    /// A Service, port, route or address that leads nowhere.
+    pub const ROUTING: &str = "service.misrouted";
+    /// A probe that asks wrongly.
+    pub const PROBE: &str = "probe.wrong";
+    /// A quota of the namespace refuses objects.
+    pub const QUOTA: &str = "namespace.quota-exceeded";
+    pub const VOLUME: &str = "volume.not-bound";
+    pub const SCALED_TO_ZERO: &str = "workload.scaled-to-zero";
     pub const NODE_NOT_READY: &str = "node.not-ready";
     /// Memory, disk or process pressure on a node.
     pub const NODE_PRESSURE: &str = "node.pressure";

@@ -6,6 +6,7 @@
 
 pub mod alert;
 mod alertmanager;
+pub mod case;
 mod connection;
 pub mod digest;
 pub mod egress;
