@@ -260,6 +260,43 @@ async fn flux_applies_what_is_pushed() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_workflow_ends_as_a_failed_run_with_a_log_and_a_webhook() -> anyhow::Result<()> {
+    let bench = Bench::shared(&[Part::ActRunner]).await?;
+    let gitea = bench.gitea();
+    gitea.create_org("smoke-ci").await?;
+    let (url, posted) = webhook().await?;
+    let repo = gitea.create_repo("smoke-ci", "shop", &[]).await?;
+    repo.create_webhook(&url, "secret-1", &["workflow_run"]).await?;
+    let workflow = "on: [push]\njobs:\n  test:\n    runs-on: ubuntu-latest\n    steps:\n    - uses: actions/checkout@v4\n    - run: cat greeting.txt\n    \
+                    - name: Tests\n      run: |\n        echo 'error[E0308]: mismatched types' >&2\n        exit 101\n    - run: echo never\n";
+
+    let commit = repo
+        .commit("main", "break it", &[("greeting.txt", "good day\n"), (".gitea/workflows/ci.yaml", workflow)])
+        .await?;
+
+    let failed = until("the run to fail", SOON, || async {
+        let runs = repo.workflow_runs().await?;
+        Ok::<_, anyhow::Error>(runs.into_iter().find(|run| run.conclusion.as_deref() == Some("failure")))
+    });
+    let run = failed.await?;
+    assert_eq!((run.head_sha.as_str(), run.status.as_str()), (commit.as_str(), "completed"));
+    let logs = repo.workflow_logs(run.id).await?;
+    let log = &logs[0].1;
+    for line in ["good day", "error[E0308]: mismatched types", "Process completed with exit code 101."] {
+        assert!(log.contains(line), "no {line:?} in:\n{log}");
+    }
+    assert!(!log.contains("never"), "a step after the failed one ran");
+    until("the webhook", SOON, || async {
+        let all = posted.lock().expect("a push does not panic");
+        let completed = all
+            .iter()
+            .find(|(_, body)| body["action"] == "completed" && body["workflow_run"]["conclusion"] == "failure");
+        Ok::<_, String>(completed.map(|_| ()))
+    })
+    .await
+}
+
 /// What was posted to a webhook: the authorization header and the body.
 type Posted = Arc<Mutex<Vec<(String, Value)>>>;
 
@@ -269,7 +306,7 @@ async fn webhook() -> anyhow::Result<(String, Posted)> {
     let seen = Arc::clone(&posted);
     let take = move |headers: HeaderMap, Json(body): Json<Value>| async move {
         let token = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-        seen.lock().unwrap().push((token, body));
+        seen.lock().expect("a push does not panic").push((token, body));
     };
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", free_port()?)).await?;
     let url = format!("http://{}/alerts", listener.local_addr()?);

@@ -19,13 +19,27 @@ const ROWS: [&[&str]; 8] = [
 
 /// Crates that talk to the outside; none may be anywhere below a pure room.
 const INPUT_AND_OUTPUT: [&str; 12] = [
-    "tokio", "kube", "kube-client", "kube-runtime", "reqwest", "hyper", "git2", "axum", "tonic", "rustls", "mio", "socket2",
+    "tokio",
+    "kube",
+    "kube-client",
+    "kube-runtime",
+    "reqwest",
+    "hyper",
+    "git2",
+    "axum",
+    "tonic",
+    "rustls",
+    "mio",
+    "socket2",
 ];
 
 const PURE: [&str; 3] = ["amend-diagnosis", "amend-policies", "amend-execution"];
 
 fn metadata() -> Value {
-    let output = Command::new(env!("CARGO")).args(["metadata", "--format-version", "1", "--locked", "--offline"]).output().expect("cargo runs");
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .output()
+        .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON")
 }
@@ -48,7 +62,10 @@ fn dependencies(metadata: &Value) -> BTreeMap<String, BTreeSet<String>> {
         for dependency in node["deps"].as_array().expect("deps") {
             let normal = dependency["dep_kinds"].as_array().expect("kinds").iter().any(|kind| kind["kind"].is_null());
             if normal {
-                edges.entry(from.to_owned()).or_default().insert(names[dependency["pkg"].as_str().expect("pkg")].to_owned());
+                edges
+                    .entry(from.to_owned())
+                    .or_default()
+                    .insert(names[dependency["pkg"].as_str().expect("pkg")].to_owned());
             }
         }
     }
@@ -61,8 +78,12 @@ fn every_crate_is_in_a_row_and_uses_only_rows_below_it() {
     let edges = dependencies(&metadata);
     for package in metadata["workspace_members"].as_array().expect("members") {
         let id = package.as_str().expect("id");
-        let name = metadata["packages"].as_array().expect("packages").iter().find(|p| p["id"] == id).expect("member")["name"].as_str().expect("name");
-        let row = row_of(name).unwrap_or_else(|| panic!("{name} is in no row: say where it belongs in ARCHITECTURE.md and here"));
+        let name =
+            metadata["packages"].as_array().expect("packages").iter().find(|p| p["id"] == id).expect("member")["name"]
+                .as_str()
+                .expect("name");
+        let row = row_of(name)
+            .unwrap_or_else(|| panic!("{name} is in no row: say where it belongs in ARCHITECTURE.md and here"));
         for used in edges.get(name).into_iter().flatten() {
             if let Some(below) = row_of(used) {
                 assert!(below < row, "{name} uses {used}: a row uses rows below it, never above, never a neighbour");
@@ -93,7 +114,17 @@ fn a_pure_room_reaches_no_crate_that_talks_to_the_outside() {
 #[test]
 fn a_pure_room_reads_no_clock_no_file_and_no_randomness() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let banned = ["Timestamp::now", "Instant::now", "SystemTime", "std::fs", "std::net", "std::process", "HashMap", "HashSet", "rand::"];
+    let banned = [
+        "Timestamp::now",
+        "Instant::now",
+        "SystemTime",
+        "std::fs",
+        "std::net",
+        "std::process",
+        "HashMap",
+        "HashSet",
+        "rand::",
+    ];
     for room in ["controller/diagnosis/src", "policies/src", "controller/execution/src"] {
         for file in rust_files(&root.join(room)) {
             let text = std::fs::read_to_string(&file).expect("source is readable");
@@ -110,15 +141,28 @@ fn a_pure_room_reads_no_clock_no_file_and_no_randomness() {
 #[test]
 fn only_effects_and_gitops_change_the_world() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let writes = [".create(&", ".replace(", ".replace_status(", ".patch(", ".patch_status(", ".delete(", "push_new(", "push_on("];
+    let writes = [
+        ".create(&",
+        ".replace(",
+        ".replace_status(",
+        ".patch(",
+        ".patch_status(",
+        ".delete(",
+        "push_new(",
+        "push_on(",
+    ];
     let allowed = ["effects.rs", "leader.rs"];
     for file in rust_files(&root.join("controller/src")) {
-        if allowed.iter().any(|name| file.ends_with(name)) || file.components().any(|part| part.as_os_str() == "effects") {
+        if allowed.iter().any(|name| file.ends_with(name))
+            || file.components().any(|part| part.as_os_str() == "effects")
+        {
             continue;
         }
         let text = std::fs::read_to_string(&file).expect("source is readable");
         let product = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for line in product.lines().filter(|line| line.contains("Api") || line.contains("api.") || line.contains("repo.")) {
+        for line in
+            product.lines().filter(|line| line.contains("Api") || line.contains("api.") || line.contains("repo."))
+        {
             for write in writes {
                 assert!(!line.contains(write), "{}: effects leave through effects.rs: {line}", file.display());
             }

@@ -12,6 +12,7 @@
 //! Every program listens on free ports of 127.0.0.1 and writes below one temporary folder; its log stays
 //! in `target/bench-logs/PID/NAME.log`. `tests/env/build` makes the binaries at first use.
 
+pub mod act_runner;
 pub mod alertmanager;
 pub mod apply;
 pub mod audit;
@@ -38,6 +39,7 @@ use std::sync::{Arc, OnceLock};
 use futures::future::try_join_all;
 use tokio::sync::OnceCell;
 
+pub use act_runner::ActRunner;
 pub use alertmanager::{Alertmanager, Receiver};
 pub use audit::AuditEntry;
 pub use control_plane::ControlPlane;
@@ -65,6 +67,8 @@ pub enum Part {
     /// Brings the control plane.
     Flux,
     Gitea,
+    /// Runs workflows; brings Gitea.
+    ActRunner,
     /// Brings the Alertmanager.
     Prometheus,
     Alertmanager,
@@ -80,6 +84,7 @@ impl Part {
             Self::Kwok => &[Build::Kubernetes, Build::Kwok],
             Self::Flux => &[Build::Kubernetes, Build::Flux],
             Self::Gitea => &[Build::Gitea],
+            Self::ActRunner => &[Build::Gitea, Build::ActRunner],
             Self::Prometheus | Self::Alertmanager => &[Build::Prometheus],
             Self::Jaeger => &[Build::Jaeger],
             Self::Loki => &[Build::Loki],
@@ -99,6 +104,7 @@ pub struct Bench {
     alertmanager: OnceCell<Alertmanager>,
     jaeger: OnceCell<Jaeger>,
     loki: OnceCell<Loki>,
+    act_runner: OnceCell<ActRunner>,
     gitea: OnceCell<Gitea>,
     control_plane: OnceCell<Arc<ControlPlane>>,
 }
@@ -146,6 +152,10 @@ impl Bench {
                 self.flux.get_or_try_init(|| Flux::start(binaries, control_plane)).await.map(|_| ())
             }
             Part::Gitea => self.gitea.get_or_try_init(|| Gitea::start(binaries)).await.map(|_| ()),
+            Part::ActRunner => {
+                let gitea = self.gitea.get_or_try_init(|| Gitea::start(binaries)).await?;
+                self.act_runner.get_or_try_init(|| ActRunner::start(binaries, gitea)).await.map(|_| ())
+            }
             Part::Alertmanager => self.alertmanager.get_or_try_init(|| Alertmanager::start(binaries)).await.map(|_| ()),
             Part::Prometheus => {
                 let alertmanager = self.alertmanager.get_or_try_init(|| Alertmanager::start(binaries)).await?;
@@ -191,6 +201,12 @@ impl Bench {
     #[must_use]
     pub fn gitea(&self) -> &Gitea {
         asked_for(self.gitea.get(), Part::Gitea)
+    }
+
+    /// The workflow runner. Panics when it was not asked for.
+    #[must_use]
+    pub fn act_runner(&self) -> &ActRunner {
+        asked_for(self.act_runner.get(), Part::ActRunner)
     }
 
     /// Prometheus. Panics when it was not asked for. A story that kills it starts one of its own:
