@@ -9,12 +9,14 @@ use crate::field::{FieldPath, Step};
 use crate::plan::{FieldEdit, ObjectRef, SourceFile};
 use crate::policy::quoted;
 
+mod differences;
 mod guard;
 mod proof;
 mod scalar;
 mod splice;
 mod tree;
 
+pub use differences::differences;
 use tree::{Content, Node};
 
 /// Why a file is not edited. Every message says what a person can do or look at.

@@ -1,5 +1,7 @@
 //! Whether this is the moment: nobody else writes the field, nobody asked to wait, and it is still broken.
 
+mod writers;
+
 use amend_diagnosis::evidence::Answer;
 
 use crate::field::FieldPath;
@@ -48,6 +50,8 @@ pub struct Silence {
     /// Untrusted text.
     pub comment: String,
 }
+
+pub use writers::field_writers;
 
 const GATE: GateName = GateName::Environment;
 

@@ -1,0 +1,373 @@
+//! Every gate, one changed fact at a time: what it says and whether it blocks.
+
+mod story;
+
+use amend_diagnosis::entity::{Entity, EntityKind};
+use amend_diagnosis::evidence::Answer::Known;
+use amend_policies::gate::blast_radius::{DisruptionBudget, Rollout};
+use amend_policies::gate::cooldown::PastAction;
+use amend_policies::gate::environment::{FieldWriter, Hold, Silence};
+use amend_policies::gate::fits::{LimitRange, QuotaRoom};
+use amend_policies::gate::rollback::DryRun;
+use amend_policies::gate::{GateFacts, clear, clear_for_draft, evaluate_all};
+use amend_policies::plan::FieldEdit;
+use amend_policies::policy::Autonomy;
+use amend_policies::verdict::{GateName, Outcome, Readiness, Verdict, readiness};
+use serde_json::json;
+use story::{facts, live, now, plan, planned, policy, policy_of, quantity, unknown};
+
+/// The verdict on one question after one change to facts under which all pass.
+fn judged(question: &str, change: impl FnOnce(&mut GateFacts)) -> Verdict {
+    let plan = plan();
+    let mut facts = facts(&plan);
+    change(&mut facts);
+    let verdicts = evaluate_all(&policy(), &plan, &facts, now());
+    let asked = |verdict: &&Verdict| verdict.question == question && verdict.outcome != Outcome::Pass;
+    verdicts.iter().find(asked).or_else(|| verdicts.iter().find(|one| one.question == question)).unwrap().clone()
+}
+
+#[track_caller]
+fn fails(question: &str, contains: &str, change: impl FnOnce(&mut GateFacts)) {
+    let verdict = judged(question, change);
+    assert_eq!(verdict.outcome, Outcome::Fail, "{verdict:?}");
+    assert!(verdict.sentence.contains(contains), "{}", verdict.sentence);
+}
+
+#[track_caller]
+fn passes(question: &str, contains: &str, change: impl FnOnce(&mut GateFacts)) {
+    let verdict = judged(question, change);
+    assert_eq!(verdict.outcome, Outcome::Pass, "{verdict:?}");
+    assert!(verdict.sentence.contains(contains), "{}", verdict.sentence);
+}
+
+#[test]
+fn a_plan_is_cleared_when_every_gate_passes() {
+    let plan = plan();
+    let verdicts = evaluate_all(&policy(), &plan, &facts(&plan), now());
+    assert!(verdicts.iter().all(|verdict| verdict.outcome == Outcome::Pass), "{verdicts:#?}");
+    assert_eq!(clear(&plan.digest(), &verdicts).unwrap().plan(), &plan.digest());
+    for gate in [GateName::Permission, GateName::Environment, GateName::BlastRadius, GateName::Rollback] {
+        assert!(verdicts.iter().any(|verdict| verdict.gate == gate));
+    }
+}
+
+#[test]
+fn the_four_dimensions_run_although_no_policy_lists_them() {
+    let bare = policy_of(&story::POLICY.replace("gates:", "unused:")).compile().unwrap();
+    assert!(bare.gates.is_empty());
+    let plan = plan();
+    let verdicts = evaluate_all(&bare, &plan, &facts(&plan), now());
+    let gates: std::collections::BTreeSet<_> = verdicts.iter().map(|verdict| verdict.gate).collect();
+    assert_eq!(gates.len(), 4);
+}
+
+#[test]
+fn verdicts_about_another_plan_clear_nothing() {
+    let plan = plan();
+    let verdicts = evaluate_all(&policy(), &plan, &facts(&plan), now());
+    let mut other = plan.clone();
+    other.revision = 2;
+    let blocked = clear(&other.digest(), &verdicts).unwrap_err();
+    assert!(blocked.reasons[0].contains("another plan"));
+    assert!(clear_for_draft(&other.digest(), Autonomy::Propose, &verdicts).is_err());
+}
+
+#[test]
+fn every_unknown_fact_blocks_with_its_reason() {
+    let plan = plan();
+    type Change = fn(&mut GateFacts);
+    let changes: [(&str, Change); 18] = [
+        ("access", |facts| facts.permission.access = unknown()),
+        ("grant", |facts| facts.permission.grants = unknown()),
+        ("grant", |facts| facts.permission.rendered = unknown()),
+        ("writers", |facts| facts.environment.writers = unknown()),
+        ("hold", |facts| facts.environment.holds = unknown()),
+        ("silence", |facts| facts.environment.silences = unknown()),
+        ("suspended", |facts| facts.environment.suspended = unknown()),
+        ("firing", |facts| facts.environment.firing = unknown()),
+        ("unavailable", |facts| facts.blast_radius.rollout = unknown()),
+        ("budget", |facts| facts.blast_radius.budgets = unknown()),
+        ("dependents", |facts| facts.blast_radius.dependents = unknown()),
+        ("deed", |facts| facts.rollback.deed = unknown()),
+        ("undo", |facts| facts.rollback.inverse = unknown()),
+        ("node", |facts| facts.fits.pod = unknown()),
+        ("node", |facts| facts.fits.nodes = unknown()),
+        ("quota", |facts| facts.fits.quotas = unknown()),
+        ("limitRange", |facts| facts.fits.limit_ranges = unknown()),
+        ("wait", |facts| facts.cooldown.history = unknown()),
+    ];
+    for (question, change) in changes {
+        let mut facts = facts(&plan);
+        change(&mut facts);
+        let verdicts = evaluate_all(&policy(), &plan, &facts, now());
+        let verdict = verdicts.iter().find(|one| one.outcome == Outcome::Unknown).unwrap();
+        assert_eq!(verdict.question, question);
+        assert!(verdict.sentence.contains("the store did not answer in 5s"), "{}", verdict.sentence);
+        assert!(clear(&plan.digest(), &verdicts).is_err(), "{question}");
+        assert!(matches!(readiness(Autonomy::Act, &verdicts), Readiness::Blocked { .. }), "{question}");
+        let draft = matches!(readiness(Autonomy::Propose, &verdicts), Readiness::Draft { .. });
+        assert_eq!(draft, question == "dependents", "{question}");
+    }
+}
+
+#[test]
+fn an_unknown_among_dependents_makes_a_draft_that_names_the_gap() {
+    let plan = plan();
+    let mut facts = facts(&plan);
+    facts.blast_radius.dependents = unknown();
+    let verdicts = evaluate_all(&policy(), &plan, &facts, now());
+    let draft = clear_for_draft(&plan.digest(), Autonomy::Propose, &verdicts).unwrap();
+    assert_eq!(draft.gaps(), ["blastRadius: cannot tell who depends on the target: the store did not answer in 5s"]);
+    facts.environment.firing = Known(0);
+    let verdicts = evaluate_all(&policy(), &plan, &facts, now());
+    assert!(clear_for_draft(&plan.digest(), Autonomy::Propose, &verdicts).is_err(), "a fail blocks the draft too");
+}
+
+#[test]
+fn no_verdict_is_not_a_yes() {
+    assert!(matches!(readiness(Autonomy::Propose, &[]), Readiness::Blocked { .. }));
+}
+
+#[test]
+fn a_missing_right_names_verb_object_and_the_rule_to_add() {
+    fails(
+        "access",
+        "shop/shop-remediator may not patch deployments shop/checkout; add to a Role in namespace shop: {apiGroups: [\"apps\"], resources: [\"deployments\"], verbs: [\"patch\"], resourceNames: [\"checkout\"]}",
+        |facts| {
+            if let Known(reviews) = &mut facts.permission.access {
+                reviews[0].allowed = false;
+            }
+        },
+    );
+    let unasked = judged("access", |facts| facts.permission.access = Known(Vec::new()));
+    assert_eq!(unasked.outcome, Outcome::Unknown);
+}
+
+#[test]
+fn merging_needs_its_own_verb_in_act_only() {
+    let mut plan = plan();
+    let verbs = |plan: &amend_policies::plan::Plan| -> Vec<String> {
+        amend_policies::gate::permission::accesses_needed(plan).into_iter().map(|access| access.verb).collect()
+    };
+    assert_eq!(verbs(&plan), ["patch", "propose"]);
+    plan.autonomy = Autonomy::Act;
+    assert_eq!(verbs(&plan), ["patch", "propose", "merge"]);
+}
+
+#[test]
+fn every_rendered_change_lies_inside_one_grant() {
+    let grant = |facts: &mut GateFacts, change: &dyn Fn(&mut amend_policies::grant::Grant)| {
+        if let Known(grants) = &mut facts.permission.grants {
+            change(&mut grants[0]);
+        }
+    };
+    fails("grant", "grants nothing to namespace shop", |facts| grant(facts, &|grant| grant.namespace = "bank".into()));
+    fails("grant", "the file \"apps/shop/checkout.yaml\"", |facts| {
+        grant(facts, &|grant| grant.paths = vec!["apps/bank/**".into()])
+    });
+    fails("grant", "the kind \"Deployment\"", |facts| grant(facts, &|grant| grant.kinds = vec!["StatefulSet".into()]));
+    fails("grant", "the field spec.template", |facts| {
+        grant(facts, &|grant| grant.fields = vec!["spec.replicas".into()])
+    });
+    fails("grant", "namespace \"bank\"", |facts| {
+        if let Known(rendered) = &mut facts.permission.rendered {
+            rendered[0].object.namespace = "bank".into();
+        }
+    });
+    fails("grant", "no difference", |facts| facts.permission.rendered = Known(Vec::new()));
+}
+
+#[test]
+fn whoever_else_writes_the_field_is_named() {
+    fails("writers", "VerticalPodAutoscaler shop/checkout also writes spec.template", |facts| {
+        facts.environment.writers = Known(vec![FieldWriter {
+            who: "VerticalPodAutoscaler shop/checkout".into(),
+            field: "spec.template.spec.containers[app].resources".parse().unwrap(),
+        }]);
+    });
+    passes("writers", "nobody else", |facts| {
+        let field = "spec.replicas".parse().unwrap();
+        facts.environment.writers =
+            Known(vec![FieldWriter { who: "HorizontalPodAutoscaler shop/checkout".into(), field }]);
+    });
+}
+
+#[test]
+fn holds_silences_suspensions_and_quiet_alerts_stop_it() {
+    fails("hold", "Namespace shop carries amend.dev/hold \"release week\"", |facts| {
+        facts.environment.holds =
+            Known(vec![Hold { on: "Namespace shop".into(), reason: "release\u{202e} week\n".into() }]);
+    });
+    fails("silence", "silence \"s-1\" by \"ann\"", |facts| {
+        let silence = Silence { id: "s-1".into(), by: "ann".into(), comment: "known".into() };
+        facts.environment.silences = Known(vec![silence]);
+    });
+    fails("suspended", "resume it first", |facts| {
+        facts.environment.suspended = Known(vec!["Kustomization flux-system/shop".into()]);
+    });
+    fails("firing", "none of the incident's signals fires", |facts| facts.environment.firing = Known(0));
+}
+
+#[test]
+fn the_rollout_takes_only_serving_pods_and_prints_the_numbers() {
+    passes(
+        "unavailable",
+        "takes at most 0 of 2 serving pods out of service at once (0% of 4 replicas, 1 extra)",
+        |_| {},
+    );
+    fails("unavailable", "takes at most 4 of 4 serving pods", |facts| {
+        let mut object = live();
+        object["spec"]["strategy"] = json!({ "type": "Recreate" });
+        object["status"]["readyReplicas"] = json!(4);
+        facts.blast_radius.rollout = Known(Rollout::of(&object).unwrap());
+    });
+    passes("unavailable", "takes at most 2 of 4 serving pods", |facts| {
+        facts.blast_radius.rollout = Known(Rollout { replicas: 4, ready: 4, max_unavailable: 2, max_surge: 0 });
+    });
+    fails("budget", "PodDisruptionBudget checkout allows 0 disruptions now, the rollout needs 1", |facts| {
+        facts.blast_radius.rollout = Known(Rollout { replicas: 4, ready: 4, max_unavailable: 1, max_surge: 0 });
+        facts.blast_radius.budgets = Known(vec![DisruptionBudget { name: "checkout".into(), disruptions_allowed: 0 }]);
+    });
+    passes("budget", "allows 0 disruptions, the rollout needs 0", |facts| {
+        facts.blast_radius.budgets = Known(vec![DisruptionBudget { name: "checkout".into(), disruptions_allowed: 0 }]);
+    });
+}
+
+#[test]
+fn a_policy_can_tighten_the_bounds_and_never_loosen_them() {
+    let dependents = |count: usize| -> Vec<Entity> {
+        (0..count).map(|number| Entity::new(EntityKind::Deployment, "shop", format!("s{number}"))).collect()
+    };
+    fails("dependents", "6 workloads depend on the target (s0, s1, s2, s3, s4, ...), but only 5", |facts| {
+        facts.blast_radius.dependents = Known(dependents(6));
+    });
+    let loose = policy_of(
+        &story::POLICY.replace("maxUnavailable: 50%, maxDependents: 5", "maxUnavailable: 100%, maxDependents: 9000"),
+    );
+    let plan = plan();
+    let mut facts = facts(&plan);
+    facts.blast_radius.dependents = Known(dependents(26));
+    facts.blast_radius.rollout = Known(Rollout { replicas: 4, ready: 4, max_unavailable: 3, max_surge: 0 });
+    let verdicts = evaluate_all(&loose.compile().unwrap(), &plan, &facts, now());
+    assert_eq!(verdicts.iter().filter(|verdict| verdict.outcome == Outcome::Fail).count(), 2);
+}
+
+#[test]
+fn rollouts_are_read_with_the_defaults_of_the_api_server() {
+    let read = |kind: &str, replicas: u32, spec: serde_json::Value| {
+        let mut object = json!({ "kind": kind, "spec": spec, "status": { "readyReplicas": replicas, "numberAvailable": replicas, "desiredNumberScheduled": replicas } });
+        object["spec"]["replicas"] = json!(replicas);
+        Rollout::of(&object).map(|rollout| (rollout.max_unavailable, rollout.max_surge))
+    };
+    assert_eq!(read("Deployment", 4, json!({})), Ok((1, 1)));
+    assert_eq!(read("Deployment", 1, json!({})), Ok((0, 1)));
+    assert_eq!(read("Deployment", 3, json!({ "strategy": { "type": "Recreate" } })), Ok((3, 0)));
+    let rolling = json!({ "strategy": { "rollingUpdate": { "maxUnavailable": 0, "maxSurge": 0 } } });
+    assert_eq!(read("Deployment", 3, rolling), Ok((1, 0)));
+    assert_eq!(read("StatefulSet", 3, json!({})), Ok((1, 0)));
+    assert_eq!(
+        read("DaemonSet", 9, json!({ "updateStrategy": { "rollingUpdate": { "maxUnavailable": "25%" } } })),
+        Ok((3, 0))
+    );
+    assert!(
+        read("StatefulSet", 3, json!({ "updateStrategy": { "type": "OnDelete" } })).unwrap_err().contains("OnDelete")
+    );
+    assert!(read("CronJob", 3, json!({})).unwrap_err().contains("not known"));
+    assert!(Rollout::of(&json!({ "kind": "Deployment", "spec": {} })).unwrap_err().contains("no status"));
+}
+
+#[test]
+fn the_way_back_must_be_exact_and_tried() {
+    fails("undo", "refused in a dry run: quota exceeded", |facts| {
+        facts.rollback.inverse = Known(DryRun::Refused { because: "quota\u{1b} exceeded".into() });
+    });
+    let mut broken = plan();
+    broken.steps[0].undo.files.clear();
+    let verdicts = evaluate_all(&policy(), &broken, &facts(&broken), now());
+    assert!(verdicts.iter().any(|verdict| verdict.sentence.contains("no exact inverse")));
+}
+
+#[test]
+fn a_pod_that_fits_nowhere_is_not_proposed() {
+    fails("node", "none of 1 nodes has room (most free memory: 64Mi)", |facts| {
+        if let Known(nodes) = &mut facts.fits.nodes {
+            nodes[0].memory_free = quantity("64Mi");
+        }
+    });
+    fails("node", "more than the largest node has", |facts| {
+        if let Known(nodes) = &mut facts.fits.nodes {
+            nodes[0].memory_allocatable = quantity("300Mi");
+        }
+    });
+    fails("node", "no node may run this pod", |facts| facts.fits.nodes = Known(Vec::new()));
+    fails("quota", "ResourceQuota shop allows 1Gi of limits.memory", |facts| {
+        let (resource, hard, used) = ("limits.memory".into(), quantity("1Gi"), quantity("1Gi"));
+        facts.fits.quotas = Known(vec![QuotaRoom { name: "shop".into(), resource, hard, used }]);
+    });
+    fails("limitRange", "allows at most 300Mi memory", |facts| {
+        let range =
+            LimitRange { name: "shop".into(), resource: "memory".into(), max: Some(quantity("300Mi")), min: None };
+        facts.fits.limit_ranges = Known(vec![range]);
+    });
+}
+
+fn past(minutes: i64, policy: &str, edits: Vec<FieldEdit>) -> PastAction {
+    let at = now() - jiff::SignedDuration::from_mins(minutes);
+    PastAction { at, target: plan().target.object(), policy: policy.into(), edits }
+}
+
+#[test]
+fn cooldown_waits_counts_and_never_goes_in_circles() {
+    fails("wait", "the last action was 3m ago, the policy waits 5m", |facts| {
+        facts.cooldown.history = Known(vec![past(3, "other", Vec::new())]);
+    });
+    fails("perTarget", "1 actions on this target in 30d, at most 1", |facts| {
+        facts.cooldown.history = Known(vec![past(60, "p-1", Vec::new())]);
+    });
+    passes("perTarget", "0 of at most 1", |facts| {
+        facts.cooldown.history = Known(vec![past(60, "other", Vec::new()), past(31 * 24 * 60, "p-1", Vec::new())]);
+    });
+    fails("circle", "set spec.template.spec.containers[app].resources.limits.memory back", |facts| {
+        let back = plan().steps[0].undo.files[0].edits.clone();
+        facts.cooldown.history = Known(vec![past(60, "other", back)]);
+    });
+    fails("wait", "the last action was 0s ago", |facts| {
+        facts.cooldown.history = Known(vec![past(-5, "other", Vec::new())]);
+    });
+}
+
+#[test]
+fn an_expression_sees_incident_target_and_cause() {
+    let plan = plan();
+    let judge = |cel: &str| {
+        let yaml = story::POLICY.replace("incident.severity != 'info'", cel);
+        let policy = policy_of(&yaml).compile().unwrap();
+        let verdicts = evaluate_all(&policy, &plan, &facts(&plan), now());
+        verdicts.iter().find(|verdict| verdict.gate == GateName::Expression).unwrap().clone()
+    };
+    for cel in [
+        "incident.severity == 'critical' && incident.ageSeconds < 60",
+        "target.metadata.labels.tier == 'backend' && target.spec.replicas >= 2",
+        "cause.kind.startsWith('container.') && cause.confidence > 0.9",
+        "target.spec.template.spec.containers.exists(c, c.name == 'app')",
+        "size(incident.signals) == 0",
+    ] {
+        assert_eq!(judge(cel).outcome, Outcome::Pass, "{cel}: {}", judge(cel).sentence);
+    }
+    assert_eq!(judge("incident.severity == 'info'").sentence, "info incidents are not remediated");
+    for (cel, why) in [
+        ("target.metadata.labels.owner == 'a'", "there is no \"owner\""),
+        ("incident.severity", "neither true nor false"),
+        ("1 / (target.spec.replicas - 4) == 1", "cannot tell"),
+    ] {
+        let verdict = judge(cel);
+        assert_eq!(verdict.outcome, Outcome::Unknown, "{cel}");
+        assert!(verdict.sentence.contains(why), "{}", verdict.sentence);
+    }
+}
+
+#[test]
+fn the_story_plan_is_the_same_every_time() {
+    assert_eq!(planned().unwrap(), planned().unwrap());
+    assert_eq!(plan().digest(), plan().digest());
+}
