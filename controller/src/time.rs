@@ -18,6 +18,11 @@ pub trait Time: Send + Sync + Debug {
 
     /// Resolves when this clock has moved on by `span`; at once when `span` is zero or negative.
     fn sleep(&self, span: SignedDuration) -> BoxFuture<'static, ()>;
+
+    /// How long `span` of this clock takes on the machine's clock, for requeues that a library times.
+    fn in_real_time(&self, span: SignedDuration) -> Duration {
+        Duration::try_from(span).unwrap_or(Duration::ZERO)
+    }
 }
 
 /// The wall clock of the machine.

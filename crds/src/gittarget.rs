@@ -6,6 +6,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use amend_policies::grant::Grant;
+
 use crate::reference::SecretRef;
 
 /// One branch of one repository, owned by the platform team.
@@ -69,23 +71,6 @@ pub struct ForgeSpec {
 pub enum ForgeKind {
     /// Also Forgejo.
     Gitea,
-}
-
-/// What one namespace may have changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Grant {
-    #[schemars(length(min = 1, max = 63))]
-    pub namespace: String,
-    /// Path prefixes, ending in `/` for a folder.
-    #[schemars(length(min = 1, max = 64))]
-    pub paths: Vec<String>,
-    /// Kinds of objects, like `Deployment`.
-    #[schemars(length(min = 1, max = 64))]
-    pub kinds: Vec<String>,
-    /// Field path prefixes, like `spec.template.spec.containers`; `*` means every field.
-    #[schemars(length(min = 1, max = 64))]
-    pub fields: Vec<String>,
 }
 
 /// One object and the file that holds it.

@@ -43,6 +43,14 @@ pub struct TelemetrySourceSpec {
     /// Names that differ from the defaults; see docs of `MetricNames` for the keys.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mapping: BTreeMap<String, String>,
+    /// How often the store gets a new sample of a series (the scrape interval), like `30s`; default 30s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub sample_every: Option<String>,
+    /// Sent as `X-Scope-OrgID`, so that only this tenant's data is seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 150))]
+    pub tenant: Option<String>,
     #[serde(default)]
     pub limits: SourceLimits,
 }

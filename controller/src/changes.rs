@@ -1,0 +1,200 @@
+//! What changed lately: commits that GitOps applied, and rollouts that nobody announced.
+//!
+//! The revisions come from Flux (`status.lastAppliedRevision`, `status.history`), what is in them from the repository.
+//! A commit that touches several objects is one [`Change`] for each, with one id.
+
+use std::collections::BTreeMap;
+
+use amend_diagnosis::entity::{Entity, EntityKind};
+use amend_diagnosis::evidence::{Answer, Asked, Change, ChangeKind, Window};
+use amend_gitops::repo::{CommitId, CommitInfo, FileDiff, Repo};
+use jiff::Timestamp;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::errors;
+
+/// Commits looked at for one Kustomization: a busy repository has a few dozen a day, and the guilty one is rarely old.
+const COMMITS_MAX: usize = 30;
+
+/// A Kustomization that manages objects of the incident's namespace, with the repository behind it.
+#[derive(Clone, Debug)]
+pub struct Managed<'a> {
+    pub kustomization: &'a Value,
+    pub repo: &'a Repo,
+}
+
+/// The changes that Flux applied inside `window`, newest first.
+pub async fn applied(managed: &Managed<'_>, namespace: &str, window: Window) -> (Answer<Vec<Change>>, Asked) {
+    let name = managed.kustomization["metadata"]["name"].as_str().unwrap_or_default();
+    let query = format!("git log {}, applied by Kustomization {name}", managed.repo.name());
+    let answer = match read(managed, namespace, window).await {
+        Ok(changes) => Answer::Known(changes),
+        Err(why) => Answer::Unknown { why },
+    };
+    let (digest, unknown) = match &answer {
+        Answer::Known(changes) => {
+            (hex::encode(Sha256::digest(serde_json::to_vec(changes).unwrap_or_default())), None)
+        }
+        Answer::Unknown { why } => (String::new(), Some(why.clone())),
+    };
+    (answer, Asked { id: format!("git-{name}"), source: "git".to_owned(), query, window, digest, unknown })
+}
+
+async fn read(managed: &Managed<'_>, namespace: &str, window: Window) -> Result<Vec<Change>, String> {
+    let status = &managed.kustomization["status"];
+    let last = status["lastAppliedRevision"]
+        .as_str()
+        .ok_or("the Kustomization has not applied any revision yet")
+        .and_then(|revision| commit_of(revision).ok_or("the applied revision names no Git commit"))?;
+    managed.repo.fetch_back_to(&last).await.map_err(|error| errors::chain(&error))?;
+    let applied_at = applied_times(status);
+    let mut changes = Vec::new();
+    let mut next = Some(last);
+    // The time at which a commit was applied is that of the first revision at or after it that Flux reports.
+    let mut seen_at = None;
+    for _ in 0..COMMITS_MAX {
+        let Some(id) = next else { break };
+        // Older history than was fetched is older than the window of any incident.
+        let Ok(info) = managed.repo.commit_info(&id).await else { break };
+        seen_at = applied_at.get(id.as_str()).copied().or(seen_at).map(|at| at.max(info.committed));
+        let at = seen_at.unwrap_or(info.committed);
+        if info.committed < window.from && at < window.from {
+            break;
+        }
+        if let Some(parent) = info.parents.first() {
+            let files = managed.repo.diff(parent, &id).await.map_err(|error| errors::chain(&error))?;
+            for change in changes_in(managed, namespace, &info, &files, at).await {
+                changes.push(change);
+            }
+        }
+        next = info.parents.first().cloned();
+        seen_at = seen_at.filter(|_| !applied_at.contains_key(id.as_str()));
+    }
+    Ok(changes)
+}
+
+/// First time that each revision was applied, by commit.
+fn applied_times(status: &Value) -> BTreeMap<String, Timestamp> {
+    status["history"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let revision = entry["metadata"]["revision"].as_str().and_then(commit_of)?;
+            let at: Timestamp = entry["firstReconciled"].as_str()?.parse().ok()?;
+            Some((revision.as_str().to_owned(), at))
+        })
+        .collect()
+}
+
+/// The commit in a Flux revision such as `main@sha1:4f2c…`.
+pub fn commit_of(revision: &str) -> Option<CommitId> {
+    let sha = revision.rsplit_once(':').map_or(revision, |(_, sha)| sha);
+    CommitId::parse(sha).ok()
+}
+
+async fn changes_in(
+    managed: &Managed<'_>,
+    namespace: &str,
+    info: &CommitInfo,
+    files: &[FileDiff],
+    at: Timestamp,
+) -> Vec<Change> {
+    let root = managed.kustomization["spec"]["path"].as_str().unwrap_or_default().trim_start_matches("./").trim_matches('/');
+    let mut changes: Vec<Change> = Vec::new();
+    for file in files.iter().filter(|file| root.is_empty() || file.path.starts_with(&format!("{root}/"))) {
+        for target in objects_in(managed.repo, info, &file.path, namespace).await {
+            // Several files of one commit about one object are one change.
+            if let Some(known) = changes.iter_mut().find(|known| known.target == target) {
+                known.files.push(file.path.clone());
+                known.diff.push_str(&file.text);
+                continue;
+            }
+            changes.push(Change {
+                id: info.id.as_str().to_owned(),
+                kind: kind_of(&file.text),
+                at,
+                target,
+                summary: info.subject.clone(),
+                files: vec![file.path.clone()],
+                diff: file.text.clone(),
+                author: info.author.clone(),
+                new_pods: Vec::new(),
+                deleted_pods: Vec::new(),
+            });
+        }
+    }
+    changes
+}
+
+/// The workloads and configuration objects of the namespace that a file holds after the commit.
+async fn objects_in(repo: &Repo, info: &CommitInfo, path: &str, namespace: &str) -> Vec<Entity> {
+    let Ok(path) = amend_gitops::path::RepoPath::parse(path) else { return Vec::new() };
+    let Ok(file) = repo.file(&info.id, &path).await else { return Vec::new() };
+    let Ok(documents) = serde_saphyr::from_multiple::<Value>(&file.text) else { return Vec::new() };
+    documents
+        .iter()
+        .filter_map(|document| {
+            let kind = kind_named(document["kind"].as_str()?)?;
+            let name = document["metadata"]["name"].as_str()?;
+            let home = document["metadata"]["namespace"].as_str().unwrap_or(namespace);
+            (home == namespace).then(|| Entity::new(kind, namespace, name))
+        })
+        .collect()
+}
+
+/// Kinds whose change can break a workload.
+fn kind_named(kind: &str) -> Option<EntityKind> {
+    match kind {
+        "Deployment" => Some(EntityKind::Deployment),
+        "StatefulSet" => Some(EntityKind::StatefulSet),
+        "DaemonSet" => Some(EntityKind::DaemonSet),
+        "CronJob" => Some(EntityKind::CronJob),
+        "Job" => Some(EntityKind::Job),
+        "ConfigMap" => Some(EntityKind::ConfigMap),
+        "Secret" => Some(EntityKind::Secret),
+        "Service" => Some(EntityKind::Service),
+        "PersistentVolumeClaim" => Some(EntityKind::PersistentVolumeClaim),
+        _ => None,
+    }
+}
+
+fn kind_of(diff: &str) -> ChangeKind {
+    let mut changed = diff
+        .lines()
+        .filter(|line| (line.starts_with('+') || line.starts_with('-')) && !line.starts_with("+++") && !line.starts_with("---"))
+        .map(|line| line[1..].trim_start().trim_start_matches("- "));
+    let (mut image, mut replicas, mut other) = (false, false, false);
+    for line in changed.by_ref().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        match line.split(':').next() {
+            Some("image" | "newTag" | "tag") => image = true,
+            Some("replicas") => replicas = true,
+            _ => other = true,
+        }
+    }
+    match (image, replicas, other) {
+        (true, _, _) => ChangeKind::Image,
+        (false, true, false) => ChangeKind::Scale,
+        (false, _, _) => ChangeKind::Config,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diff_that_changes_an_image_is_an_image_change() {
+        assert_eq!(kind_of("--- a\n+++ b\n-          image: shop/cart:1\n+          image: shop/cart:2\n"), ChangeKind::Image);
+        assert_eq!(kind_of("-  replicas: 2\n+  replicas: 3\n"), ChangeKind::Scale);
+        assert_eq!(kind_of("-  LIMIT: a\n+  LIMIT: b\n"), ChangeKind::Config);
+    }
+
+    #[test]
+    fn the_commit_is_read_from_both_forms_of_a_flux_revision() {
+        let sha = "4f2c1d0a4f2c1d0a4f2c1d0a4f2c1d0a4f2c1d0a";
+        assert_eq!(commit_of(&format!("main@sha1:{sha}")).as_ref().map(CommitId::as_str), Some(sha));
+        assert_eq!(commit_of("main@sha1:short"), None);
+    }
+}

@@ -1,0 +1,310 @@
+//! What the gates look at, read just now. Reads and dry runs only; what cannot be found out is `Unknown` with its reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amend_crds::{HOLD_ANNOTATION, Incident, Remediation};
+use amend_diagnosis::diagnosis::Cause;
+use amend_diagnosis::entity::Entity;
+use amend_diagnosis::evidence::{Answer, LinkKind, Window};
+use amend_diagnosis::signal::{Signal, SignalSource};
+use amend_policies::gate::blast_radius::{BlastRadiusFacts, DisruptionBudget, Rollout};
+use amend_policies::gate::cooldown::{CooldownFacts, PastAction};
+use amend_policies::gate::environment::{EnvironmentFacts, Hold, Silence};
+use amend_policies::gate::permission::{PermissionFacts, RenderedChange};
+use amend_policies::gate::rollback::RollbackFacts;
+use amend_policies::gate::{GateFacts, IncidentFacts};
+use amend_policies::plan::Plan;
+use amend_telemetry::alert::{AlertState, Muting, firing, silenced};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use serde_json::Value;
+
+use crate::cluster::{self, Look, Read};
+use crate::contents::Contents;
+use crate::shell::Shell;
+use crate::targets::Target;
+
+mod access;
+mod dry_run;
+mod fits;
+mod writers;
+
+/// How long the stores may take to say whether alerts fire and are silenced.
+const ALERTS: Duration = Duration::from_secs(8);
+
+/// Signals that are asked about at their source; the loudest and newest speak for the rest.
+const SIGNALS_ASKED: usize = 12;
+
+/// How far back calls count for "who depends on this".
+const DEPENDENTS_WITHIN: SignedDuration = SignedDuration::from_hours(1);
+
+/// What the facts are about.
+#[derive(Debug)]
+pub struct About<'a> {
+    pub plan: &'a Plan,
+    pub incident: &'a Incident,
+    pub cause: &'a Cause,
+    /// The plan's repository; `Err` says why it cannot be used.
+    pub target: Result<&'a Target, &'a str>,
+    /// The plan's files before and after; `Err` says why they cannot be made.
+    pub contents: Result<&'a Contents, &'a str>,
+}
+
+/// Reads everything that the gates look at.
+pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> GateFacts {
+    let plan = about.plan;
+    let client = shell.clients.reader();
+    let namespace = plan.target.namespace.as_str();
+    let signals = signals_of(about.incident);
+    let (target, look, access, alerts, holds, suspended, history, dependents, dry_runs, nodes) = futures::join!(
+        live_target(shell, plan),
+        cluster::look(&client, namespace, now),
+        access::reviews(shell, plan),
+        alerts(shell, namespace, &signals, now),
+        hold_on_namespace(shell, namespace),
+        suspended(shell, plan),
+        history(shell, plan),
+        dependents(shell, plan, now),
+        dry_runs(shell, about),
+        fits::nodes(&client),
+    );
+    let (firing, silences) = alerts;
+    let rendered = match about.contents {
+        Ok(contents) => Answer::Known(contents.rendered.clone()),
+        Err(why) => Answer::unknown(why),
+    };
+    GateFacts {
+        incident: IncidentFacts {
+            severity: about.incident.spec.severity,
+            opened_at: about.incident.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0),
+            signals,
+        },
+        cause: about.cause.clone(),
+        permission: PermissionFacts {
+            access,
+            grants: match about.target {
+                Ok(target) => Answer::Known(target.object.spec.grants.clone()),
+                Err(why) => Answer::unknown(why),
+            },
+            rendered: rendered.clone(),
+        },
+        environment: EnvironmentFacts {
+            writers: writers::of(&target, &look),
+            holds: with_hold_on_target(holds, &target, plan),
+            silences,
+            suspended,
+            firing,
+        },
+        blast_radius: BlastRadiusFacts {
+            rollout: match &target {
+                Answer::Known(object) => match Rollout::of(object) {
+                    Ok(rollout) => Answer::Known(rollout),
+                    Err(why) => Answer::unknown(why),
+                },
+                Answer::Unknown { why } => Answer::unknown(why.clone()),
+            },
+            budgets: budgets(&look, &target),
+            dependents,
+        },
+        rollback: dry_runs,
+        fits: fits::facts(&target, &look, nodes, &rendered),
+        cooldown: CooldownFacts { history },
+        target,
+    }
+}
+
+fn signals_of(incident: &Incident) -> Vec<Signal> {
+    match &incident.status {
+        Some(status) if !status.signals.is_empty() => status.signals.clone(),
+        _ => incident.spec.signals.clone(),
+    }
+}
+
+async fn live_target(shell: &Shell, plan: &Plan) -> Answer<Value> {
+    let target = &plan.target;
+    let Some(read) = Read::of(&target.api_version, &target.kind) else {
+        return Answer::unknown(format!("{} {} is not a kind that Amend reads", target.api_version, target.kind));
+    };
+    match cluster::get(&shell.clients.reader(), read, &target.namespace, &target.name).await {
+        Answer::Known(Some(object)) if object["metadata"]["uid"] == target.uid.as_str() => Answer::Known(object),
+        Answer::Known(Some(_)) => Answer::unknown("the target was deleted and made again since the plan was made"),
+        Answer::Known(None) => Answer::unknown("the target does not exist any more"),
+        Answer::Unknown { why } => Answer::Unknown { why },
+    }
+}
+
+/// How many signals fire by their own source, and whether people have silenced them.
+pub async fn alerts(
+    shell: &Shell,
+    namespace: &str,
+    signals: &[Signal],
+    now: Timestamp,
+) -> (Answer<u32>, Answer<Vec<Silence>>) {
+    let sources = shell.sources.serving(namespace).await;
+    let mut asked: Vec<&Signal> =
+        signals.iter().filter(|signal| signal.source == SignalSource::Alert && signal.ended_at.is_none()).collect();
+    asked.sort_by_key(|signal| (std::cmp::Reverse(signal.severity), signal.key.clone()));
+    asked.truncate(SIGNALS_ASKED);
+    let lasting = signals.iter().filter(|signal| signal.source != SignalSource::Alert && signal.ended_at.is_none()).count();
+    if asked.is_empty() {
+        return (Answer::Known(u32::try_from(lasting).unwrap_or(u32::MAX)), Answer::Known(Vec::new()));
+    }
+    let answers = futures::future::join_all(asked.iter().map(|signal| async {
+        futures::join!(firing(&sources, signal, now, ALERTS), silenced(&sources, signal, now, ALERTS))
+    }))
+    .await;
+    let mut count = u32::try_from(lasting).unwrap_or(u32::MAX);
+    let (mut not_told, mut not_asked) = (None, None);
+    let mut silences = Vec::new();
+    for ((state, _), (muting, _)) in answers {
+        match state {
+            Answer::Known(AlertState::Firing) => count = count.saturating_add(1),
+            Answer::Known(AlertState::Pending | AlertState::Inactive) => {}
+            Answer::Unknown { why } => not_told = Some(why),
+        }
+        match muting {
+            Answer::Known(Muting::Audible) => {}
+            Answer::Known(Muting::Silenced { by }) => {
+                silences.extend(by.into_iter().map(|id| Silence { id, by: "people".into(), comment: String::new() }));
+            }
+            Answer::Known(Muting::Inhibited { by }) => {
+                silences.extend(by.into_iter().map(|id| Silence { id, by: "another alert".into(), comment: "inhibited".into() }));
+            }
+            Answer::Unknown { why } => not_asked = Some(why),
+        }
+    }
+    // One alert that fires is enough; none known to fire while some are unknown is not "none fires".
+    let firing = match (count, not_told) {
+        (0, Some(why)) => Answer::Unknown { why },
+        (count, _) => Answer::Known(count),
+    };
+    let silences = match (silences.is_empty(), not_asked) {
+        (true, Some(why)) => Answer::Unknown { why },
+        (_, _) => Answer::Known(silences),
+    };
+    (firing, silences)
+}
+
+async fn hold_on_namespace(shell: &Shell, namespace: &str) -> Answer<Vec<Hold>> {
+    match cluster::get(&shell.clients.reader(), cluster::NAMESPACE, "", namespace).await {
+        Answer::Known(object) => {
+            let reason = object.as_ref().and_then(|object| object["metadata"]["annotations"][HOLD_ANNOTATION].as_str());
+            let on = format!("Namespace {namespace}");
+            Answer::Known(reason.map(|reason| Hold { on, reason: reason.to_owned() }).into_iter().collect())
+        }
+        Answer::Unknown { why } => Answer::Unknown { why },
+    }
+}
+
+fn with_hold_on_target(holds: Answer<Vec<Hold>>, target: &Answer<Value>, plan: &Plan) -> Answer<Vec<Hold>> {
+    match (holds, target) {
+        (Answer::Known(mut holds), Answer::Known(object)) => {
+            if let Some(reason) = object["metadata"]["annotations"][HOLD_ANNOTATION].as_str() {
+                let on = format!("{} {}/{}", plan.target.kind, plan.target.namespace, plan.target.name);
+                holds.push(Hold { on, reason: reason.to_owned() });
+            }
+            Answer::Known(holds)
+        }
+        (Answer::Unknown { why }, _) => Answer::Unknown { why },
+        (_, Answer::Unknown { why }) => Answer::unknown(why.clone()),
+    }
+}
+
+/// Flux objects between the repository and the target that are suspended.
+async fn suspended(shell: &Shell, plan: &Plan) -> Answer<Vec<String>> {
+    match crate::owner::of_target(shell, plan).await {
+        Answer::Known(None) => Answer::Known(Vec::new()),
+        Answer::Known(Some(owner)) => {
+            let objects = [Some(&owner.kustomization), owner.source.as_ref()];
+            let suspended = objects.into_iter().flatten().filter(|object| object["spec"]["suspend"] == true);
+            Answer::Known(suspended.map(crate::owner::shown).collect())
+        }
+        Answer::Unknown { why } => Answer::Unknown { why },
+    }
+}
+
+/// Earlier actions on the same target: all remediations of the namespace that got as far as a branch.
+async fn history(shell: &Shell, plan: &Plan) -> Answer<Vec<PastAction>> {
+    let api: Api<Remediation> = Api::namespaced(shell.clients.reader(), &plan.target.namespace);
+    let list = match api.list(&ListParams::default()).await {
+        Ok(list) => list.items,
+        Err(error) => return Answer::unknown(format!("cannot list earlier remediations: {error}")),
+    };
+    let digest = plan.digest();
+    let past = list.iter().filter(|one| one.spec.plan.digest() != digest && one.spec.plan.target.object() == plan.target.object());
+    Answer::Known(past.filter_map(past_action).collect())
+}
+
+fn past_action(remediation: &Remediation) -> Option<PastAction> {
+    use amend_execution::journal::Event;
+    let entries = remediation.status.as_ref()?.journal.entries();
+    let merged = entries.iter().find(|entry| matches!(entry.event, Event::Merged { .. }));
+    let pushed = entries.iter().find(|entry| matches!(entry.event, Event::BranchPushed { .. }));
+    let plan = &remediation.spec.plan;
+    Some(PastAction {
+        at: merged.or(pushed)?.at,
+        target: plan.target.object(),
+        policy: plan.policy.uid.clone(),
+        edits: plan.steps.iter().flat_map(|step| &step.files).flat_map(|file| file.edits.clone()).collect(),
+    })
+}
+
+/// Workloads that reach the target over calls, directly or through others.
+async fn dependents(shell: &Shell, plan: &Plan, now: Timestamp) -> Answer<Vec<Entity>> {
+    let namespace = &plan.target.namespace;
+    let window = Window { from: now - DEPENDENTS_WITHIN, to: now };
+    if let Answer::Unknown { why } = shell.sources.calls(namespace, window).await {
+        return Answer::Unknown { why };
+    }
+    let picture = shell.topologies.of(&shell.clients.reader(), &shell.sources, namespace, now).await;
+    let mut reached = vec![plan.target.entity.workload()];
+    let mut next = 0;
+    while let Some(callee) = reached.get(next).cloned() {
+        for edge in picture.links.edges.iter().filter(|edge| edge.kind == LinkKind::Calls && edge.to == callee) {
+            if !reached.contains(&edge.from) {
+                reached.push(edge.from.clone());
+            }
+        }
+        next += 1;
+    }
+    Answer::Known(reached.split_off(1))
+}
+
+fn budgets(look: &Look, target: &Answer<Value>) -> Answer<Vec<DisruptionBudget>> {
+    let unread = look.asked.iter().find(|asked| asked.query.ends_with("poddisruptionbudgets")).and_then(|asked| asked.unknown.clone());
+    if let Some(why) = unread {
+        return Answer::Unknown { why };
+    }
+    let Answer::Known(target) = target else { return Answer::unknown("the target cannot be read") };
+    let labels = &target["spec"]["template"]["metadata"]["labels"];
+    let over = look.of_kind("PodDisruptionBudget").filter(|budget| crate::owner::selects(&budget["spec"]["selector"], labels));
+    Answer::Known(
+        over.map(|budget| DisruptionBudget {
+            name: budget["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+            disruptions_allowed: budget["status"]["disruptionsAllowed"]
+                .as_u64()
+                .and_then(|allowed| u32::try_from(allowed).ok())
+                .unwrap_or(0),
+        })
+        .collect(),
+    )
+}
+
+async fn dry_runs(shell: &Shell, about: &About<'_>) -> RollbackFacts {
+    match about.contents {
+        Ok(contents) => dry_run::both(shell, about.plan, contents).await,
+        Err(why) => RollbackFacts { deed: Answer::unknown(why), inverse: Answer::unknown(why) },
+    }
+}
+
+/// The changed fields, for those who show them.
+pub fn rendered_of(contents: &Contents) -> &[RenderedChange] {
+    &contents.rendered
+}
+
+/// Who a signal is about, for logs.
+pub fn shown(incident: &Incident) -> String {
+    format!("{}/{}", incident.namespace().unwrap_or_default(), incident.name_any())
+}

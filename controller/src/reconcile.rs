@@ -1,0 +1,255 @@
+//! The one loop that every controller runs: gather, decide, write, perform.
+//!
+//! ```text
+//! object changed ─► gather (reads only) ─► decide (pure) ─► write status on the version read ─► perform effects ─► wake
+//! ```
+//!
+//! A reconcile is not told why it runs, so it looks at everything each time. A status that nobody else wrote in between
+//! is the compare-and-swap that makes a stale leader harmless: it loses that write and does nothing.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use jiff::SignedDuration;
+use kube::api::Api;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{Controller, watcher};
+use kube::{Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::effects::{Effect, EffectError};
+use crate::shell::Shell;
+
+/// Reconciles of one kind at once: telemetry and forges answer slowly, the API server must not be flooded.
+const CONCURRENCY: u16 = 4;
+
+/// An object that made us panic this often is left alone until it changes or the process restarts.
+const PANICS_MAX: u32 = 3;
+
+/// How long an object rests that nobody asked to look at again: the resync that heals missed events.
+const RESYNC: SignedDuration = SignedDuration::from_mins(5);
+
+/// First and longest pause after an error.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// A kind of object that can be watched and whose status we own.
+pub trait Watched:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Serialize
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Watched for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// One controller: what it looks at, and what it makes of it.
+pub trait Control: Send + Sync + 'static {
+    type Kind: Watched;
+    type Snapshot: Send + Sync;
+
+    /// Lower case, for logs and metrics.
+    const NAME: &'static str;
+
+    /// Reads everything that the decision needs; changes nothing. What cannot be read is `Unknown` in the snapshot,
+    /// and an error only when nothing can be decided without it.
+    fn gather(shell: &Arc<Shell>, object: Self::Kind) -> impl Future<Output = Result<Self::Snapshot, GatherError>> + Send;
+
+    /// What follows from the snapshot. Pure: no clock, no ids from thin air.
+    fn decide(snapshot: &Self::Snapshot) -> Decision<Self::Kind>;
+}
+
+/// What is to be written and done, and when to look again.
+#[derive(Debug)]
+pub struct Decision<K> {
+    /// The object with its new status; `None` when nothing changed.
+    pub write: Option<K>,
+    pub effects: Vec<Effect>,
+    /// When to look again although nothing changed; `None`: at the next resync.
+    pub wake: Option<SignedDuration>,
+}
+
+impl<K> Decision<K> {
+    /// Nothing to write, nothing to do.
+    pub fn rest(wake: Option<SignedDuration>) -> Self {
+        Self { write: None, effects: Vec::new(), wake }
+    }
+}
+
+/// Why a snapshot could not be taken at all.
+#[derive(Debug, thiserror::Error)]
+pub enum GatherError {
+    #[error("cannot read {what}")]
+    Unreadable {
+        what: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl GatherError {
+    pub fn unreadable(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unreadable { what: what.into(), source: source.into() }
+    }
+}
+
+/// Why one reconcile did not come to its end; it is tried again after a pause.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    #[error("cannot gather what the decision needs")]
+    Gather(#[from] GatherError),
+    #[error("cannot carry the decision out")]
+    Effect(#[from] EffectError),
+    #[error("reconciling this object panicked")]
+    Panicked,
+}
+
+/// Asks controllers to look at an object again, from anywhere in the process.
+#[derive(Clone, Debug, Default)]
+pub struct Nudges {
+    listeners: Arc<Mutex<BTreeMap<&'static str, mpsc::UnboundedSender<(String, String)>>>>,
+}
+
+impl Nudges {
+    /// Asks the controller called `control` to look at one object.
+    pub fn nudge(&self, control: &'static str, namespace: &str, name: &str) {
+        let listeners = self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(listener) = listeners.get(control) {
+            // A closed channel means that the controller has stopped; nothing is lost, it looks at all when it starts.
+            let _ = listener.send((namespace.to_owned(), name.to_owned()));
+        }
+    }
+
+    fn listen(&self, control: &'static str) -> UnboundedReceiverStream<(String, String)> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(control, sender);
+        UnboundedReceiverStream::new(receiver)
+    }
+}
+
+/// Runs one controller until `stop`.
+pub async fn run<C: Control>(shell: Arc<Shell>, stop: CancellationToken) {
+    let api: Api<DeserializeGuard<C::Kind>> = Api::all(shell.clients.reader());
+    // Shorter than the 60 s after which a silent connection is dead: an idle watch ends by itself first.
+    let watch = watcher::Config::default().timeout(45);
+    let nudges = shell.nudges.listen(C::NAME).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
+    let state = Arc::new(Running::<C> { shell, troubles: Mutex::default(), control: std::marker::PhantomData });
+    Controller::new(api, watch)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(nudges)
+        .graceful_shutdown_on(async move { stop.cancelled().await })
+        .run(|object, state| async move { state.reconcile(object).await }, |object, error, state| state.after(&object, error), state)
+        .for_each(|done| async move {
+            if let Err(error) = done {
+                tracing::debug!(control = C::NAME, error = ?error, "reconcile did not end well");
+            }
+        })
+        .await;
+}
+
+struct Running<C: Control> {
+    shell: Arc<Shell>,
+    /// Errors and panics in a row, by object.
+    troubles: Mutex<BTreeMap<String, Troubles>>,
+    control: std::marker::PhantomData<C>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Troubles {
+    errors: u32,
+    panics: u32,
+}
+
+impl<C: Control> Running<C> {
+    async fn reconcile(&self, object: Arc<DeserializeGuard<C::Kind>>) -> Result<Action, ReconcileError> {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let id = format!("{namespace}/{name}");
+        if self.troubles_of(&id).panics >= PANICS_MAX {
+            return Ok(Action::await_change());
+        }
+        if let Err(invalid) = &object.0 {
+            tracing::warn!(control = C::NAME, object = id, error = invalid.error, "object cannot be read and is left alone");
+            return Ok(Action::await_change());
+        }
+        let outcome = AssertUnwindSafe(self.look(&namespace, &name)).catch_unwind().await;
+        match outcome {
+            Ok(Ok(wake)) => {
+                self.with_troubles(&id, |troubles| troubles.errors = 0);
+                Ok(Action::requeue(self.shell.time.in_real_time(wake)))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                self.with_troubles(&id, |troubles| troubles.panics += 1);
+                tracing::error!(control = C::NAME, object = id, "reconcile panicked");
+                Err(ReconcileError::Panicked)
+            }
+        }
+    }
+
+    /// One turn of the loop, on the live object.
+    async fn look(&self, namespace: &str, name: &str) -> Result<SignedDuration, ReconcileError> {
+        let api: Api<C::Kind> = Api::namespaced(self.shell.clients.reader(), namespace);
+        let live = api.get_opt(name).await.map_err(|error| GatherError::unreadable(format!("{} {namespace}/{name}", C::NAME), error))?;
+        let Some(live) = live else { return Ok(RESYNC) };
+        let snapshot = C::gather(&self.shell, live).await?;
+        let decision = C::decide(&snapshot);
+        if let Some(changed) = decision.write {
+            self.shell.effects.write_status(&changed).await?;
+        }
+        for effect in decision.effects {
+            self.shell.effects.perform(effect).await?;
+        }
+        Ok(decision.wake.unwrap_or(RESYNC).min(RESYNC))
+    }
+
+    fn after(&self, object: &DeserializeGuard<C::Kind>, error: &ReconcileError) -> Action {
+        let id = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+        let troubles = self.with_troubles(&id, |troubles| troubles.errors = troubles.errors.saturating_add(1));
+        let stale = matches!(error, ReconcileError::Effect(EffectError::Stale { .. }));
+        if stale {
+            // Somebody else wrote first: their version is looked at next.
+            tracing::debug!(control = C::NAME, object = id, "lost a write to a newer version");
+        } else {
+            self.shell.metrics.reconcile_failed(C::NAME);
+            tracing::warn!(control = C::NAME, object = id, error = %crate::errors::chain(error), "reconcile failed");
+        }
+        let doubled = BACKOFF.0.saturating_mul(1 << troubles.errors.saturating_sub(1).min(6));
+        Action::requeue(if stale { Duration::from_millis(100) } else { doubled.min(BACKOFF.1) })
+    }
+
+    fn troubles_of(&self, id: &str) -> Troubles {
+        self.troubles.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(id).copied().unwrap_or_default()
+    }
+
+    fn with_troubles(&self, id: &str, change: impl FnOnce(&mut Troubles)) -> Troubles {
+        let mut all = self.troubles.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let troubles = all.entry(id.to_owned()).or_default();
+        change(troubles);
+        *troubles
+    }
+}

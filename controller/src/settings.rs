@@ -1,0 +1,116 @@
+//! What the person who installs Amend decides: flags and environment of `amend controller`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use jiff::{SignedDuration, Span};
+
+/// Settings of one controller process. The chart renders them from its values.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// Namespace of this installation: credentials, record head, lease and stop switch live there
+    #[arg(long, env = "AMEND_NAMESPACE", default_value = "amend-system")]
+    pub release_namespace: String,
+
+    /// Name of this replica, for the lease and the record
+    #[arg(long, env = "POD_NAME", default_value = "amend")]
+    pub replica: String,
+
+    /// Address of the HTTP server: health, metrics, webhooks, dashboard
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// Folder for bare Git repositories; its content may be lost at any time
+    #[arg(long, default_value = "/tmp/amend")]
+    pub scratch: PathBuf,
+
+    /// Address or range that may be connected to although it is private or loopback (repeat)
+    #[arg(long, value_name = "CIDR")]
+    pub egress_allow: Vec<String>,
+
+    /// File with the bearer token that Alertmanager sends; without it the webhook refuses everything
+    #[arg(long, value_name = "FILE")]
+    pub intake_token_file: Option<PathBuf>,
+
+    /// File with the HMAC key or token of CI webhooks
+    #[arg(long, value_name = "FILE")]
+    pub ci_secret_file: Option<PathBuf>,
+
+    /// How far apart signals of one problem may lie, like 10m
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    pub group_window: SignedDuration,
+
+    /// How long nothing may fire before a problem counts as gone, like 5m
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    pub clear_for: SignedDuration,
+
+    /// How long a cause must be absent before an open pull request is withdrawn, like 30m
+    #[arg(long, default_value = "30m", value_parser = duration)]
+    pub absent_for: SignedDuration,
+
+    /// Generic webhook that is called when a person is needed
+    #[arg(long, value_name = "URL")]
+    pub page_url: Option<String>,
+
+    /// File with the HMAC key of pages
+    #[arg(long, value_name = "FILE")]
+    pub page_secret_file: Option<PathBuf>,
+
+    /// OTLP over HTTP endpoint for Amend's own traces
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
+    /// Format of Amend's own logs
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+
+    /// Server certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Server key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Clients of the intake must present a certificate of this authority (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Base URL under which people reach the dashboard, for links in pull requests
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+
+    /// Show the dashboard to everybody who can reach it; refused unless --listen is a loopback address
+    #[arg(long)]
+    pub dashboard_anonymous_loopback: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+/// Reads `90s`, `5m`, `1h30m`.
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    let span: Span = text.parse().map_err(|_| format!("`{text}` is not a duration: write it like 90s, 5m or 1h30m"))?;
+    let duration = SignedDuration::try_from(span).map_err(|_| format!("`{text}` must be in hours, minutes and seconds"))?;
+    if duration <= SignedDuration::ZERO {
+        return Err(format!("`{text}` must be longer than zero"));
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_duration_says_how_to_write_it() {
+        assert_eq!(duration("5m"), Ok(SignedDuration::from_mins(5)));
+        assert!(duration("5 bananas").is_err_and(|why| why.contains("write it like")));
+        assert!(duration("0s").is_err_and(|why| why.contains("longer than zero")));
+    }
+}

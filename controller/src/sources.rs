@@ -1,0 +1,215 @@
+//! The telemetry stores that serve a namespace: `TelemetrySource` objects turned into something that can be asked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amend_crds::TelemetrySource;
+use amend_crds::telemetrysource::SourceKind as Kind;
+use amend_diagnosis::evidence::{Answer, TopologyEdge, Window};
+use amend_telemetry::egress::Egress;
+use amend_telemetry::source::{Credentials, Limits, Source, SourceConfig, SourceKind, open};
+use jiff::SignedDuration;
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt};
+use secrecy::SecretString;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::clients::Clients;
+use crate::credentials::{self, Credential};
+use crate::errors;
+
+/// How long a list of sources is used without looking again.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// How long all call edges together may take; grouping goes on without them.
+const CALLS: Duration = Duration::from_secs(3);
+
+/// Deadline bounds of one question that a source may set.
+const TIMEOUT_MAX: SignedDuration = SignedDuration::from_secs(60);
+
+/// Everything that opens sources; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    clients: Clients,
+    release_namespace: String,
+    egress: Egress,
+    cache: Arc<Mutex<Cache>>,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    listed: BTreeMap<String, (Instant, amend_telemetry::sources::Sources)>,
+    /// Opened sources by `namespace/name`, with the versions of object and secret that they were opened from.
+    opened: BTreeMap<String, (String, Arc<dyn Source>)>,
+}
+
+/// Why a source cannot be asked: a sentence that says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceProblem {
+    #[error("{field}: {why}")]
+    Spec { field: &'static str, why: String },
+    #[error("{0}")]
+    Credentials(#[from] credentials::CredentialError),
+    #[error("{0}")]
+    Unopenable(String),
+}
+
+impl Sources {
+    pub fn new(clients: Clients, release_namespace: &str, egress: Egress) -> Self {
+        Self { clients, release_namespace: release_namespace.to_owned(), egress, cache: Arc::default() }
+    }
+
+    /// The stores that serve a namespace: its own, and those of the release namespace that allow it.
+    ///
+    /// A source that cannot be opened is left out here; its own status says why. When the list itself cannot be read
+    /// the stores known before are used, and none when there were none: every question then stays `Unknown`.
+    pub async fn serving(&self, namespace: &str) -> amend_telemetry::sources::Sources {
+        let mut cache = self.cache.lock().await;
+        if let Some((at, sources)) = cache.listed.get(namespace)
+            && at.elapsed() < FRESH
+        {
+            return sources.clone();
+        }
+        let found = match self.list(namespace).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(namespace, error = %error, "cannot list telemetry sources");
+                return cache.listed.get(namespace).map(|(_, sources)| sources.clone()).unwrap_or_default();
+            }
+        };
+        let mut sources = Vec::new();
+        for object in found {
+            match self.opened(&mut cache, &object).await {
+                Ok(source) => sources.push(source),
+                Err(problem) => tracing::debug!(source = object.name_any(), %problem, "source left out"),
+            }
+        }
+        let sources = amend_telemetry::sources::Sources::new(sources);
+        cache.listed.insert(namespace.to_owned(), (Instant::now(), sources.clone()));
+        sources
+    }
+
+    /// Opens one source, for its own controller.
+    pub async fn open(&self, object: &TelemetrySource) -> Result<Arc<dyn Source>, SourceProblem> {
+        let mut cache = self.cache.lock().await;
+        self.opened(&mut cache, object).await
+    }
+
+    /// Who called whom lately, by any trace store of the namespace.
+    pub async fn calls(&self, namespace: &str, window: Window) -> Answer<Vec<TopologyEdge>> {
+        let sources = self.serving(namespace).await;
+        let tracing = sources.holding(SourceKind::holds_traces);
+        if tracing.is_empty() {
+            return Answer::unknown("no trace store serves this namespace");
+        }
+        let asked = futures::future::join_all(tracing.iter().map(|source| tokio::time::timeout(CALLS, source.calls(window)))).await;
+        let mut edges = Vec::new();
+        let mut known = false;
+        for told in asked.into_iter().flatten() {
+            if let Ok(found) = told.outcome {
+                known = true;
+                edges.extend(found);
+            }
+        }
+        for edge in &mut edges {
+            for end in [&mut edge.from, &mut edge.to] {
+                if end.namespace.is_empty() {
+                    end.namespace = namespace.to_owned();
+                }
+            }
+        }
+        if known { Answer::Known(edges) } else { Answer::unknown("no trace store answered in time") }
+    }
+
+    async fn list(&self, namespace: &str) -> Result<Vec<TelemetrySource>, kube::Error> {
+        let own = list(self.clients.reader(), namespace).await?;
+        if namespace == self.release_namespace {
+            return Ok(own);
+        }
+        let shared = list(self.clients.reader(), &self.release_namespace).await?;
+        let allowed = shared.into_iter().filter(|source| serves(source, namespace));
+        Ok(own.into_iter().chain(allowed).collect())
+    }
+
+    async fn opened(&self, cache: &mut Cache, object: &TelemetrySource) -> Result<Arc<dyn Source>, SourceProblem> {
+        let namespace = object.namespace().unwrap_or_default();
+        let id = format!("{namespace}/{}", object.name_any());
+        let secret = match &object.spec.secret_ref {
+            Some(reference) => Some(credentials::read(&self.clients.reader(), &namespace, &reference.name).await?),
+            None => None,
+        };
+        // Only the spec counts: a probe that writes the status must not open the source anew.
+        let generation = object.metadata.generation.unwrap_or_default();
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let version = format!("{uid}/{generation}/{}", secret.as_ref().map_or("", |secret| secret.version.as_str()));
+        if let Some((known, source)) = cache.opened.get(&id)
+            && *known == version
+        {
+            return Ok(source.clone());
+        }
+        let config = config(object, secret.as_ref())?;
+        let source = open(config, &self.egress).map_err(|error| SourceProblem::Unopenable(error.why(&object.name_any())))?;
+        cache.opened.insert(id, (version, source.clone()));
+        Ok(source)
+    }
+}
+
+async fn list(client: Client, namespace: &str) -> Result<Vec<TelemetrySource>, kube::Error> {
+    let api: Api<TelemetrySource> = Api::namespaced(client, namespace);
+    Ok(api.list(&ListParams::default()).await?.items)
+}
+
+fn serves(source: &TelemetrySource, namespace: &str) -> bool {
+    source.spec.allowed_namespaces.iter().any(|allowed| allowed == "*" || allowed == namespace)
+}
+
+/// The settings of a source as the telemetry room wants them.
+fn config(object: &TelemetrySource, secret: Option<&Credential>) -> Result<SourceConfig, SourceProblem> {
+    let spec = &object.spec;
+    let url = Url::parse(&spec.url).map_err(|error| SourceProblem::Spec { field: "spec.url", why: error.to_string() })?;
+    let kind = match spec.kind {
+        Kind::Prometheus => SourceKind::Prometheus,
+        Kind::Alertmanager => SourceKind::Alertmanager,
+        Kind::Jaeger => SourceKind::Jaeger,
+        Kind::Loki => SourceKind::Loki,
+    };
+    let mut config = SourceConfig::new(object.name_any(), kind, url)
+        .mapped(&spec.mapping)
+        .map_err(|error| SourceProblem::Spec { field: "spec.mapping", why: error.to_string() })?;
+    config.tenant.clone_from(&spec.tenant);
+    if let Some(every) = &spec.sample_every {
+        config.sample_every = span("spec.sampleEvery", every)?;
+    }
+    let defaults = Limits::default();
+    config.limits = Limits {
+        timeout: match &spec.limits.timeout {
+            Some(text) => Duration::try_from(span("spec.limits.timeout", text)?.min(TIMEOUT_MAX)).unwrap_or(defaults.timeout),
+            None => defaults.timeout,
+        },
+        series: spec.limits.series.map_or(defaults.series, |series| series as usize),
+        concurrency: spec.limits.concurrency.map_or(defaults.concurrency, |count| (count as usize).clamp(1, 64)),
+        ..defaults
+    };
+    if let Some(secret) = secret {
+        config.authorities = secret.text("ca.crt").map(|pem| pem.as_bytes().to_vec());
+        config.credentials = match (secret.text("token"), secret.text("username"), secret.text("password")) {
+            (Some(token), _, _) => Credentials::Bearer(SecretString::from(token.trim().to_owned())),
+            (None, Some(user), Some(password)) => {
+                Credentials::Basic { user: user.to_owned(), password: SecretString::from(password.to_owned()) }
+            }
+            (None, None, None) if config.authorities.is_some() => Credentials::None,
+            (None, _, _) => {
+                let why = "the Secret needs the key `token`, or `username` and `password`".to_owned();
+                return Err(SourceProblem::Spec { field: "spec.secretRef", why });
+            }
+        };
+    }
+    Ok(config)
+}
+
+fn span(field: &'static str, text: &str) -> Result<SignedDuration, SourceProblem> {
+    amend_policies::duration::parse(text).map_err(|why| SourceProblem::Spec { field, why: why.to_string() })
+}

@@ -1,0 +1,117 @@
+//! Who owns whom and who calls whom, kept warm for grouping: a signal must find its incident without asking anybody.
+//!
+//! Objects are listed anew when a namespace's picture is older than [`FRESH`]; call edges are asked of the trace store at the
+//! same time. A picture that cannot be refreshed is used as it is: grouping is corrected later by joins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use amend_diagnosis::align::Aligner;
+use amend_diagnosis::cluster::Cluster;
+use amend_diagnosis::entity::Entity;
+use amend_diagnosis::evidence::{Answer, LinkKind, Observations, Topology, TopologyEdge, Window};
+use amend_diagnosis::incident::Links;
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use tokio::sync::Mutex;
+
+use crate::cluster;
+use crate::sources::Sources;
+
+/// How old a picture may be. Pods that are younger than it are found by the shape of their names.
+const FRESH: SignedDuration = SignedDuration::from_secs(20);
+
+/// How long ago a call may have been made to count as an edge.
+const CALLS_WITHIN: SignedDuration = SignedDuration::from_hours(1);
+
+/// What a namespace looked like.
+pub struct Picture {
+    taken: Timestamp,
+    observations: Observations,
+    pub links: Links,
+}
+
+impl std::fmt::Debug for Picture {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Picture").field("taken", &self.taken).field("edges", &self.links.edges.len()).finish_non_exhaustive()
+    }
+}
+
+impl Picture {
+    /// The workload that a name stands for: pods and replica sets are named by their owner.
+    pub fn resolved(&self, entities: impl IntoIterator<Item = Entity>) -> Vec<Entity> {
+        let cluster = Cluster::new(&self.observations);
+        let aligner = Aligner::new(&self.observations, &cluster);
+        entities.into_iter().map(|entity| aligner.resolve(&entity)).collect()
+    }
+}
+
+/// Pictures of the namespaces that signals came from.
+#[derive(Clone, Debug, Default)]
+pub struct Topologies {
+    pictures: Arc<Mutex<BTreeMap<String, Arc<Picture>>>>,
+}
+
+impl Topologies {
+    /// The picture of a namespace, taken anew when it is stale.
+    pub async fn of(&self, client: &Client, sources: &Sources, namespace: &str, now: Timestamp) -> Arc<Picture> {
+        let mut pictures = self.pictures.lock().await;
+        if let Some(picture) = pictures.get(namespace)
+            && now.duration_since(picture.taken) < FRESH
+        {
+            return picture.clone();
+        }
+        let picture = Arc::new(take(client, sources, namespace, now).await);
+        pictures.insert(namespace.to_owned(), picture.clone());
+        picture
+    }
+}
+
+async fn take(client: &Client, sources: &Sources, namespace: &str, now: Timestamp) -> Picture {
+    let window = Window { from: now - CALLS_WITHIN, to: now };
+    let kinds = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod", "Service", "Job", "CronJob"];
+    let lists = kinds
+        .into_iter()
+        .filter_map(cluster::Read::of_kind)
+        .map(|read| cluster::list(client, read, Some(namespace), window));
+    let (lists, calls) = futures::join!(futures::future::join_all(lists), sources.calls(namespace, window));
+    let mut objects = Vec::new();
+    for (answer, _) in lists {
+        if let Answer::Known(found) = answer {
+            objects.extend(found);
+        }
+    }
+    let calls = calls.known().cloned().unwrap_or_default();
+    let mut observations = nothing_but(objects, calls, now);
+    let cluster = Cluster::new(&observations);
+    let aligner = Aligner::new(&observations, &cluster);
+    let edges = observations.topology.known().map(|topology| topology.edges.clone()).unwrap_or_default();
+    let edges: Vec<TopologyEdge> = edges
+        .iter()
+        .filter(|edge| edge.kind == LinkKind::Calls)
+        .map(|edge| TopologyEdge { from: aligner.resolve(&edge.from), to: aligner.resolve(&edge.to), kind: edge.kind })
+        .collect();
+    drop(aligner);
+    observations.topology = Answer::Known(Topology { nodes: Vec::new(), edges: edges.clone() });
+    Picture { taken: now, observations, links: Links { edges, rollouts: Vec::new() } }
+}
+
+fn nothing_but(objects: Vec<serde_json::Value>, calls: Vec<TopologyEdge>, now: Timestamp) -> Observations {
+    let not_asked = || "not needed for grouping".to_owned();
+    Observations {
+        at: now,
+        began: None,
+        normal: None,
+        fault: None,
+        symptoms: Vec::new(),
+        candidates: None,
+        topology: Answer::Known(Topology { nodes: Vec::new(), edges: calls }),
+        series: Answer::unknown(not_asked()),
+        spans: Answer::unknown(not_asked()),
+        logs: Answer::unknown(not_asked()),
+        changes: Answer::unknown(not_asked()),
+        objects: Answer::Known(objects),
+        events: Answer::unknown(not_asked()),
+        asked: Vec::new(),
+    }
+}
