@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::effects::{Effect, EffectError};
+use crate::effects::EffectError;
 use crate::shell::Shell;
 
 /// Reconciles of one kind at once: telemetry and forges answer slowly, the API server must not be flooded.
@@ -72,6 +72,8 @@ impl<K> Watched for K where
 pub trait Control: Send + Sync + 'static {
     type Kind: Watched;
     type Snapshot: Send + Sync;
+    /// What this controller may do besides writing its object's status.
+    type Effect: Send;
 
     /// Lower case, for logs and metrics.
     const NAME: &'static str;
@@ -81,20 +83,29 @@ pub trait Control: Send + Sync + 'static {
     fn gather(shell: &Arc<Shell>, object: Self::Kind) -> impl Future<Output = Result<Self::Snapshot, GatherError>> + Send;
 
     /// What follows from the snapshot. Pure: no clock, no ids from thin air.
-    fn decide(snapshot: &Self::Snapshot) -> Decision<Self::Kind>;
+    fn decide(snapshot: &Self::Snapshot) -> Decision<Self::Kind, Self::Effect>;
+
+    /// Performs one effect through [`crate::effects`]; `object` is the version that was written or read last. The first
+    /// failure stops the rest.
+    fn perform(
+        shell: &Arc<Shell>,
+        object: &Self::Kind,
+        snapshot: &Self::Snapshot,
+        effect: Self::Effect,
+    ) -> impl Future<Output = Result<(), EffectError>> + Send;
 }
 
 /// What is to be written and done, and when to look again.
 #[derive(Debug)]
-pub struct Decision<K> {
+pub struct Decision<K, E> {
     /// The object with its new status; `None` when nothing changed.
     pub write: Option<K>,
-    pub effects: Vec<Effect>,
+    pub effects: Vec<E>,
     /// When to look again although nothing changed; `None`: at the next resync.
     pub wake: Option<SignedDuration>,
 }
 
-impl<K> Decision<K> {
+impl<K, E> Decision<K, E> {
     /// Nothing to write, nothing to do.
     pub fn rest(wake: Option<SignedDuration>) -> Self {
         Self { write: None, effects: Vec::new(), wake }
@@ -216,13 +227,14 @@ impl<C: Control> Running<C> {
         let api: Api<C::Kind> = Api::namespaced(self.shell.clients.reader(), namespace);
         let live = api.get_opt(name).await.map_err(|error| GatherError::unreadable(format!("{} {namespace}/{name}", C::NAME), error))?;
         let Some(live) = live else { return Ok(RESYNC) };
-        let snapshot = C::gather(&self.shell, live).await?;
+        let snapshot = C::gather(&self.shell, live.clone()).await?;
         let decision = C::decide(&snapshot);
-        if let Some(changed) = decision.write {
-            self.shell.effects.write_status(&changed).await?;
-        }
+        let object = match decision.write {
+            Some(changed) => self.shell.effects.write_status(&changed).await?,
+            None => live,
+        };
         for effect in decision.effects {
-            self.shell.effects.perform(effect).await?;
+            C::perform(&self.shell, &object, &snapshot, effect).await?;
         }
         Ok(decision.wake.unwrap_or(RESYNC).min(RESYNC))
     }

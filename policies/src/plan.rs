@@ -122,6 +122,9 @@ pub struct Repository {
 pub struct PlanStep {
     pub name: String,
     pub action: ActionKind,
+    /// Full id of the commit that is taken back; for a revert only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverts: Option<String>,
     /// Never empty, sorted by path, each path once.
     pub files: Vec<FileChange>,
     pub undo: Undo,

@@ -1,0 +1,225 @@
+//! The files of a plan before and after, made again from Git whenever they are needed and compared with the plan's blob ids.
+//!
+//! A plan holds no contents. That they can be made again bit by bit is what makes a push after a crash the same push.
+
+use amend_gitops::path::RepoPath;
+use amend_gitops::repo::{CommitId, FileChange, Repo};
+use amend_policies::action::ActionKind;
+use amend_policies::field::{FieldPath, Step};
+use amend_policies::gate::permission::RenderedChange;
+use amend_policies::manifest;
+use amend_policies::plan::{BlobId, ObjectRef, Plan, PlanStep, SourceFile};
+use serde_json::Value;
+
+use crate::errors;
+
+/// A plan's files, and what differs once they are rendered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contents {
+    pub base: CommitId,
+    pub changes: Vec<FileChange>,
+    pub rendered: Vec<RenderedChange>,
+}
+
+/// Makes the contents on the plan's base. An error is a sentence: what does not fit the plan any more.
+pub async fn make(repo: &Repo, plan: &Plan) -> Result<Contents, String> {
+    let base = CommitId::parse(&plan.repository.base).map_err(|error| errors::chain(&error))?;
+    repo.fetch_back_to(&base).await.map_err(|error| errors::chain(&error))?;
+    let mut changes = Vec::new();
+    for step in &plan.steps {
+        changes.extend(match step.action {
+            ActionKind::SetResources | ActionKind::SetImage => edited(repo, &base, step).await?,
+            ActionKind::RevertCommit => reverted(repo, &base, step).await?,
+        });
+    }
+    let rendered = changes.iter().flat_map(|change| rendered(change, &plan.target.namespace)).collect();
+    Ok(Contents { base, changes, rendered })
+}
+
+async fn edited(repo: &Repo, base: &CommitId, step: &PlanStep) -> Result<Vec<FileChange>, String> {
+    let mut changes = Vec::new();
+    for file in &step.files {
+        let path = RepoPath::parse(&file.path).map_err(|error| errors::chain(&error))?;
+        let at = repo.file(base, &path).await.map_err(|error| errors::chain(&error))?;
+        let mut text = SourceFile::new(file.path.clone(), at.text.clone());
+        for edit in &file.edits {
+            let to = edit.to.as_deref().ok_or("an edit of the plan has no value")?;
+            text = manifest::set(&text, &edit.object, &edit.field, to).map_err(|refusal| refusal.to_string())?.file;
+        }
+        same(file.before.as_ref(), Some(&at.text), &file.path)?;
+        same(file.after.as_ref(), Some(&text.text), &file.path)?;
+        changes.push(FileChange { path, before: Some(at.text), after: Some(text.text) });
+    }
+    Ok(changes)
+}
+
+async fn reverted(repo: &Repo, base: &CommitId, step: &PlanStep) -> Result<Vec<FileChange>, String> {
+    let guilty = step.reverts.as_deref().ok_or("the plan does not say which commit it takes back")?;
+    let guilty = CommitId::parse(guilty).map_err(|error| errors::chain(&error))?;
+    let revert = repo.revert(&guilty, base).await.map_err(|error| errors::chain(&error))?;
+    if revert.changes.len() != step.files.len() {
+        return Err(format!("taking {} back changes other files than planned", guilty.short()));
+    }
+    for change in &revert.changes {
+        let planned = step.files.iter().find(|file| file.path == change.path.as_str());
+        let planned = planned.ok_or_else(|| format!("{} is not in the plan", change.path.as_str()))?;
+        same(planned.before.as_ref(), change.before.as_ref(), &planned.path)?;
+        same(planned.after.as_ref(), change.after.as_ref(), &planned.path)?;
+    }
+    Ok(revert.changes)
+}
+
+fn same(planned: Option<&BlobId>, made: Option<&String>, path: &str) -> Result<(), String> {
+    let made = made.map(|text| BlobId::of(text.as_bytes()));
+    match planned == made.as_ref() {
+        true => Ok(()),
+        false => Err(format!("{path} is not what the plan was made for")),
+    }
+}
+
+impl Contents {
+    /// The changed objects as they will be.
+    pub fn objects_after(&self, namespace: &str) -> Vec<Value> {
+        self.touched(namespace, |change| change.after.as_deref())
+    }
+
+    /// The changed objects as they are in Git now.
+    pub fn objects_before(&self, namespace: &str) -> Vec<Value> {
+        self.touched(namespace, |change| change.before.as_deref())
+    }
+
+    /// The first file that undoing would not give back; `None` when all come back byte for byte.
+    ///
+    /// The undo puts the blobs from before in place, so this holds as long as every file has one.
+    pub fn undone_differs(&self) -> Option<&str> {
+        self.changes.iter().find(|change| change.before.is_none() && change.after.is_none()).map(|change| change.path.as_str())
+    }
+
+    fn touched(&self, namespace: &str, side: impl Fn(&FileChange) -> Option<&str>) -> Vec<Value> {
+        let mut found = Vec::new();
+        for change in &self.changes {
+            for mut document in documents(side(change)) {
+                let object = object_ref(&document, namespace);
+                if self.rendered.iter().any(|rendered| rendered.object == object) {
+                    document["metadata"]["namespace"] = Value::from(object.namespace);
+                    found.push(document);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Every field that differs between the objects of a file before and after.
+fn rendered(change: &FileChange, namespace: &str) -> Vec<RenderedChange> {
+    let before = documents(change.before.as_deref());
+    let after = documents(change.after.as_deref());
+    let mut found = Vec::new();
+    for old in &before {
+        let object = object_ref(old, namespace);
+        let new = after.iter().find(|new| object_ref(new, namespace) == object).unwrap_or(&Value::Null);
+        differences(old, new, FieldPath::new(Vec::new()), &mut |field, from, to| {
+            found.push(RenderedChange { file: change.path.as_str().to_owned(), object: object.clone(), field, from, to });
+        });
+    }
+    for new in &after {
+        let object = object_ref(new, namespace);
+        if before.iter().all(|old| object_ref(old, namespace) != object) {
+            differences(&Value::Null, new, FieldPath::new(Vec::new()), &mut |field, from, to| {
+                found.push(RenderedChange { file: change.path.as_str().to_owned(), object: object.clone(), field, from, to });
+            });
+        }
+    }
+    found
+}
+
+fn documents(text: Option<&str>) -> Vec<Value> {
+    let Some(text) = text else { return Vec::new() };
+    let read = serde_saphyr::from_multiple::<Value>(text).unwrap_or_default();
+    read.into_iter().filter(|document| document["kind"].is_string()).collect()
+}
+
+fn object_ref(document: &Value, namespace: &str) -> ObjectRef {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let home = document["metadata"]["namespace"].as_str().unwrap_or(namespace);
+    ObjectRef {
+        api_version: text(&document["apiVersion"]),
+        kind: text(&document["kind"]),
+        namespace: home.to_owned(),
+        name: text(&document["metadata"]["name"]),
+    }
+}
+
+/// Walks two values and tells each leaf that differs. Lists of named items are compared by name, other lists by position.
+fn differences(old: &Value, new: &Value, path: FieldPath, tell: &mut impl FnMut(FieldPath, Option<String>, Option<String>)) {
+    match (old, new) {
+        (old, new) if old == new => {}
+        (Value::Object(_) | Value::Null, Value::Object(_) | Value::Null) => {
+            let keys = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+            let mut all = keys(old);
+            all.extend(keys(new));
+            all.sort();
+            all.dedup();
+            for key in all {
+                differences(&old[key.as_str()], &new[key.as_str()], path.clone().key(key), tell);
+            }
+        }
+        (Value::Array(old_items), Value::Array(new_items)) => list_differences(old_items, new_items, &path, tell),
+        (old, new) => tell(path, text_of(old), text_of(new)),
+    }
+}
+
+fn list_differences(
+    old: &[Value],
+    new: &[Value],
+    path: &FieldPath,
+    tell: &mut impl FnMut(FieldPath, Option<String>, Option<String>),
+) {
+    let name = |item: &Value| item["name"].as_str().map(str::to_owned);
+    let named = old.iter().chain(new).all(|item| name(item).is_some());
+    if named {
+        let mut names: Vec<String> = old.iter().chain(new).filter_map(name).collect();
+        names.sort();
+        names.dedup();
+        for one in names {
+            let of = |items: &[Value]| items.iter().find(|item| item["name"] == one.as_str()).cloned().unwrap_or_default();
+            differences(&of(old), &of(new), path.clone().named(one), tell);
+        }
+        return;
+    }
+    for position in 0..old.len().max(new.len()) {
+        let mut steps = path.steps().to_vec();
+        steps.push(Step::At(position));
+        let of = |items: &[Value]| items.get(position).cloned().unwrap_or_default();
+        differences(&of(old), &of(new), FieldPath::new(steps), tell);
+    }
+}
+
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_limit_is_one_rendered_change_under_the_containers_name() {
+        let file = |memory: &str| {
+            format!(
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: cart}}\nspec:\n  template:\n    spec:\n      containers:\n      - name: app\n        resources: {{limits: {{memory: {memory}}}}}\n"
+            )
+        };
+        let path = RepoPath::parse("apps/cart.yaml").unwrap();
+        let change = FileChange { path, before: Some(file("128Mi")), after: Some(file("192Mi")) };
+        let found = rendered(&change, "shop");
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].field.to_string(), "spec.template.spec.containers[app].resources.limits.memory");
+        assert_eq!((found[0].from.as_deref(), found[0].to.as_deref()), (Some("128Mi"), Some("192Mi")));
+        assert_eq!(found[0].object.namespace, "shop");
+    }
+}
