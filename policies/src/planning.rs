@@ -3,7 +3,7 @@
 use amend_diagnosis::diagnosis::Cause;
 use serde_json::Value;
 
-use crate::action::{Inapplicable, RevertedCommit, Setting};
+use crate::action::{ActionKind, Inapplicable, RevertedCommit, Setting};
 use crate::plan::{ExpectedField, IncidentRef, Plan, PlanStep, PlanTarget, Repository, SourceFile, Undo};
 use crate::policy::{CompiledPolicy, PolicyRef};
 
@@ -75,6 +75,10 @@ pub fn make_plan(inputs: &Planning<'_>) -> Result<Planned, NoPlan> {
         steps.push(PlanStep {
             name: step.name.clone(),
             action: step.action.kind(),
+            reverts: match step.action.kind() {
+                ActionKind::RevertCommit => inputs.reverted.as_ref().map(|reverted| reverted.commit.clone()),
+                ActionKind::SetResources | ActionKind::SetImage => None,
+            },
             files: deed.files,
             undo,
             footprint: deed.footprint,
