@@ -16,5 +16,6 @@ pub mod decide;
 pub mod effect;
 pub mod journal;
 pub mod phase;
+pub mod record;
 pub mod snapshot;
 pub mod verify;
