@@ -8,6 +8,7 @@ pub mod body;
 pub mod egress;
 pub mod error;
 pub mod forge;
+pub mod locate;
 pub mod path;
 pub mod proposal;
 pub mod repo;

@@ -40,10 +40,19 @@ impl Repo {
         self.work(move |_, store| store.file(&at, &path)).await
     }
 
-    /// Several files of one revision in one turn of the worker; a missing file is an error.
-    pub async fn files(&self, at: &CommitId, paths: &[RepoPath]) -> Result<Vec<FileAt>, GitError> {
-        let (at, paths) = (at.clone(), paths.to_vec());
-        self.work(move |_, store| paths.iter().map(|path| store.file(&at, path)).collect()).await
+    /// The texts of several files in one turn of the worker, each with its own refusal.
+    pub async fn texts(
+        &self,
+        at: &CommitId,
+        paths: Vec<RepoPath>,
+    ) -> Result<Vec<(RepoPath, Result<String, GitError>)>, GitError> {
+        let at = at.clone();
+        self.work(move |_, store| {
+            store.commit(&at)?;
+            let read = |path: RepoPath| (path.clone(), store.file(&at, &path).map(|file| file.text));
+            Ok(paths.into_iter().map(read).collect())
+        })
+        .await
     }
 
     /// Every file below a folder at a revision, in order of path.

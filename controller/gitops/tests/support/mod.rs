@@ -1,0 +1,142 @@
+//! A Git server for tests: `git http-backend` behind axum, with basic authentication.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use amend_gitops::{Author, CommitId, GitAccess, Repo};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+
+/// An ed25519 key made from a fixed seed, in OpenSSH's format.
+pub fn signing_key() -> String {
+    let pair = ssh_key::private::Ed25519Keypair::from_seed(&[7; 32]);
+    ssh_key::PrivateKey::from(pair).to_openssh(ssh_key::LineEnding::LF).unwrap().to_string()
+}
+
+/// A bare repository `shop/fleet.git`, served over HTTP to user `amend` with password `secret`.
+pub struct Server {
+    pub folder: TempDir,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Serves a repository whose branch `main` has the given files in one commit.
+    pub async fn with(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let bare = folder.path().join("shop/fleet.git");
+        let mut options = git2::RepositoryInitOptions::new();
+        options.bare(true).initial_head("main").mkpath(true);
+        let git = git2::Repository::init_opts(&bare, &options).unwrap();
+        git.config().unwrap().set_bool("http.receivepack", true).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Router::new().fallback(answer).with_state(folder.path().to_owned());
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let server = Self { folder, address };
+        server.commit("main", "first", files);
+        server
+    }
+
+    pub fn git(&self) -> git2::Repository {
+        git2::Repository::open_bare(self.folder.path().join("shop/fleet.git")).unwrap()
+    }
+
+    /// Commits as somebody else, straight into the server's repository; an empty text removes the file.
+    pub fn commit(&self, branch: &str, message: &str, files: &[(&str, &str)]) -> CommitId {
+        let git = self.git();
+        let name = format!("refs/heads/{branch}");
+        let parent = git.find_reference(&name).ok().map(|reference| reference.peel_to_commit().unwrap());
+        let base = match &parent {
+            Some(parent) => parent.tree().unwrap(),
+            None => git.find_tree(git.treebuilder(None).unwrap().write().unwrap()).unwrap(),
+        };
+        let mut update = git2::build::TreeUpdateBuilder::new();
+        for (path, text) in files {
+            match *text {
+                "" => update.remove(*path),
+                text => update.upsert(*path, git.blob(text.as_bytes()).unwrap(), git2::FileMode::Blob),
+            };
+        }
+        let tree = git.find_tree(update.create_updated(&git, &base).unwrap()).unwrap();
+        let who = git2::Signature::new("Somebody", "somebody@example.com", &git2::Time::new(1_750_000_000, 0)).unwrap();
+        let parents: Vec<&git2::Commit<'_>> = parent.iter().collect();
+        let id = git.commit(Some(&name), &who, &who, message, &tree, &parents).unwrap();
+        CommitId::parse(&id.to_string()).unwrap()
+    }
+
+    pub fn access(&self) -> GitAccess {
+        let url = format!("http://{}/shop/fleet.git", self.address);
+        let mut access = GitAccess::new(&url, "main").unwrap().with_private_addresses().with_login("amend", "secret");
+        access.author = Author { name: "Amend".into(), email: "amend@example.com".into() };
+        access
+    }
+
+    pub async fn repo(&self) -> Repo {
+        Repo::open(self.access(), &self.scratch()).await.unwrap()
+    }
+
+    pub fn scratch(&self) -> PathBuf {
+        let count = std::fs::read_dir(self.folder.path()).unwrap().count();
+        self.folder.path().join(format!("scratch-{count}"))
+    }
+}
+
+async fn answer(
+    State(root): State<PathBuf>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    let status = |code: StatusCode| Response::builder().status(code).body(Body::empty()).unwrap();
+    if uri.path().starts_with("/moved/") {
+        return Response::builder().status(302).header("location", "http://127.0.0.1:1/").body(Body::empty()).unwrap();
+    }
+    // "amend:secret"
+    if headers.get("authorization").is_none_or(|value| value != "Basic YW1lbmQ6c2VjcmV0") {
+        return status(StatusCode::UNAUTHORIZED);
+    }
+    if !root
+        .join(uri.path().split(".git").next().unwrap_or_default().trim_start_matches('/'))
+        .with_extension("git")
+        .exists()
+    {
+        return status(StatusCode::NOT_FOUND);
+    }
+    cgi(&root, &method, &uri, &headers, &body).await
+}
+
+async fn cgi(root: &Path, method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Response<Body> {
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+    let mut child = tokio::process::Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REMOTE_USER", "amend")
+        .env("REQUEST_METHOD", method.as_str())
+        .env("PATH_INFO", uri.path())
+        .env("QUERY_STRING", uri.query().unwrap_or_default())
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("CONTENT_LENGTH", body.len().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(body).await.unwrap();
+    let output = child.wait_with_output().await.unwrap().stdout;
+    let end = output.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let mut response = Response::builder();
+    for line in std::str::from_utf8(&output[..end]).unwrap().lines() {
+        let (name, value) = line.split_once(": ").unwrap();
+        response = match name {
+            "Status" => response.status(value[..3].parse::<u16>().unwrap()),
+            _ => response.header(name, value),
+        };
+    }
+    response.body(Body::from(output[end + 4..].to_vec())).unwrap()
+}
