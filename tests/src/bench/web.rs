@@ -19,9 +19,18 @@ pub fn client() -> anyhow::Result<Client> {
     Ok(Client::builder().timeout(ANSWER_WITHIN).no_proxy().build()?)
 }
 
-/// Whether a GET is answered with success.
+/// A client that changes nothing on the way: no redirect is followed and no body unpacked.
+pub(super) fn raw_client() -> anyhow::Result<Client> {
+    super::install_crypto();
+    let redirect = reqwest::redirect::Policy::none();
+    Ok(Client::builder().timeout(ANSWER_WITHIN).no_proxy().redirect(redirect).no_gzip().build()?)
+}
+
+/// Whether a GET is answered with success; like the kubelet's probes it takes any certificate.
 pub(super) async fn answers(url: &str) -> anyhow::Result<Option<()>> {
-    Ok(client()?.get(url).send().await?.status().is_success().then_some(()))
+    super::install_crypto();
+    let client = Client::builder().timeout(ANSWER_WITHIN).no_proxy().danger_accept_invalid_certs(true).build()?;
+    Ok(client.get(url).send().await?.status().is_success().then_some(()))
 }
 
 /// The answer's status and body.
