@@ -202,7 +202,15 @@ async fn merges(
         Err(ForgeError::Conflict { .. }) => {}
         found => return Err(broken("merging at another head is a conflict", found)),
     }
-    works("merging at the head works", forge.merge(pull.number, pull.head.clone(), "merge".into()).await)?;
+    // Gitea checks for conflicts again after every change of the pull request and refuses to merge meanwhile.
+    loop {
+        match forge.merge(pull.number, pull.head.clone(), "merge".into()).await {
+            Err(ForgeError::NotMergeable { .. }) if waiting.elapsed() < Duration::from_secs(20) => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            result => break works("merging at the head works", result)?,
+        }
+    }
     let after = works("a merged pull request can be observed", forge.observe(pull.number).await)?.pull_request;
     let PullRequestState::Merged { commit: Some(merge), by: Some(_), at: Some(_) } = &after.state else {
         return Err(broken("a merged pull request says when, by whom and as what", after));
