@@ -25,7 +25,7 @@ pub enum Golden {
     ///
     /// CPU is left out: it is throttled, not exhausted, and throttling shows as latency.
     Saturation,
-    /// Container restarts within the store's rate window (four sampling intervals, at least one step).
+    /// Container restarts since the window began, all containers together: never falls, whichever pods come and go.
     Restarts,
     /// Requests per second.
     Traffic,
@@ -55,7 +55,7 @@ impl Golden {
             Self::ErrorRatio | Self::Traffic => Measure::Requests,
             Self::LatencyP99 => Measure::LatencyP99,
             Self::Saturation => Measure::MemoryFullness,
-            Self::Restarts => Measure::RestartsWithin,
+            Self::Restarts => Measure::Restarts,
         }
     }
 }
@@ -155,7 +155,8 @@ fn nothing(metric: Golden) -> &'static str {
 fn combined(metric: Golden, series: &[Series]) -> Vec<(f64, f64)> {
     match metric {
         Golden::ErrorRatio => ratio(series),
-        Golden::Traffic | Golden::Restarts => summed(series),
+        Golden::Traffic => summed(series),
+        Golden::Restarts => risen(series),
         // The worst of several services: nobody is helped by the mean.
         Golden::LatencyP99 | Golden::Saturation => joined(series, f64::max),
     }
@@ -167,6 +168,36 @@ fn joined(series: &[Series], with: impl Fn(f64, f64) -> f64) -> Vec<(f64, f64)> 
         at.entry(milliseconds(*time)).and_modify(|sum| *sum = with(*sum, *value)).or_insert(*value);
     }
     at.into_iter().map(|(time, value)| (seconds(time), value)).collect()
+}
+
+/// How much the counters have risen together since the first moment that any of them was seen.
+///
+/// A counter that falls has begun anew. One that appears later belongs to a new pod, whose restarts all happened since.
+fn risen(series: &[Series]) -> Vec<(f64, f64)> {
+    let moments = series.iter().flat_map(|series| &series.samples).map(|(at, _)| milliseconds(*at));
+    let Some(began) = moments.clone().min() else { return Vec::new() };
+    let mut rises: BTreeMap<i64, f64> = moments.map(|at| (at, 0.0)).collect();
+    for counter in series {
+        let mut before = None;
+        for (at, value) in &counter.samples {
+            let at = milliseconds(*at);
+            let rise = match before {
+                Some(before) if *value >= before => value - before,
+                None if at == began => 0.0,
+                Some(_) | None => *value,
+            };
+            *rises.entry(at).or_default() += rise;
+            before = Some(*value);
+        }
+    }
+    let mut total = 0.0;
+    rises
+        .into_iter()
+        .map(|(at, rise)| {
+            total += rise;
+            (seconds(at), total)
+        })
+        .collect()
 }
 
 /// All series added up, moment by moment.
@@ -215,4 +246,43 @@ pub(crate) fn aligned(window: Window, step: SignedDuration) -> Window {
 fn expected(window: Window, step: SignedDuration) -> usize {
     let length = window.to.as_millisecond() - window.from.as_millisecond();
     usize::try_from(length / (step.as_millis().max(1) as i64) + 1).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counter(samples: &[(f64, f64)]) -> Series {
+        Series { labels: BTreeMap::new(), samples: samples.to_vec(), asked: String::new() }
+    }
+
+    fn requests(error: bool, samples: &[(f64, f64)]) -> Series {
+        let labels = BTreeMap::from([(ERROR_LABEL.to_owned(), error.to_string())]);
+        Series { labels, ..counter(samples) }
+    }
+
+    #[test]
+    fn an_error_ratio_without_errors_is_zero_and_without_traffic_is_absent() {
+        let quiet = [requests(false, &[(0.0, 5.0), (10.0, 0.0)])];
+        assert_eq!(ratio(&quiet), [(0.0, 0.0)]);
+        let failing = [requests(false, &[(0.0, 3.0), (10.0, 4.0)]), requests(true, &[(10.0, 4.0)])];
+        assert_eq!(ratio(&failing), [(0.0, 0.0), (10.0, 0.5)]);
+    }
+
+    #[test]
+    fn restarts_of_pods_that_come_and_go_never_fall() {
+        let old = counter(&[(0.0, 7.0), (10.0, 9.0)]);
+        let new = counter(&[(20.0, 1.0), (30.0, 1.0), (40.0, 0.0)]);
+        assert_eq!(risen(&[old, new]), [(0.0, 0.0), (10.0, 2.0), (20.0, 3.0), (30.0, 3.0), (40.0, 3.0)]);
+    }
+
+    #[test]
+    fn the_same_moments_are_asked_for_however_often_one_looks() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let step = SignedDuration::from_secs(10);
+        let window = aligned(Window { from: at(101), to: at(139) }, step);
+        assert_eq!((window.from, window.to, expected(window, step)), (at(110), at(130), 3));
+        let short = aligned(Window { from: at(101), to: at(105) }, step);
+        assert_eq!((short.from, short.to), (at(105), at(105)));
+    }
 }

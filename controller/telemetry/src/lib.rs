@@ -8,6 +8,8 @@ pub mod alert;
 mod alertmanager;
 pub mod case;
 mod connection;
+#[cfg(feature = "contract")]
+pub mod contract;
 pub mod digest;
 pub mod egress;
 pub mod gather;

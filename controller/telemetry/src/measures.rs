@@ -78,19 +78,16 @@ pub(crate) fn forms(question: &SeriesQuestion, mapping: &Mapping, rate: SignedDu
             vec![Form::new(share, "container_cpu_throttled_ratio", &containers.labels())]
         }
         Measure::Limits => vec![containers.by_also("kube_pod_container_resource_limits", &["resource", "unit"])],
-        Measure::Restarts => vec![containers.by_also("kube_pod_container_status_restarts_total", &[])],
+        Measure::Restarts => vec![containers.per_container(
+            "kube_pod_container_status_restarts_total",
+            // Bounded in age, so that a dead exporter does not look like a container that stays up.
+            containers.selected("kube_pod_container_status_restarts_total").over(OverTime::Last, rate),
+        )],
         Measure::LastTerminated => {
             vec![containers.by_also("kube_pod_container_status_last_terminated_reason", &["reason"])]
         }
         Measure::Waiting => vec![containers.by_also("kube_pod_container_status_waiting_reason", &["reason"])],
         Measure::MemoryFullness => vec![containers.fullness(rate)],
-        Measure::RestartsWithin => {
-            let restarts = containers
-                .selected("kube_pod_container_status_restarts_total")
-                .over(OverTime::Increase, rate)
-                .aggregate(Aggregation::Sum, &[]);
-            vec![Form::new(restarts, "restarts", &[])]
-        }
         Measure::Requests => requests(mapping, of, rate, false),
         Measure::RequestsByPod => requests(mapping, of, rate, true),
         Measure::LatencyP99 => latency(mapping, of, rate, false),

@@ -127,8 +127,6 @@ pub enum Measure {
     LatencyP99ByPod,
     /// Fullest container of the selection: working set as a share of its memory limit.
     MemoryFullness,
-    /// Restarts within the rate window, all containers of the selection together.
-    RestartsWithin,
 }
 
 impl Measure {
@@ -147,7 +145,6 @@ impl Measure {
             Self::LatencyP99 => "latency-p99",
             Self::LatencyP99ByPod => "latency-p99-by-pod",
             Self::MemoryFullness => "memory-fullness",
-            Self::RestartsWithin => "restarts-within",
         }
     }
 }

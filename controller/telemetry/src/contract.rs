@@ -1,0 +1,214 @@
+//! What every source promises, as checks that run against a fake and against the real server alike.
+//!
+//! `tests/contract.rs` runs them on a fake server for every kind; the live bench runs them on the real ones by calling
+//! [`holds`] with the base URL and something that the server is known to hold.
+
+use std::time::Duration;
+
+use amend_diagnosis::evidence::{Answer, Window};
+use amend_diagnosis::signal::Signal;
+use jiff::SignedDuration;
+
+use crate::alert::{Muting, firing, silenced};
+use crate::digest::Canonical;
+use crate::egress::Egress;
+use crate::questions::{LineFilter, LineQuestion, Measure, Selection, SeriesQuestion, Target, TraceQuestion};
+use crate::source::{Credentials, Reply, Source, SourceConfig, SourceKind, open};
+use crate::sources::Sources;
+
+/// A server, and what it is known to hold.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    pub config: SourceConfig,
+    pub egress: Egress,
+    /// A workload with data in `window`: restarts or memory in a metrics store, traces, log lines.
+    pub target: Target,
+    /// What is measured there, for metrics stores.
+    pub measure: Measure,
+    pub window: Window,
+    /// An alert that fires and is not silenced, for stores that know alerts.
+    pub alert: Option<Signal>,
+}
+
+/// One promise that was not kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{promise}: {found}")]
+pub struct Broken {
+    pub promise: &'static str,
+    pub found: String,
+}
+
+/// A question whose answer would be nothing: no cluster has such names.
+const HOSTILE: [&str; 4] =
+    ["x\"} or {__name__=~\".+", "no\\such\\thing", "line\nbreak \u{202e}\u{1b}[31m", "a|.*|b' OR 1=1 -- ${x} {{y}}"];
+
+/// Checks every promise that needs no broken server; the list is empty when all are kept.
+pub async fn holds(subject: &Subject) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    let mut promise = |promise: &'static str, kept: Result<(), String>| {
+        if let Err(found) = kept {
+            broken.push(Broken { promise, found });
+        }
+    };
+    let source = match open(subject.config.clone(), &subject.egress) {
+        Ok(source) => source,
+        Err(error) => {
+            promise("a source can be opened", Err(error.to_string()));
+            return broken;
+        }
+    };
+    let probe = Reply::of("probe", &subject.config.name, subject.window, source.probe().await);
+    promise("a probe answers", known(&probe.answer));
+
+    let first = asked(source.as_ref(), subject, None).await;
+    let second = asked(source.as_ref(), subject, None).await;
+    promise("what the server holds is found", matches(&first, |found| found > 0));
+    promise("the question is shown as sent", check(!first.asked.query.is_empty(), &first.asked.query));
+    promise(
+        "the same answer has the same digest",
+        check(first.asked.digest == second.asked.digest && first.asked.digest.len() == 64, &first.asked.digest),
+    );
+
+    for name in HOSTILE {
+        let reply = asked(source.as_ref(), subject, Some(name)).await;
+        promise("a hostile name selects nothing and breaks nothing", matches(&reply, |found| found == 0));
+    }
+
+    let tight = |change: &dyn Fn(&mut SourceConfig)| {
+        let mut config = subject.config.clone();
+        change(&mut config);
+        Subject { config, ..subject.clone() }
+    };
+    let hasty = tight(&|config| config.limits.timeout = Duration::ZERO);
+    promise("a missed deadline is unknown, with what to do", unknown(&hasty, "no complete answer").await);
+    let narrow = tight(&|config| config.limits.bytes = 8);
+    promise("too many bytes are unknown, with what to do", unknown(&narrow, "larger than 8 bytes").await);
+    if first.answer.known().is_some_and(|found| *found > 0) && holds_lists(subject.config.kind) {
+        let few = tight(&|config| {
+            config.limits.series = 0;
+            config.limits.samples = 0;
+        });
+        promise("too many things are unknown, with what to do", unknown(&few, "more than 0").await);
+    }
+    let elsewhere = tight(&|config| {
+        let _ = config.url.set_port(Some(1));
+        config.credentials = Credentials::None;
+    });
+    promise("nobody listening is unknown, with what to do", unknown(&elsewhere, "cannot reach").await);
+    let lost = tight(&|config| config.url.set_path("/no/such/base"));
+    promise("a wrong base URL is unknown, with what to do", unknown(&lost, "").await);
+    let stranger = Subject { egress: Egress::new([]), ..subject.clone() };
+    promise(
+        "an address that is not listed is refused before anything is sent",
+        match open(stranger.config.clone(), &stranger.egress) {
+            Err(_) => Ok(()),
+            // A public name over https is allowed by design.
+            Ok(_) if subject.config.url.scheme() == "https" => Ok(()),
+            Ok(_) => Err("it was opened".to_owned()),
+        },
+    );
+    if let Some(signal) = &subject.alert {
+        let sources = Sources::new([source.clone()]);
+        let deadline = subject.config.limits.timeout;
+        if subject.config.kind.holds_metrics() {
+            let (state, _) = firing(&sources, signal, subject.window.to, deadline).await;
+            promise("a firing alert is known to fire", known(&state));
+            let stranger = Signal { name: "AmendKnowsNoSuchAlert".to_owned(), ..signal.clone() };
+            let (state, _) = firing(&sources, &stranger, subject.window.to, deadline).await;
+            promise(
+                "an alert nobody heard of is unknown, not over",
+                check(state.known().is_none(), &format!("{state:?}")),
+            );
+        }
+        if subject.config.kind.holds_silences() {
+            let (muting, _) = silenced(&sources, signal, subject.window.to, deadline).await;
+            let audible = muting.known() == Some(&Muting::Audible);
+            promise("an alert that nobody silenced is audible", check(audible, &format!("{muting:?}")));
+        }
+    }
+    broken
+}
+
+/// Whether the main answer of this kind is a list that can be too long.
+fn holds_lists(kind: SourceKind) -> bool {
+    !kind.holds_silences()
+}
+
+/// Asks the main question of the source's kind and counts what came back; with a name, about that instead.
+pub async fn asked(source: &dyn Source, subject: &Subject, name: Option<&str>) -> Reply<usize> {
+    let mut target = subject.target.clone();
+    if let Some(name) = name {
+        name.clone_into(&mut target.entity.name);
+        target.services = vec![name.to_owned()];
+        target.pods = vec![name.to_owned()];
+        target.replica_sets.clear();
+    }
+    let config = source.config();
+    let (id, window) = ("contract".to_owned(), subject.window);
+    let of = Selection::one(&target);
+    match config.kind {
+        SourceKind::Prometheus => {
+            let step = SignedDuration::from_secs(15).max(config.sample_every);
+            let question = SeriesQuestion { id, measure: subject.measure, of, window, step };
+            counted(config, window, source.series(&question).await)
+        }
+        SourceKind::Loki => {
+            let question = LineQuestion { id, of, window, only: LineFilter::All, lines: 100 };
+            counted(config, window, source.lines(&question).await)
+        }
+        SourceKind::Jaeger => {
+            let service = target.services.first().cloned().unwrap_or_default();
+            let namespace = target.entity.namespace.clone();
+            let question = TraceQuestion { id, namespace, service, window, traces: 20 };
+            counted(config, window, source.traces(&question).await)
+        }
+        SourceKind::Alertmanager => {
+            let question = crate::alert::AlertQuestion {
+                id,
+                name: name.unwrap_or("AmendContract").to_owned(),
+                labels: std::collections::BTreeMap::new(),
+                at: window.to,
+                heard_of: SignedDuration::from_hours(1),
+            };
+            // There is always an answer here: audible counts as one, and for a made-up alert as none.
+            let reply = Reply::of("contract", &config.name, window, source.muting(&question).await);
+            reply.map(|muting| usize::from(name.is_none() || muting != Muting::Audible))
+        }
+    }
+}
+
+fn counted<T>(config: &SourceConfig, window: Window, told: crate::source::Told<Vec<T>>) -> Reply<usize>
+where
+    Vec<T>: Canonical,
+{
+    Reply::of("contract", &config.name, window, told).map(|found| found.len())
+}
+
+/// That the main question is unknown, with these words and advice after them.
+pub async fn unknown(subject: &Subject, words: &str) -> Result<(), String> {
+    let source = open(subject.config.clone(), &subject.egress).map_err(|error| error.to_string())?;
+    let reply = asked(source.as_ref(), subject, None).await;
+    match (&reply.answer, &reply.asked.unknown) {
+        (Answer::Unknown { why }, Some(noted))
+            if why == noted && why.contains(words) && why.contains("; ") && reply.asked.digest.is_empty() =>
+        {
+            Ok(())
+        }
+        _ => Err(format!("expected {words:?}, got {:?} and {:?}", reply.answer, reply.asked.unknown)),
+    }
+}
+
+fn known<T: std::fmt::Debug>(answer: &Answer<T>) -> Result<(), String> {
+    check(answer.known().is_some(), &format!("{answer:?}"))
+}
+
+fn matches(reply: &Reply<usize>, holds: impl Fn(usize) -> bool) -> Result<(), String> {
+    check(
+        reply.answer.known().is_some_and(|found| holds(*found)),
+        &format!("{:?} to {}", reply.answer, reply.asked.query),
+    )
+}
+
+fn check(holds: bool, found: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(found.to_owned()) }
+}

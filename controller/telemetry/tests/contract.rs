@@ -1,0 +1,270 @@
+//! Every source keeps the same promises, whatever its server does.
+
+use std::io::Write;
+use std::time::Duration;
+
+use amend_diagnosis::entity::{Entity, EntityKind};
+use amend_diagnosis::evidence::Window;
+use amend_diagnosis::signal::{Severity, Signal, SignalSource};
+use amend_telemetry::contract::{Subject, asked, holds, unknown};
+use amend_telemetry::egress::Egress;
+use amend_telemetry::questions::{Measure, Target};
+use amend_telemetry::source::{Limits, SourceConfig, SourceKind, open};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+
+/// How a server misbehaves, and what a person must be told about it.
+const FAULTS: [(Fault, &str); 15] = [
+    (Fault::Status(500), "failed with 500"),
+    (Fault::Status(503), "failed with 503"),
+    (Fault::Status(429), "failed with 429"),
+    (Fault::Status(400), "refused the question with 400: no"),
+    (Fault::Status(422), "refused the question with 422: no"),
+    (Fault::Status(404), "404"),
+    (Fault::Status(401), "credentials"),
+    (Fault::Status(403), "credentials"),
+    (Fault::Redirect, "redirects are not followed"),
+    (Fault::Stall, "no complete answer within 300 ms"),
+    (Fault::Drip, "no complete answer within 300 ms"),
+    (Fault::Oversized, "larger than 1048576 bytes"),
+    (Fault::GzipBomb, "larger than 1048576 bytes"),
+    (Fault::Malformed, "cannot be read"),
+    (Fault::CutOff, "cannot be read"),
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Status(u16),
+    Redirect,
+    /// Takes the question and never answers.
+    Stall,
+    /// A byte now and then, for ever.
+    Drip,
+    Oversized,
+    GzipBomb,
+    Malformed,
+    /// The connection ends in the middle of the body.
+    CutOff,
+}
+
+impl Fault {
+    async fn respond(self) -> Response {
+        let forever =
+            |chunk: &'static [u8]| stream::repeat_with(move || Ok::<_, std::io::Error>(Bytes::from_static(chunk)));
+        match self {
+            Self::Status(code) => (StatusCode::from_u16(code).unwrap(), r#"{"error":"no"}"#).into_response(),
+            Self::Redirect => (StatusCode::FOUND, [(header::LOCATION, "http://169.254.169.254/")]).into_response(),
+            Self::Stall => std::future::pending().await,
+            Self::Drip => {
+                let slowly = forever(b" ").then(|byte| async {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    byte
+                });
+                Body::from_stream(slowly).into_response()
+            }
+            Self::Oversized => Body::from_stream(forever(&[b' '; 65_536])).into_response(),
+            Self::GzipBomb => {
+                let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                packed.write_all(&vec![b' '; 32 << 20]).unwrap();
+                ([(header::CONTENT_ENCODING, "gzip")], packed.finish().unwrap()).into_response()
+            }
+            Self::Malformed => "<html>please log in</html>".into_response(),
+            Self::CutOff => {
+                let cut = stream::once(async { Ok(Bytes::from_static(b"{\"status\"")) }).chain(stream::once(async {
+                    // Late enough for the head and the first bytes to be on their way.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    Err(std::io::Error::other("gone"))
+                }));
+                Body::from_stream(cut).into_response()
+            }
+        }
+    }
+}
+
+/// A server on a port of its own, gone with the runtime of the test.
+async fn serve(router: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+/// A server that holds what was recorded from a real one: one reply for each path, none for names it does not know.
+async fn recorded(kind: SourceKind) -> String {
+    let reply = move |request: Request| async move {
+        let (parts, body) = request.into_parts();
+        let form = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        let asked = format!("{}{}", parts.uri.query().unwrap_or_default(), String::from_utf8_lossy(&form));
+        match reply_to(kind, parts.uri.path(), &asked) {
+            Some(json) => {
+                ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response()
+            }
+            None => StatusCode::NOT_FOUND.into_response(),
+        }
+    };
+    serve(Router::new().fallback(reply)).await
+}
+
+fn reply_to(kind: SourceKind, path: &str, asked: &str) -> Option<&'static str> {
+    // Names in questions that the recorded server holds something about.
+    let known = asked.contains("checkout") || asked.contains("HighErrors") || asked.contains("AmendContract");
+    Some(match (kind, path, known) {
+        (SourceKind::Prometheus, "/api/v1/query", _) if asked.starts_with("query=1") => {
+            r#"{"status":"success","data":{"resultType":"scalar","result":[1763700000,"1"]}}"#
+        }
+        (SourceKind::Prometheus, "/api/v1/query", true) if !asked.contains("NoSuchAlert") => {
+            include_str!("replies/prometheus-alerts.json")
+        }
+        (SourceKind::Prometheus, "/api/v1/query", _) => {
+            r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#
+        }
+        (SourceKind::Prometheus, "/api/v1/query_range", true) => include_str!("replies/prometheus-range.json"),
+        (SourceKind::Prometheus, "/api/v1/query_range", false) => {
+            r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#
+        }
+        (SourceKind::Alertmanager, "/api/v2/status", _) => r#"{"cluster":{"status":"ready"}}"#,
+        (SourceKind::Alertmanager, "/api/v2/alerts", true) => include_str!("replies/alertmanager-alerts.json"),
+        (SourceKind::Alertmanager, "/api/v2/alerts", false) => "[]",
+        (SourceKind::Alertmanager, "/api/v2/silences", _) => include_str!("replies/alertmanager-silences.json"),
+        (SourceKind::Jaeger, "/api/services", _) => {
+            r#"{"data":["checkout"],"total":1,"limit":0,"offset":0,"errors":null}"#
+        }
+        (SourceKind::Jaeger, "/api/traces", true) => include_str!("replies/jaeger-traces.json"),
+        (SourceKind::Jaeger, "/api/traces", false) => r#"{"data":[],"total":0,"limit":0,"offset":0,"errors":null}"#,
+        (SourceKind::Loki, "/loki/api/v1/query_range", _) if known || asked.contains(".%2B") => {
+            include_str!("replies/loki-streams.json")
+        }
+        (SourceKind::Loki, "/loki/api/v1/query_range", _) => {
+            r#"{"status":"success","data":{"resultType":"streams","result":[],"stats":{}}}"#
+        }
+        _ => return None,
+    })
+}
+
+fn subject(kind: SourceKind, url: &str) -> Subject {
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let signal = Signal {
+        key: "k".to_owned(),
+        source: SignalSource::Alert,
+        name: "HighErrors".to_owned(),
+        entity: Entity::new(EntityKind::Deployment, "shop", "checkout"),
+        severity: Severity::Critical,
+        started_at: at(1_763_700_000),
+        ended_at: None,
+        summary: String::new(),
+        labels: [("alertname", "HighErrors"), ("namespace", "shop"), ("service", "checkout"), ("cluster", "eu-1")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        count: 1,
+    };
+    Subject {
+        config: SourceConfig {
+            limits: Limits { timeout: Duration::from_secs(5), ..Limits::default() },
+            ..SourceConfig::new("under-test", kind, url.parse().unwrap())
+        },
+        egress: Egress::new(["127.0.0.0/8".parse().unwrap()]),
+        target: Target::new(signal.entity.clone()),
+        measure: Measure::Memory,
+        window: Window { from: at(1_763_700_000), to: at(1_763_700_600) },
+        alert: Some(signal),
+    }
+}
+
+async fn keeps_its_promises(kind: SourceKind) {
+    let url = recorded(kind).await;
+    assert_eq!(holds(&subject(kind, &url)).await, []);
+}
+
+async fn says_what_is_wrong(kind: SourceKind) {
+    for (fault, words) in FAULTS {
+        let url = serve(Router::new().fallback(move || fault.respond())).await;
+        let mut subject = subject(kind, &url);
+        let hangs = matches!(fault, Fault::Stall | Fault::Drip);
+        let timeout = Duration::from_millis(if hangs { 300 } else { 5_000 });
+        subject.config.limits = Limits { timeout, bytes: 1 << 20, ..Limits::default() };
+        assert_eq!(unknown(&subject, words).await, Ok(()), "{kind}, {fault:?}");
+    }
+}
+
+macro_rules! contract {
+    ($($name:ident: $kind:expr;)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[tokio::test]
+            async fn keeps_its_promises() {
+                super::keeps_its_promises($kind).await;
+            }
+
+            #[tokio::test]
+            async fn says_what_is_wrong_and_what_to_do() {
+                super::says_what_is_wrong($kind).await;
+            }
+        }
+    )*};
+}
+
+contract! {
+    prometheus: SourceKind::Prometheus;
+    alertmanager: SourceKind::Alertmanager;
+    jaeger: SourceKind::Jaeger;
+    loki: SourceKind::Loki;
+}
+
+/// A Prometheus that answers every question with this.
+async fn prometheus_saying(body: String) -> Subject {
+    let url = serve(Router::new().fallback(move || async move { body })).await;
+    subject(SourceKind::Prometheus, &url)
+}
+
+#[tokio::test]
+async fn samples_that_are_no_numbers_are_left_out_and_counted() {
+    let body = r#"{"status":"success","data":{"resultType":"matrix","result":[
+        {"metric":{"pod":"a"},"values":[[1,"NaN"],[2,"+Inf"],[3,"-Inf"],[4,"7"]]},
+        {"metric":{"pod":"b"},"values":[[1,"NaN"]]}]}}"#;
+    let subject = prometheus_saying(body.to_owned()).await;
+    let source = open(subject.config.clone(), &subject.egress).unwrap();
+    let reply = asked(source.as_ref(), &subject, None).await;
+    assert_eq!((reply.answer.known(), reply.dropped), (Some(&1), 4));
+}
+
+#[tokio::test]
+async fn a_partial_answer_is_no_answer() {
+    for mark in [r#""warnings":["store gateway timed out"]"#, r#""isPartial":true"#] {
+        let body = format!(
+            r#"{{"status":"success",{mark},"data":{{"resultType":"matrix","result":[{{"metric":{{}},"values":[[1,"1"]]}}]}}}}"#
+        );
+        assert_eq!(unknown(&prometheus_saying(body).await, "partial").await, Ok(()), "{mark}");
+    }
+}
+
+#[tokio::test]
+async fn two_hundred_thousand_series_are_refused_and_not_kept() {
+    let one = r#"{"metric":{"pod":"p"},"values":[[1,"1"]]}"#;
+    let many = vec![one; 200_000].join(",");
+    let body = format!(r#"{{"status":"success","data":{{"resultType":"matrix","result":[{many}]}}}}"#);
+    let mut subject = prometheus_saying(body).await;
+    subject.config.limits.bytes = 4 << 20;
+    assert_eq!(unknown(&subject, "larger than 4194304 bytes").await, Ok(()));
+    subject.config.limits.bytes = 64 << 20;
+    assert_eq!(unknown(&subject, "more than 2000 series").await, Ok(()));
+}
+
+#[tokio::test]
+async fn text_in_an_error_cannot_reach_a_terminal_or_a_reader_raw() {
+    let respond = || async { (StatusCode::BAD_REQUEST, "{\"error\":\"\\u001b[31mred\\u202e evil\\n@all\"}") };
+    let url = serve(Router::new().fallback(respond)).await;
+    let subject = subject(SourceKind::Loki, &url);
+    assert_eq!(unknown(&subject, "[31mred evil @all").await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_deeply_nested_answer_is_unreadable_and_not_a_crash() {
+    let subject = prometheus_saying("[".repeat(1_000_000)).await;
+    assert_eq!(unknown(&subject, "cannot be read").await, Ok(()));
+}
