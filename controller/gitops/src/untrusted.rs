@@ -206,3 +206,155 @@ pub fn title(text: &str, longest: usize) -> String {
         .collect();
     cut(&clean.replace("://", " "), longest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Texts that somebody who can name a label, write a log line or push a branch would try.
+    const CORPUS: &[&str] = &[
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "</details></td></table><h1>approved</h1>",
+        "<!-- amend:v1 key=a fingerprint=b plan=c -->",
+        "--> <b>out</b> <!--",
+        "@admin please merge",
+        "cc @org/team, @someone!",
+        "fixes #1, closes #2 and resolves owner/repo#3",
+        "closes GH-12",
+        "JIRA-4711",
+        "!12 &34",
+        "https://evil.example/?q=1",
+        "http://127.0.0.1/admin",
+        "www.evil.example",
+        "evil@example.com",
+        "[click](https://evil.example)",
+        "![pixel](https://evil.example/x.png)",
+        "[ref]: https://evil.example",
+        "<https://evil.example>",
+        "`code` and ``more`` and ```fence```",
+        "```\n@admin\n```",
+        "~~~\nhttps://evil.example\n~~~",
+        "| a | b |\n|---|---|\n| c | d |",
+        "x|y\\|z\\\\|w",
+        "back\\`slash\\",
+        "# heading\n## another",
+        "- [x] approved by security",
+        "1. first\n2. second",
+        "> quoted\n>> deeper",
+        "***bold*** __strong__ ~~gone~~",
+        "line\n---\nsetext",
+        "line\n===\nsetext",
+        "    indented code",
+        "/amend merge",
+        "/approve\n/lgtm",
+        ":shipit: :+1:",
+        "$x^2$ $$\\href{javascript:alert(1)}{x}$$",
+        "\u{1b}[31mred\u{1b}[0m",
+        "\u{1b}]8;;https://evil.example\u{7}link\u{1b}]8;;\u{7}",
+        "\u{1b}]0;title\u{1b}\\after",
+        "\u{9b}2Jcleared",
+        "abc\u{202e}txt.exe",
+        "\u{2066}isolated\u{2069}",
+        "zero\u{200b}width\u{200d}joined\u{feff}",
+        "soft\u{ad}hyphen and tag\u{e0041}",
+        "private\u{e000}use",
+        "nul\0byte and bell\u{7}",
+        "carriage\rreturn\r\nand more",
+        "tab\tseparated\u{b}vertical\u{c}feed",
+        "Co-authored-by: Evil <evil@example.com>",
+        "subject\n\nAmend-Plan: forged\nSigned-off-by: x",
+        "&lt;b&gt; &#64;admin &commat;admin",
+        "javascript:alert(1)",
+        "data:text/html;base64,PHNjcmlwdD4=",
+        "%%{init: {'theme':'dark'}}%%",
+        "click n0 \"https://evil.example\"",
+        "a\"] --> b[\"injected",
+        "n0; style n0 fill:#f00",
+        "end\nsubgraph x",
+        "0123456789abcdef0123456789abcdef01234567",
+        "owner/repo@0123456",
+        "🙂 ünïcode 名前 ok",
+        "",
+        "   ",
+    ];
+
+    /// Markdown with its code spans and fenced blocks taken out: what is left is live.
+    fn live(markdown: &str) -> String {
+        let (mut left, mut inside) = (String::new(), false);
+        for c in markdown.chars() {
+            match c {
+                '`' => inside = !inside,
+                other if !inside => left.push(other),
+                _ => {}
+            }
+        }
+        assert!(!inside, "an open code span: {markdown}");
+        left
+    }
+
+    #[test]
+    fn prose_leaves_nothing_that_a_forge_would_act_on() {
+        for text in CORPUS {
+            let shown = prose(text, 500);
+            let live = live(&shown);
+            for token in ['@', '#', '/', '<', '>', '[', ']', '|', '*', '_', '~', '$', '&', '\\', '{'] {
+                assert!(!live.contains(token), "{token} is live in {shown:?}");
+            }
+            assert!(!live.to_lowercase().contains("www."), "{shown:?}");
+            assert!(!shown.contains('\n') && !shown.chars().any(is_invisible), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn a_code_span_cannot_be_left() {
+        for text in CORPUS {
+            let shown = code(text, 200);
+            let inner = shown.strip_prefix('`').and_then(|rest| rest.strip_suffix('`'));
+            let closed = inner.is_some_and(|inner| !inner.contains(['`', '|', '\n']) && !inner.ends_with('\\'));
+            assert!(shown == "—" || closed, "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn a_fence_is_longer_than_any_inside() {
+        for text in CORPUS {
+            let shown = block(text, "text", 50, 1000);
+            let fence: String = shown.chars().take_while(|c| *c == '`').collect();
+            let inner: Vec<&str> = shown.lines().skip(1).collect();
+            let (last, inner) = inner.split_last().unwrap();
+            assert_eq!(*last, fence);
+            assert!(inner.iter().all(|line| !line.contains(&fence)), "{shown:?}");
+            assert!(!shown.contains(['\u{1b}', '\u{202e}', '\0']), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn a_commit_message_cannot_be_given_trailers() {
+        for text in CORPUS {
+            for line in paragraph(text, 500).lines() {
+                assert!(!line.starts_with("Amend-") && !line.starts_with("Co-authored-by"), "{line:?}");
+                assert!(!line.starts_with("Signed-off-by"), "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn labels_and_titles_hold_plain_words_only() {
+        for text in CORPUS {
+            let (label, title) = (label(text, 40), title(text, 72));
+            assert!(!label.contains(['"', '[', ']', '<', '>', '#', '`', ';', '{', '}', '\n']), "{label:?}");
+            assert!(!title.contains(['@', '#', '`', '<', '>', '[', '\n', '!']), "{title:?}");
+            assert!(label.chars().count() <= 40 && title.chars().count() <= 72);
+        }
+    }
+
+    #[test]
+    fn ordinary_sentences_stay_readable() {
+        let said = "checkout was OOM-killed 14 times (limit 256Mi) after release 2.4; frontend answers 5xx.";
+        assert_eq!(prose(said, 500), said);
+        assert_eq!(prose("release shop/checkout:2.4, by @bob.", 500), "release `shop/checkout:2.4`, by `@bob`.");
+        assert_eq!(line("  two\n lines\u{1b}[1m ", 80), "two lines");
+        assert_eq!(line("abcdef", 4), "abc…");
+    }
+}
