@@ -4,9 +4,15 @@ mod support;
 
 use amend_gitops::repo::{CommitRequest, Containment, ContentChange, Limits, Pushed, Trailers};
 use amend_gitops::{CommitId, GitAccess, GitError, Repo, RepoPath};
-use support::{Server, signing_key};
+use support::Server;
 
 const CHECKOUT: &str = "apps/shop/checkout.yaml";
+
+/// An ed25519 key made from a fixed seed, in OpenSSH's format.
+fn signing_key() -> String {
+    let pair = ssh_key::private::Ed25519Keypair::from_seed(&[7; 32]);
+    ssh_key::PrivateKey::from(pair).to_openssh(ssh_key::LineEnding::LF).unwrap().to_string()
+}
 
 fn path(text: &str) -> RepoPath {
     RepoPath::parse(text).unwrap()

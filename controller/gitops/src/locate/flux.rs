@@ -17,6 +17,9 @@ const NAMESPACE: &str = "kustomize.toolkit.fluxcd.io/namespace";
 /// Transformations by the Flux `Kustomization` itself that change what a file renders to.
 const TRANSFORMERS: [&str; 5] = ["patches", "images", "components", "namePrefix", "nameSuffix"];
 
+/// Outcomes of a reconciliation that changed the cluster: the later two failed after everything was applied.
+const APPLIED: [&str; 3] = ["ReconciliationSucceeded", "HealthCheckFailed", "PruneFailed"];
+
 /// An object's namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamespacedName {
@@ -49,7 +52,7 @@ pub struct Kustomization {
     pub applied: Option<CommitId>,
     /// The commit that Flux tries to apply; differs from `applied` while it works, or when it fails.
     pub attempted: Option<CommitId>,
-    /// Commits applied before, newest first, as far as Flux remembers (five).
+    /// Commits that reached the cluster, newest first, as far as Flux remembers (five), unhealthy ones included.
     pub history: Vec<CommitId>,
 }
 
@@ -100,7 +103,8 @@ impl Kustomization {
     /// Commits applied, newest first, each once: what changed lies between two neighbours.
     pub fn revisions(&self) -> Vec<CommitId> {
         let mut revisions: Vec<CommitId> = Vec::new();
-        for revision in self.applied.iter().chain(&self.history) {
+        let unlisted = self.applied.iter().filter(|applied| !self.history.contains(applied));
+        for revision in unlisted.chain(&self.history) {
             if !revisions.contains(revision) {
                 revisions.push(revision.clone());
             }

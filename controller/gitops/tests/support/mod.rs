@@ -12,12 +12,6 @@ use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
-/// An ed25519 key made from a fixed seed, in OpenSSH's format.
-pub fn signing_key() -> String {
-    let pair = ssh_key::private::Ed25519Keypair::from_seed(&[7; 32]);
-    ssh_key::PrivateKey::from(pair).to_openssh(ssh_key::LineEnding::LF).unwrap().to_string()
-}
-
 /// A bare repository `shop/fleet.git`, served over HTTP to user `amend` with password `secret`.
 pub struct Server {
     pub folder: TempDir,

@@ -1,0 +1,224 @@
+//! From a live object to its file: as Flux applies it, or not at all.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use amend_gitops::locate::{
+    self, Found, GitRepository, Kustomization, LocateError, NamespacedName, Target, in_file, in_kustomization,
+};
+use amend_policies::plan::ObjectRef;
+use serde_json::{Value, json};
+use support::Server;
+
+fn checkout() -> ObjectRef {
+    ObjectRef {
+        api_version: "apps/v1".into(),
+        kind: "Deployment".into(),
+        namespace: "shop".into(),
+        name: "checkout".into(),
+    }
+}
+
+fn deployment(name: &str, namespace: &str) -> String {
+    let namespace = if namespace.is_empty() { String::new() } else { format!("\n  namespace: {namespace}") };
+    format!("apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}{namespace}\nspec:\n  replicas: 2\n")
+}
+
+fn kustomization(spec: Value) -> Kustomization {
+    let mut object = json!({
+        "metadata": { "namespace": "flux-system", "name": "shop" },
+        "spec": { "path": "./apps/shop", "sourceRef": { "kind": "GitRepository", "name": "fleet" } },
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        object["spec"][key] = value.clone();
+    }
+    Kustomization::read(&object).unwrap()
+}
+
+async fn found(files: &[(&str, &str)], spec: Value) -> Result<Found, LocateError> {
+    let server = Server::with(files).await;
+    let repo = server.repo().await;
+    let head = repo.fetch().await.unwrap();
+    in_kustomization(&repo, &head, &kustomization(spec), &checkout()).await
+}
+
+async fn sentence(files: &[(&str, &str)], spec: Value) -> String {
+    match found(files, spec).await.unwrap_err() {
+        LocateError::Unlocated(unlocated) => unlocated.sentence,
+        LocateError::Git(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn a_plain_folder_is_searched_as_flux_generates_it() {
+    let two = format!("{}---\n{}", deployment("cart", "shop"), deployment("checkout", "shop"));
+    let files = [
+        ("apps/shop/deep/down/all.yaml", two.as_str()),
+        ("apps/shop/secret.yaml", "name: checkout\ndata: ENC[AES256_GCM,x]\n"),
+        ("apps/shop/README.md", "checkout: {{ not yaml"),
+        ("apps/bank/checkout.yaml", &deployment("checkout", "shop")),
+    ];
+    let place = found(&files, json!({})).await.unwrap();
+    assert_eq!((place.file.path.as_str(), place.line), ("apps/shop/deep/down/all.yaml", 8));
+    assert_eq!(place.object, checkout());
+    assert_eq!(place.file.text, two);
+}
+
+#[tokio::test]
+async fn resources_of_a_kustomization_are_followed_to_their_base() {
+    let files = [
+        ("apps/shop/kustomization.yaml", "namespace: shop\nresources:\n- ../../base\n- extra.yaml\n"),
+        ("apps/shop/extra.yaml", &deployment("cart", "")),
+        ("apps/shop/unused.yaml", &deployment("checkout", "")),
+        ("base/kustomization.yaml", "resources: [checkout.yaml]\ncommonLabels: { a: b }\n"),
+        ("base/checkout.yaml", &deployment("checkout", "")),
+    ];
+    let place = found(&files, json!({})).await.unwrap();
+    assert_eq!(place.file.path, "base/checkout.yaml");
+    assert_eq!(place.object.namespace, "");
+}
+
+#[tokio::test]
+async fn flux_s_target_namespace_wins_over_the_file_s() {
+    let text = deployment("checkout", "elsewhere");
+    let files = [("apps/shop/checkout.yaml", text.as_str())];
+    assert!(found(&files, json!({ "targetNamespace": "shop" })).await.is_ok());
+    assert_eq!(sentence(&files, json!({})).await, "Deployment shop/checkout is not below apps/shop");
+}
+
+#[tokio::test]
+async fn what_is_not_certain_is_refused_with_a_sentence() {
+    let text = deployment("checkout", "shop");
+    let text = text.as_str();
+    let plain = [("apps/shop/a.yaml", text)];
+    for (files, spec, expected) in [
+        (
+            vec![("apps/shop/a.yaml", text), ("apps/shop/b.yaml", text)],
+            json!({}),
+            "is defined twice below apps/shop: apps/shop/a.yaml:1 and apps/shop/b.yaml:1",
+        ),
+        (
+            vec![
+                ("apps/shop/a.yaml", text),
+                ("apps/shop/kustomization.yaml", "resources: [a.yaml]\npatches: [{ path: p.yaml }]\n"),
+            ],
+            json!({}),
+            "apps/shop/kustomization.yaml uses patches, which Amend does not follow yet",
+        ),
+        (
+            vec![("apps/shop/a.yaml", text), ("apps/shop/kustomization.yaml", "resources: [gone.yaml]\n")],
+            json!({}),
+            "names gone.yaml, which is not there",
+        ),
+        (
+            vec![("apps/shop/kustomization.yaml", "resources: [\"https://example.com/base\"]\n")],
+            json!({}),
+            "takes resources from another repository",
+        ),
+        (
+            vec![("apps/shop/kustomization.yaml", "resources: [../../../up]\n")],
+            json!({}),
+            "leads out of the repository",
+        ),
+        (vec![("apps/shop/a.yaml", "kind: [unclosed checkout\n")], json!({}), "apps/shop/a.yaml is not valid YAML"),
+        (
+            vec![("apps/shop/x.yaml", "a: ENC[AES256_GCM,x]\n")],
+            json!({}),
+            "not searched: apps/shop/x.yaml: it is encrypted with SOPS",
+        ),
+        (plain.to_vec(), json!({ "patches": [{ "patch": "x" }] }), "changes what the files say (spec.patches)"),
+        (plain.to_vec(), json!({ "kubeConfig": { "secretRef": { "name": "x" } } }), "applies to another cluster"),
+    ] {
+        let said = sentence(&files, spec).await;
+        assert!(said.contains(expected), "{said}");
+    }
+    let substituted = format!("{text}  image: ${{IMAGE}}\n");
+    let said =
+        sentence(&[("apps/shop/a.yaml", &substituted)], json!({ "postBuild": { "substitute": { "A": "b" } } })).await;
+    assert!(said.contains("that Flux replaces"), "{said}");
+}
+
+#[tokio::test]
+async fn a_loop_of_bases_ends() {
+    let files = [
+        ("apps/shop/kustomization.yaml", "resources: [../other]\n"),
+        ("apps/other/kustomization.yaml", "resources: [../shop]\n"),
+    ];
+    assert!(sentence(&files, json!({})).await.contains("bases deep"));
+}
+
+#[tokio::test]
+async fn a_mapped_file_is_searched_alone() {
+    let text = format!("{}---\n{}", deployment("checkout", "bank"), deployment("checkout", ""));
+    let server = Server::with(&[("x/all.yaml", &text), ("y.yaml", &deployment("checkout", "shop"))]).await;
+    let repo = server.repo().await;
+    let head = repo.fetch().await.unwrap();
+    let place = in_file(&repo, &head, "x/all.yaml", &checkout()).await.unwrap();
+    assert_eq!((place.line, place.object.namespace.as_str()), (8, ""));
+
+    let target = |name: &str| Target {
+        name: name.into(),
+        url: "https://git.example.com/shop/fleet.git".into(),
+        branch: "main".into(),
+        objects: vec![(checkout(), "x/all.yaml".into())],
+    };
+    let targets = [target("a/one"), target("a/two")];
+    let (_, path) = locate::mapped(&checkout(), &targets[..1]).unwrap().unwrap();
+    assert_eq!(path, "x/all.yaml");
+    assert!(locate::mapped(&checkout(), &targets).unwrap_err().sentence.contains("is mapped twice"));
+    assert_eq!(locate::mapped(&checkout(), &[]).unwrap(), None);
+}
+
+#[test]
+fn flux_s_labels_and_objects_lead_to_the_target() {
+    let label = |name: &str, value: &str| (format!("kustomize.toolkit.fluxcd.io/{name}"), value.to_owned());
+    let labels = BTreeMap::from([label("name", "shop"), label("namespace", "flux-system")]);
+    assert_eq!(locate::owner(&labels), Some(NamespacedName { namespace: "flux-system".into(), name: "shop".into() }));
+    assert_eq!(locate::owner(&BTreeMap::new()), None);
+
+    let source = |reference: Value| {
+        GitRepository::read(&json!({
+            "metadata": { "namespace": "flux-system", "name": "fleet" },
+            "spec": { "url": "ssh://git@git.example.com/shop/fleet", "ref": reference },
+            "status": { "artifact": { "revision": format!("main@sha1:{}", "a".repeat(40)) } },
+        }))
+        .unwrap()
+    };
+    let target =
+        |url: &str| Target { name: "amend/fleet".into(), url: url.into(), branch: "main".into(), objects: vec![] };
+    let fleet = target("https://git.example.com/shop/fleet.git");
+    let main = source(json!({ "branch": "main" }));
+    assert_eq!(main.fetched.as_ref().unwrap().as_str(), "a".repeat(40));
+    assert_eq!(locate::target_of(&main, std::slice::from_ref(&fleet)).unwrap(), &fleet);
+    let none = locate::target_of(&main, &[target("https://git.example.com/shop/other")]).unwrap_err();
+    assert!(none.sentence.starts_with("no GitTarget serves branch main of git.example.com/shop/fleet"), "{none:?}");
+    assert!(locate::target_of(&main, &[fleet.clone(), fleet.clone()]).is_err());
+    let tag = source(json!({ "tag": "v1" }));
+    assert!(locate::target_of(&tag, &[fleet]).unwrap_err().sentence.contains("follows a tag"));
+}
+
+#[test]
+fn the_history_of_applied_revisions_is_read_newest_first() {
+    let id = |letter: &str| letter.repeat(40);
+    let entry = |letter: &str, status: &str| json!({ "metadata": { "revision": format!("main@sha1:{}", id(letter)) }, "lastReconciledStatus": status });
+    let kustomization = Kustomization::read(&json!({
+        "metadata": { "namespace": "flux-system", "name": "shop" },
+        "spec": { "sourceRef": { "kind": "GitRepository", "name": "fleet", "namespace": "sources" } },
+        "status": {
+            "lastAppliedRevision": format!("main@sha1:{}", id("c")),
+            "lastAttemptedRevision": format!("main@sha1:{}", id("d")),
+            "history": [
+                entry("e", "BuildFailed"), entry("d", "HealthCheckFailed"), entry("c", "ReconciliationSucceeded"), entry("b", "ReconciliationSucceeded"),
+            ],
+        },
+    }))
+    .unwrap();
+    assert_eq!(kustomization.source.namespace, "sources");
+    let shown: Vec<String> = kustomization.revisions().iter().map(ToString::to_string).collect();
+    assert_eq!(shown, [id("d"), id("c"), id("b")]);
+    assert_eq!(kustomization.attempted.unwrap().to_string(), id("d"));
+
+    let bucket = json!({ "metadata": { "namespace": "a", "name": "b" }, "spec": { "sourceRef": { "kind": "Bucket", "name": "c" } } });
+    assert!(Kustomization::read(&bucket).unwrap_err().sentence.contains("applies from a Bucket"));
+}
