@@ -53,7 +53,13 @@ impl Hypothesis {
 /// All hypotheses, best first.
 pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> {
     let mut groups: BTreeMap<(Entity, &'static str, Option<String>), Vec<Finding>> = BTreeMap::new();
+    let listed: Option<BTreeSet<Entity>> =
+        scene.observations.candidates.as_ref().map(|list| list.iter().map(Entity::workload).collect());
     for finding in findings {
+        // A closed list of candidates is closed: what is not on it can be a fact, but not the answer.
+        if listed.as_ref().is_some_and(|listed| !listed.contains(&finding.entity.workload())) {
+            continue;
+        }
         let key = (finding.entity.workload(), finding.kind, finding.change.clone());
         groups.entry(key).or_default().push(finding);
     }
@@ -140,7 +146,15 @@ fn nearer_causes_keep_the_change(scene: &Scene<'_>, all: &mut [Hypothesis]) {
         .filter(|one| names_the_failure(one.kind) && one.score > NOTHING)
         .map(|one| one.entity.workload())
         .collect();
+    let named: BTreeSet<Entity> = all
+        .iter()
+        .filter(|one| (names_the_failure(one.kind) || one.is_release()) && one.score > NOTHING)
+        .map(|one| one.entity.workload())
+        .collect();
     for one in all.iter_mut() {
+        if shows_only(one.kind) && named.contains(&one.entity.workload()) {
+            one.score -= NEARER;
+        }
         if one.is_release() && concrete.contains(&one.entity) {
             one.score -= NEARER;
             one.findings.push(
@@ -166,6 +180,12 @@ fn nearer_causes_keep_the_change(scene: &Scene<'_>, all: &mut [Hypothesis]) {
 /// Kinds that say themselves what failed, so that a release is at most the reason behind them.
 fn names_the_failure(kind: &str) -> bool {
     [cause::OOM_KILLED, cause::MEMORY_LEAK, cause::IMAGE_PULL, cause::CONFIG_MISSING, cause::UNSCHEDULABLE]
+        .contains(&kind)
+}
+
+/// Kinds that say what an entity shows, not why: they give way to a named failure or a blamed release on it.
+fn shows_only(kind: &str) -> bool {
+    [cause::CPU, cause::MEMORY, cause::DISK, cause::LATENCY, cause::NETWORK, cause::ERRORS, cause::CRASHING]
         .contains(&kind)
 }
 

@@ -19,6 +19,8 @@ pub mod inference;
 pub mod logs;
 pub mod metric;
 pub mod render;
+pub mod robust;
 pub mod scene;
 pub mod signal;
 mod story;
+pub mod windows;

@@ -10,6 +10,7 @@ use crate::entity::{Entity, EntityKind};
 use crate::evidence::{Change, LinkKind, LogLine, Observations, Series, Span};
 use crate::finding::Questions;
 use crate::metric::{Family, name_of};
+use crate::windows::Windows;
 
 /// How far trouble is followed along dependencies.
 const REACH: usize = 8;
@@ -27,6 +28,8 @@ pub struct Scene<'a> {
     pub changes: Vec<Change>,
     /// Series by the entity that they speak about.
     pub series: BTreeMap<Entity, Vec<&'a Series>>,
+    /// Normal and sick time, when there are series to compare.
+    pub windows: Option<Windows>,
     /// Log lines by the entity that wrote them, in time order.
     pub logs: BTreeMap<Entity, Vec<&'a LogLine>>,
 }
@@ -62,7 +65,17 @@ impl<'a> Scene<'a> {
         for list in logs.values_mut() {
             list.sort_by(|a, b| (a.at_ns, &a.body).cmp(&(b.at_ns, &b.body)));
         }
-        Self { logs, onset: observations.began.or(first), observations, cluster, aligner, graph, changes, series }
+        Self {
+            windows: Windows::of(observations),
+            logs,
+            onset: observations.began.or(first),
+            observations,
+            cluster,
+            aligner,
+            graph,
+            changes,
+            series,
+        }
     }
 
     pub fn questions(&self) -> Questions<'a> {
@@ -76,6 +89,27 @@ impl<'a> Scene<'a> {
     /// How an entity answered requests between two moments; `None` when nobody measured it.
     pub fn answering(&self, entity: &Entity, from: Timestamp, to: Timestamp) -> Answering {
         answering(self.series_of(entity).iter().copied(), from, to)
+    }
+
+    /// Settings of a workload: its literal environment, and the Secrets that it reads whole.
+    pub fn settings_of(&self, entity: &Entity) -> Vec<(String, String)> {
+        let Some(workload) = self.cluster.workload(entity) else { return Vec::new() };
+        let mut found: Vec<(String, String)> = Vec::new();
+        for container in list(&workload.template, "/spec/containers") {
+            for variable in list(container, "/env") {
+                found.push((text(variable, "/name").to_owned(), text(variable, "/value").to_owned()));
+            }
+            for source in list(container, "/envFrom") {
+                let name = text(source, "/secretRef/name");
+                let secret = self.cluster.others("Secret").iter().find(|secret| {
+                    text(secret, "/metadata/name") == name && text(secret, "/metadata/namespace") == entity.namespace
+                });
+                let maps = secret.into_iter().flat_map(|secret| [&secret["stringData"], &secret["data"]]);
+                let pairs = maps.filter_map(serde_json::Value::as_object).flatten();
+                found.extend(pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))));
+            }
+        }
+        found
     }
 
     /// The one name of the entity that a symptom is about.

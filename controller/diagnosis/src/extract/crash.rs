@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
+
 use crate::diagnosis::cause;
 use crate::entity::Entity;
 use crate::finding::{Finding, Modality};
 use crate::logs::{Class, catalogue, clean};
-use crate::scene::Scene;
+use crate::scene::{Scene, shifted};
+
+/// A crash longer ago than this, with a container that runs since, is history.
+const RECENT: SignedDuration = SignedDuration::from_hours(1);
 
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let mut crashing: BTreeMap<(Entity, String), (i64, Option<i64>, String)> = BTreeMap::new();
@@ -16,7 +21,10 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
             let end = container.terminated.as_ref().or(container.last.as_ref());
             let failed =
                 end.is_some_and(|end| end.exit_code.is_some_and(|code| code != 0) && end.reason != "OOMKilled");
-            if failed && (waiting || container.terminated.is_some() || container.restarts > 1) {
+            let lately =
+                end.and_then(|end| end.finished).is_none_or(|at| at >= shifted(scene.observations.at, -RECENT));
+            let still = waiting || container.terminated.is_some() || !container.ready;
+            if failed && !container.init && lately && (still || container.restarts > 1) {
                 let key = (pod.workload.clone(), container.name.clone());
                 let entry = crashing.entry(key).or_default();
                 entry.0 += container.restarts.max(1);

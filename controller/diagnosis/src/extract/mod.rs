@@ -4,25 +4,38 @@ mod config;
 mod crash;
 mod dependency;
 mod image;
+mod log_state;
 mod memory;
+mod metrics;
 mod node;
+mod peers;
+mod probe;
+mod quota;
 mod release;
+mod routing;
 mod scheduling;
+mod volume;
 
 use crate::finding::Finding;
 use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 8] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 14] = [
         memory::findings,
         image::findings,
         config::findings,
         scheduling::findings,
+        quota::findings,
+        probe::findings,
+        routing::findings,
+        peers::findings,
+        log_state::findings,
         node::findings,
         crash::findings,
         release::findings,
         dependency::findings,
+        metrics::findings,
     ];
     extractors.iter().flat_map(|extract| extract(scene)).collect()
 }

@@ -1,5 +1,6 @@
 //! Nodes that are not ready or under pressure.
 
+use crate::cluster::text;
 use crate::diagnosis::cause;
 use crate::entity::{Entity, EntityKind};
 use crate::finding::{Finding, Modality};
@@ -25,10 +26,45 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
                     node.name, condition.kind, condition.status, condition.reason
                 );
                 let label = format!("{}={}", condition.kind, condition.status);
-                findings.push(
-                    Finding::new(entity.clone(), kind, Modality::State, weight, sentence).labelled(label).asked(&asked),
-                );
+                let finding =
+                    Finding::new(entity.clone(), kind, Modality::State, weight, sentence).labelled(label).asked(&asked);
+                findings.push(match condition.kind.as_str() {
+                    "Ready" => finding.fault("kubelet_unavailable"),
+                    _ => finding,
+                });
             }
+        }
+    }
+    findings.extend(units(scene));
+    findings
+}
+
+/// Services of the node itself (container runtime, kubelet, proxy, scheduler) that do not run.
+fn units(scene: &Scene<'_>) -> Vec<Finding> {
+    const UNITS: [(&str, &str, f64); 4] = [
+        ("containerd", "containerd_unavailable", 7.2),
+        ("kubelet", "kubelet_unavailable", 7.1),
+        ("kube-scheduler", "kube_scheduler_unavailable", 7.1),
+        ("kube-proxy", "kube_proxy_unavailable", 7.0),
+    ];
+    let mut findings = Vec::new();
+    for unit in scene.cluster.others("NodeUnit") {
+        let (name, node) = (text(unit, "/metadata/name"), text(unit, "/spec/nodeName"));
+        let stopped = unit.pointer("/status/active").and_then(serde_json::Value::as_bool) == Some(false);
+        let known = UNITS.iter().find(|(known, ..)| *known == name);
+        if let (true, Some((_, fault, weight))) = (stopped, known) {
+            findings.push(
+                Finding::new(
+                    Entity::new(EntityKind::Node, "", node),
+                    cause::NODE_NOT_READY,
+                    Modality::State,
+                    *weight,
+                    format!("{name} does not run on node {node}"),
+                )
+                .labelled(format!("{name} stopped"))
+                .fault(fault)
+                .asked(scene.questions().about(&["nodes", "objects"])),
+            );
         }
     }
     findings

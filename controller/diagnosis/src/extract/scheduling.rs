@@ -1,58 +1,129 @@
-//! Pods that no node takes.
+//! Pods that no node takes: which single constraint, taken away, would let them run?
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
+use crate::cluster::{Node, Pod, list, text};
 use crate::diagnosis::cause;
-use crate::entity::Entity;
+use crate::entity::{Entity, EntityKind};
 use crate::finding::{Finding, Modality};
 use crate::scene::Scene;
 
+use super::image::events_of;
+
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let mut waiting: BTreeMap<Entity, (usize, String)> = BTreeMap::new();
+    let mut waiting: BTreeMap<Entity, (usize, &Pod, String)> = BTreeMap::new();
     for pod in &scene.cluster.pods {
-        let refused =
-            pod.conditions.iter().find(|condition| condition.kind == "PodScheduled" && condition.status == "False");
-        if let Some(condition) = refused {
-            let entry = waiting.entry(pod.workload.clone()).or_default();
-            entry.0 += 1;
-            if entry.1.len() < condition.message.len() {
-                entry.1.clone_from(&condition.message);
-            }
+        let condition = pod.conditions.iter().find(|one| one.kind == "PodScheduled" && one.status == "False");
+        if condition.is_none() && !(pod.phase == "Pending" && pod.node.is_empty()) {
+            continue;
+        }
+        let told = condition.map(|condition| condition.message.clone()).filter(|message| !message.is_empty());
+        let message = told.unwrap_or_else(|| events_of(scene, pod));
+        let entry = waiting.entry(pod.workload.clone()).or_insert_with(|| (0, pod, String::new()));
+        entry.0 += 1;
+        if message.len() > entry.2.len() {
+            entry.2 = message;
         }
     }
-    waiting
-        .into_iter()
-        .map(|(entity, (count, message))| {
-            let why = if message.is_empty() { "the scheduler gave no reason".to_owned() } else { message };
-            let finding = Finding::new(
-                entity.clone(),
-                cause::UNSCHEDULABLE,
-                Modality::State,
-                5.5,
-                format!("no node takes {count} pod(s) of {}: {why}", entity.name),
-            )
+    let mut findings = Vec::new();
+    for (entity, (count, pod, message)) in waiting {
+        if message.is_empty() {
+            continue;
+        }
+        let (kind, fault) = fault(scene, pod, &message);
+        let (entity, kind) = match fault.is_some_and(|fault| fault.starts_with("namespace_")) {
+            true => (Entity::new(EntityKind::Namespace, "", &entity.namespace), cause::QUOTA),
+            false => (entity, kind),
+        };
+        let why: String = message.chars().take(200).collect();
+        let sentence = format!("no node takes {count} pod(s) of {}: {why}", entity.name);
+        let finding = Finding::new(entity, kind, Modality::State, 5.5, sentence)
             .labelled(format!("{count} pod(s) Pending"))
             .asked(scene.questions().about(&["pods", "Pod"]));
-            match fault_of(&why) {
-                Some(fault) => finding.fault(fault),
-                None => finding,
-            }
-        })
-        .collect()
+        findings.push(match fault {
+            Some(fault) => finding.fault(fault),
+            None => finding,
+        });
+    }
+    findings
 }
 
-/// The constraint that the scheduler's message names; several at once name the one that rules out most nodes.
-pub fn fault_of(message: &str) -> Option<&'static str> {
-    const SIGNS: [(&str, &str); 8] = [
-        ("insufficient cpu", "cpu_capacity_mismatch"),
-        ("insufficient memory", "memory_capacity_mismatch"),
-        ("anti-affinity", "pod_anti_affinity_conflict"),
-        ("untolerated taint", "taint_toleration_mismatch"),
-        ("node affinity/selector", "node_affinity_mismatch"),
-        ("node selector", "node_selector_mismatch"),
-        ("persistentvolumeclaim", "pvc_capacity_mismatch"),
-        ("were unschedulable", "node_cordon_mismatch"),
-    ];
+/// The constraint to blame, from the scheduler's message and, where several play together, from the nodes themselves.
+fn fault(scene: &Scene<'_>, pod: &Pod, message: &str) -> (&'static str, Option<&'static str>) {
     let lower = message.to_ascii_lowercase();
-    SIGNS.iter().find(|(sign, _)| lower.contains(sign)).map(|(_, fault)| *fault)
+    let says = |sign: &str| lower.contains(sign);
+    if says("persistentvolumeclaim") || says("volume node affinity") || says("unbound immediate") {
+        return (cause::VOLUME, super::volume::fault_of_claims(scene, pod));
+    }
+    let spec = spec(scene, pod);
+    let own_taint = lower.split("untolerated taint {").skip(1).any(|taint| !taint.starts_with("node.kubernetes.io/"));
+    let constrained = says("affinity/selector") || says("node selector");
+    let fault = match () {
+        () if says("anti-affinity") => Some("pod_anti_affinity_conflict"),
+        () if own_taint && constrained => Some(by_removal(scene, &spec)),
+        () if own_taint => Some("taint_toleration_mismatch"),
+        () if constrained => Some(match has_selector(&spec) {
+            true => cordoned_or(scene, &spec, "node_selector_mismatch"),
+            false => "node_affinity_mismatch",
+        }),
+        () if says("insufficient cpu") => Some("cpu_capacity_mismatch"),
+        () if says("insufficient memory") => Some("memory_capacity_mismatch"),
+        () if says("were unschedulable") => Some("node_cordon_mismatch"),
+        () => None,
+    };
+    (cause::UNSCHEDULABLE, fault)
+}
+
+/// The pod's own spec, filled from its workload's template where the pod does not tell.
+fn spec(scene: &Scene<'_>, pod: &Pod) -> Value {
+    let template = scene.cluster.workload(&pod.workload).map(|workload| workload.template["spec"].clone());
+    let mut spec = template.unwrap_or(Value::Null);
+    let own = &pod.object["spec"];
+    for key in ["nodeSelector", "affinity", "tolerations"] {
+        if own[key].as_object().is_some_and(|map| !map.is_empty()) || own[key].is_array() {
+            spec[key] = own[key].clone();
+        }
+    }
+    spec
+}
+
+fn has_selector(spec: &Value) -> bool {
+    spec["nodeSelector"].as_object().is_some_and(|selector| !selector.is_empty())
+}
+
+fn selector_matches(spec: &Value, node: &Node) -> bool {
+    let labels = &node.object["metadata"]["labels"];
+    let mut wanted = spec["nodeSelector"].as_object().into_iter().flatten();
+    // Every node carries its own name under this label, whether the capture kept it or not.
+    wanted.all(|(key, value)| labels[key] == *value || (key == "kubernetes.io/hostname" && *value == node.name))
+}
+
+/// Selector and taint together: when the selector leads to a tainted node, the taint keeps the pod out.
+fn by_removal(scene: &Scene<'_>, spec: &Value) -> &'static str {
+    if !has_selector(spec) {
+        return "taint_toleration_mismatch";
+    }
+    let known = scene.cluster.nodes.iter().any(|node| node.object["metadata"]["labels"].is_object());
+    let leads_somewhere = scene.cluster.nodes.iter().any(|node| selector_matches(spec, node));
+    match known && !leads_somewhere {
+        true => "node_selector_mismatch",
+        false => "taint_toleration_mismatch",
+    }
+}
+
+/// A selector that leads only to cordoned nodes is not the selector's fault.
+fn cordoned_or(scene: &Scene<'_>, spec: &Value, otherwise: &'static str) -> &'static str {
+    let control = |node: &Node| {
+        let labels = node.object["metadata"]["labels"].as_object();
+        labels.is_some_and(|labels| labels.keys().any(|key| key.contains("control-plane") || key.contains("/master")))
+            || list(&node.object, "/spec/taints").iter().any(|taint| text(taint, "/key").contains("control-plane"))
+    };
+    let matching: Vec<&Node> =
+        scene.cluster.nodes.iter().filter(|node| !control(node) && selector_matches(spec, node)).collect();
+    match !matching.is_empty() && matching.iter().all(|node| node.unschedulable) {
+        true => "node_cordon_mismatch",
+        false => otherwise,
+    }
 }

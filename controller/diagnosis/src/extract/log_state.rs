@@ -1,0 +1,127 @@
+//! What the logs of failing containers say about their surroundings: ports in use, permissions, the database.
+
+use std::collections::BTreeMap;
+
+use crate::diagnosis::cause;
+use crate::entity::Entity;
+use crate::finding::{Finding, Modality};
+use crate::scene::Scene;
+
+/// One sign in the logs and what it means.
+struct Sign {
+    any: &'static [&'static str],
+    fault: &'static str,
+    kind: &'static str,
+    label: &'static str,
+    /// Weight when a container of the entity fails, and when all its containers run.
+    failing: f64,
+    running: f64,
+}
+
+const SIGNS: &[Sign] = &[
+    Sign {
+        any: &["address already in use", "EADDRINUSE"],
+        fault: "service_sidecar_port_conflict",
+        kind: cause::CONFIG_WRONG,
+        label: "address already in use",
+        failing: 6.2,
+        running: 4.0,
+    },
+    Sign {
+        any: &["permission denied"],
+        fault: "volume_mount_permission_denied",
+        kind: cause::CONFIG_WRONG,
+        label: "permission denied",
+        failing: 6.0,
+        running: 0.0,
+    },
+    Sign {
+        any: &["Access denied for user", "password authentication failed", "ER_ACCESS_DENIED"],
+        fault: "mysql_invalid_credentials",
+        kind: cause::CONFIG_WRONG,
+        label: "database refuses the credentials",
+        failing: 5.2,
+        running: 2.0,
+    },
+];
+
+/// Signs that blame the thing that is talked to, by how many say so.
+const SERVER_SIGNS: [(&[&str], &str, &str); 2] = [
+    (
+        &["read-only option", "read-only transaction", "super-read-only", "--read-only", "READONLY You can't write"],
+        "db_read_only",
+        "database is read-only",
+    ),
+    (
+        &["Too many connections", "too many clients", "remaining connection slots"],
+        "db_connection_exhaustion",
+        "too many connections",
+    ),
+];
+
+pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let asked = scene.questions().about(&["logs", "log", "|="]);
+    let mut complaints: BTreeMap<(Entity, usize), usize> = BTreeMap::new();
+    for (entity, lines) in &scene.logs {
+        let failing = scene.cluster.pods_of(entity).any(|pod| pod.containers.iter().any(|container| !container.ready));
+        for sign in SIGNS {
+            let found = lines.iter().find(|line| contains_any(&line.body, sign.any));
+            let weight = if failing { sign.failing } else { sign.running };
+            if let Some(line) = found.filter(|_| weight > 0.0) {
+                let told: String = line.body.chars().take(140).collect();
+                findings.push(
+                    Finding::new(
+                        entity.clone(),
+                        sign.kind,
+                        Modality::Logs,
+                        weight,
+                        format!("{} says: \"{told}\"", entity.name),
+                    )
+                    .labelled(sign.label)
+                    .fault(sign.fault)
+                    .asked(&asked),
+                );
+            }
+        }
+        for (index, (words, ..)) in SERVER_SIGNS.iter().enumerate() {
+            if lines.iter().any(|line| contains_any(&line.body, words))
+                && let Some(server) = database_of(scene, entity)
+            {
+                *complaints.entry((server, index)).or_default() += 1;
+            }
+        }
+    }
+    for ((server, index), count) in complaints {
+        let (_, fault, label) = SERVER_SIGNS[index];
+        let sentence = format!("{count} clients of {} say that the {label}", server.name);
+        findings.push(
+            Finding::new(server, cause::DEPENDENCY, Modality::Logs, 4.5 + 0.3 * (count.min(4) as f64), sentence)
+                .labelled(label)
+                .fault(fault)
+                .asked(&asked),
+        );
+    }
+    findings
+}
+
+fn contains_any(body: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| {
+        body.len() >= word.len()
+            && body.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    })
+}
+
+/// The database that a client's settings name, or the client itself when it is a database.
+fn database_of(scene: &Scene<'_>, client: &Entity) -> Option<Entity> {
+    let database =
+        |name: &str| ["mysql", "postgres", "mongo", "maria", "redis", "db"].iter().any(|word| name.contains(word));
+    if database(&client.name) {
+        return Some(client.clone());
+    }
+    let host = scene.settings_of(client).into_iter().find_map(|(key, value)| {
+        let key = key.to_ascii_uppercase();
+        (key.ends_with("HOST") && database(&value)).then_some(value)
+    })?;
+    scene.aligner.named(&client.namespace, &host)
+}
