@@ -78,7 +78,8 @@ impl Kustomization {
         let history = object.pointer("/status/history").and_then(Value::as_array).into_iter().flatten();
         let history = history
             .filter(|entry| {
-                entry.get("lastReconciledStatus").and_then(Value::as_str) == Some("ReconciliationSucceeded")
+                let status = entry.get("lastReconciledStatus").and_then(Value::as_str);
+                status.is_some_and(|status| APPLIED.contains(&status))
             })
             .filter_map(|entry| entry.pointer("/metadata/revision").and_then(Value::as_str))
             .filter_map(|revision| CommitId::parse(revision).ok());
