@@ -9,6 +9,8 @@ pub mod duration;
 pub mod field;
 pub mod gate;
 pub mod grant;
+pub mod library;
+pub mod lint;
 pub mod manifest;
 pub mod matching;
 pub mod percentage;

@@ -152,13 +152,18 @@ impl ResourceRule {
             let field = container_field(&container, &["resources", "limits", resource.key()]);
             let (now, next) = resource.next(rule, setting, &file, &container, &field)?;
             let edited = manifest::set(&file, &setting.target.object(), &field, &resource.show(next))?;
-            let from = now.map_or("nothing".to_owned(), |now| resource.show(now));
-            edits.push((edited.edit, format!("{} limit from {from} to {}", resource.key(), resource.show(next))));
+            let whose = if edits.is_empty() {
+                format!(" of {container} in {}", named(&setting.target.object()))
+            } else {
+                String::new()
+            };
+            let from = now.map_or(String::new(), |now| format!(" from {}", resource.show(now)));
+            let said = format!("the {} limit{whose}{from} to {}", resource.key(), resource.show(next));
+            edits.push((edited.edit, said));
             file = edited.file;
         }
         let (edits, said): (Vec<FieldEdit>, Vec<String>) = edits.into_iter().unzip();
-        let target = named(&setting.target.object());
-        let summary = format!("raise the {} of {container} in {target}", said.join(" and the "));
+        let summary = format!("raise {}", said.join(" and "));
         Ok(deed_in_one_file(summary, setting, before, file, edits))
     }
 }

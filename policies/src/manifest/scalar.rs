@@ -59,8 +59,13 @@ pub(super) fn rendered(text: &str, style: Style, was: Option<Class>, flow: bool)
     match style {
         Style::Plain => {
             let class = class(text);
-            let keeps_class =
-                class == Class::Text || was == Some(class) && matches!(class, Class::Number | Class::Bool);
+            // `yes` is a boolean to some readers and text to others; `true` is the same to all.
+            let keeps_class = match class {
+                Class::Text => true,
+                Class::Number => was == Some(class),
+                Class::Bool => was == Some(class) && matches!(text, "true" | "false"),
+                Class::Null | Class::Odd => false,
+            };
             match keeps_class && is_plain_safe(text, flow) {
                 true => (text.to_owned(), Style::Plain),
                 false => (double(text), Style::Double),
