@@ -6,8 +6,8 @@ use std::path::Path;
 
 use amend_tests::bench::{Bench, Deployed, Moment, Part, Program, Proxy, Run, until};
 use axum::http::StatusCode;
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::Api;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Api, ListParams};
 use reqwest::Method;
 use serde_json::json;
 
@@ -138,5 +138,28 @@ async fn a_proxy_holds_refuses_and_cuts_what_a_story_names() -> anyhow::Result<(
 
     let statuses: Vec<Option<u16>> = proxy.seen().into_iter().map(|(_, status)| status).collect();
     assert_eq!(statuses, [Some(201), None, Some(201)]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_chart_installs_on_a_real_api_server_and_can_be_run() -> anyhow::Result<()> {
+    let bench = Bench::shared(&[Part::Helm, Part::ControlPlane]).await?;
+    let control_plane = bench.control_plane();
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/amend");
+
+    control_plane.create_namespace("smoke-shop").await?;
+    let remediators = ["remediators=[{\"namespace\": \"smoke-shop\"}]"];
+    bench.helm().install(&control_plane.kubeconfig(), &chart, "amend", "smoke-chart", &remediators).await?;
+
+    let deployed = Deployed::prepare(control_plane, "smoke-chart", "amend", 0, Path::new("/bin/true")).await?;
+    assert!(deployed.url()?.starts_with("http://127.0.0.1:"));
+    assert!(deployed.folder("/scratch").is_some());
+    let client = control_plane.client_for_service_account("smoke-chart", "amend").await?;
+    let secrets: Api<Secret> = Api::namespaced(client, "kube-system");
+    let refused = secrets.list(&ListParams::default()).await;
+    assert!(
+        matches!(refused, Err(kube::Error::Api(status)) if status.code == 403),
+        "secrets of others may not be read"
+    );
     Ok(())
 }
