@@ -148,7 +148,26 @@ impl<'gitea> Repo<'gitea> {
     /// # Errors
     /// When there is no such branch.
     pub async fn head(&self, branch: &str) -> anyhow::Result<String> {
-        text_at(&self.api(Method::GET, &format!("/branches/{}", branch.replace('/', "%2F")), None).await?, "/commit/id")
+        text_at(&self.api(Method::GET, &format!("/branches/{branch}"), None).await?, "/commit/id")
+    }
+
+    /// Makes a branch at a commit or at another branch's head.
+    ///
+    /// # Errors
+    /// When it exists or Gitea refuses.
+    pub async fn create_branch(&self, name: &str, from: &str) -> anyhow::Result<()> {
+        let branch = json!({"new_branch_name": name, "old_ref_name": from});
+        self.api(Method::POST, "/branches", Some(branch)).await.map(|_| ())
+    }
+
+    /// Makes a branch point to another commit, also one that is no successor of its head: what a force
+    /// push does.
+    ///
+    /// # Errors
+    /// When there is no such branch or commit.
+    pub async fn force(&self, branch: &str, commit: &str) -> anyhow::Result<()> {
+        let update = json!({"new_commit_id": commit, "force": true});
+        self.api(Method::PUT, &format!("/branches/{branch}"), Some(update)).await.map(|_| ())
     }
 
     /// The names of all branches.

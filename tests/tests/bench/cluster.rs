@@ -38,11 +38,16 @@ async fn pods_are_oom_killed_until_their_limit_is_raised() -> anyhow::Result<()>
     let needs = "{model.amend.dev/needs-memory: \"192\"}";
 
     control_plane.apply("smoke-oom", &deployment("cart", 2, "shop/cart:2.0", "128Mi", needs)).await?;
+    let rarely = "{model.amend.dev/needs-memory: \"192\", model.amend.dev/oom-every: 1h}";
+    control_plane.apply("smoke-oom", &deployment("rare", 1, "shop/rare:2.0", "128Mi", rarely)).await?;
     let pods = pods_until(&bench, "smoke-oom", "cart", "each pod to restart twice", |pods| {
         pods.len() == 2 && pods.iter().all(|pod| pod.restarts >= 2)
     })
     .await?;
     assert!(pods.iter().all(|pod| pod.last_ended.as_deref() == Some("OOMKilled")), "{pods:?}");
+
+    let rare = pods_until(&bench, "smoke-oom", "rare", "a pod", |pods| pods.iter().any(|pod| pod.ready)).await?;
+    assert_eq!(rare[0].restarts, 0, "its interval has not passed");
 
     control_plane.apply("smoke-oom", &deployment("cart", 2, "shop/cart:2.0", "256Mi", needs)).await?;
     let old: Vec<String> = pods.into_iter().map(|pod| pod.name).collect();

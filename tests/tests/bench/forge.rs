@@ -20,13 +20,7 @@ async fn gitea_takes_a_pull_request_and_its_branch_rules_hold() -> anyhow::Resul
     repo.add_collaborator(&bot.name, "write").await?;
     let before = repo.head("main").await?;
 
-    repo.api_as(
-        &bot,
-        Method::POST,
-        "/branches",
-        Some(json!({"new_branch_name": "amend/1", "old_branch_name": "main"})),
-    )
-    .await?;
+    repo.create_branch("amend/1", "main").await?;
     repo.commit("amend/1", "raise the limit", &[("apps/cart.yaml", "memory: 192Mi\n")]).await?;
     let opened = repo.open_pull_request("amend/1", "main", "Raise the memory of cart").await?;
     assert!(repo.diff(opened.number).await?.contains("+memory: 192Mi"));
@@ -49,6 +43,10 @@ async fn gitea_takes_a_pull_request_and_its_branch_rules_hold() -> anyhow::Resul
     assert!(repo.pull_request(opened.number).await?.merged);
     assert_ne!(repo.head("main").await?, before);
     assert_eq!(repo.file("main", "apps/cart.yaml").await?, "memory: 192Mi\n");
+    let proposed = repo.head("amend/1").await?;
+    repo.force("amend/1", &before).await?;
+    assert_ne!(proposed, before);
+    assert_eq!(repo.head("amend/1").await?, before, "a force push goes back");
     Ok(())
 }
 
