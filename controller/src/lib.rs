@@ -4,6 +4,7 @@
 //! in the rooms below. Effects leave through `effects` only.
 
 pub mod clients;
+pub mod dashboard;
 pub mod intake;
 pub mod leader;
 pub mod metrics;

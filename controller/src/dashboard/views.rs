@@ -1,0 +1,212 @@
+//! What the dashboard shows, as plain values: the shell fills them from the objects.
+//!
+//! Text in here may come from anybody; the templates escape it. Links are checked again before they are offered.
+
+use amend_diagnosis::diagnosis::Diagnosis;
+use amend_diagnosis::evidence::Answer;
+use amend_diagnosis::signal::{Severity, Signal};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use kube::Client;
+
+/// Where the pages get their content.
+pub trait IncidentViews: Send + Sync {
+    /// Incidents that `reader` may see, in any order; at most 1,000.
+    fn list<'a>(&'a self, reader: &'a Reader) -> BoxFuture<'a, Result<Vec<IncidentRow>, ViewError>>;
+
+    /// One incident with everything that belongs to it.
+    fn get<'a>(
+        &'a self,
+        reader: &'a Reader,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<IncidentView, ViewError>>;
+
+    /// Which incidents changed, from now on. May skip some when it falls behind.
+    fn changes(&self) -> BoxStream<'static, Change>;
+}
+
+/// Who looks.
+#[derive(Clone)]
+pub struct Reader {
+    /// The user name as Kubernetes knows it; empty for the demo's anonymous reader.
+    pub name: String,
+    /// Acts with the reader's own rights. Every read of the dashboard must go through it.
+    pub client: Client,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Reader").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// An incident, or something that belongs to it, changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub namespace: String,
+    pub name: String,
+}
+
+/// Why a view cannot be given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ViewError {
+    #[error("the token is no longer valid")]
+    Unauthenticated,
+    #[error("you may not read this: {why}")]
+    Forbidden { why: String },
+    #[error("there is no such incident")]
+    NotFound,
+    #[error("the cluster does not answer: {why}")]
+    Unavailable { why: String },
+}
+
+/// One line of the incident list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IncidentRow {
+    pub namespace: String,
+    pub name: String,
+    pub severity: Severity,
+    /// As in the status: `Diagnosed`, `Remediating` ...
+    pub phase: String,
+    /// Nothing more will happen.
+    pub over: bool,
+    /// Why it is in this phase.
+    pub because: String,
+    /// What is affected, for people: `Deployment/checkout [app]`.
+    pub entity: String,
+    /// The best cause's sentence.
+    pub cause: Option<String>,
+    /// 0 to 1.
+    pub confidence: Option<f64>,
+    /// Signals that arrived, repeats included.
+    pub signals: u32,
+    pub opened_at: Timestamp,
+    /// What a person is asked to do, when one is needed: `merge pull request 7`.
+    pub needs_person: Option<String>,
+    pub pull_request: Option<PullRequestView>,
+}
+
+/// Everything about one incident.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IncidentView {
+    pub row: IncidentRow,
+    pub signals: Vec<Signal>,
+    pub diagnosis: Option<Diagnosis>,
+    /// The way from detection to the end, in order.
+    pub steps: Vec<Step>,
+    pub timeline: Vec<Moment>,
+    /// Every policy that was looked at, and why it did or did not match.
+    pub policies: Vec<PolicyView>,
+    pub remediation: Option<RemediationView>,
+    pub record: Option<RecordView>,
+}
+
+/// One step of the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub name: String,
+    pub state: StepState,
+    pub at: Option<Timestamp>,
+}
+
+/// How far a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepState {
+    Done,
+    Current,
+    Waiting,
+    Failed,
+    /// Not needed any more.
+    Skipped,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    pub at: Timestamp,
+    pub lane: Lane,
+    pub title: String,
+    /// More about it; may be empty.
+    pub detail: String,
+}
+
+/// What sort of thing happened; also the order from top to bottom on the axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Somebody else changed something.
+    Change,
+    Signal,
+    /// Amend thought.
+    Diagnosis,
+    /// Amend or a person did something.
+    Remedy,
+}
+
+/// One policy and what it makes of the incident.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyView {
+    pub name: String,
+    pub matched: bool,
+    pub because: String,
+}
+
+/// What is being done about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RemediationView {
+    pub name: String,
+    pub phase: String,
+    pub because: String,
+    pub policy: String,
+    /// `Observe`, `Propose` or `Act`.
+    pub autonomy: String,
+    pub gates: Vec<GateView>,
+    /// Unified diff; empty when there is none yet.
+    pub diff: String,
+    /// How it would be undone, in one sentence.
+    pub undo: String,
+    pub pull_request: Option<PullRequestView>,
+    pub revert_pull_request: Option<PullRequestView>,
+    pub checks: Vec<CheckView>,
+}
+
+/// A gate's verdict: `Pass`, `Fail` or `Unknown`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateView {
+    pub name: String,
+    pub verdict: String,
+    pub sentence: String,
+}
+
+/// A metric before and after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckView {
+    pub metric: String,
+    pub before: String,
+    pub after: String,
+    /// `Pass`, `Fail` or `Unknown`.
+    pub verdict: String,
+    pub sentence: String,
+}
+
+/// A pull request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullRequestView {
+    pub number: u64,
+    pub url: String,
+    /// `open`, `draft`, `merged`, `closed`.
+    pub state: String,
+}
+
+/// The record of what was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordView {
+    pub entries: u64,
+    /// Root hash of the log's head, in hex.
+    pub root: String,
+    /// Whether the entries hold together and carry our signature, as checked now.
+    pub verified: Answer<bool>,
+    /// What to run to check it without trusting this page.
+    pub command: String,
+}
