@@ -81,8 +81,8 @@ pub async fn holds(subject: &Subject) -> Vec<Broken> {
     };
     let hasty = tight(&|config| config.limits.timeout = Duration::ZERO);
     promise("a missed deadline is unknown, with what to do", unknown(&hasty, "no complete answer").await);
-    let narrow = tight(&|config| config.limits.bytes = 8);
-    promise("too many bytes are unknown, with what to do", unknown(&narrow, "larger than 8 bytes").await);
+    let narrow = tight(&|config| config.limits.bytes = 1);
+    promise("too many bytes are unknown, with what to do", unknown(&narrow, "larger than 1 bytes").await);
     if first.answer.known().is_some_and(|found| *found > 0) && holds_lists(subject.config.kind) {
         let few = tight(&|config| {
             config.limits.series = 0;

@@ -59,7 +59,7 @@ impl Loki {
 
     async fn ask_lines(&self, question: &LineQuestion) -> Told<Vec<LogLine>> {
         let query = self.selected(question).to_string();
-        let limit = question.lines.min(LINES_MAX).min(self.config.limits.samples);
+        let limit = question.lines.min(LINES_MAX).min(self.config.limits.samples).max(1);
         let parameters = [
             ("query", query.clone()),
             ("start", nanoseconds(question.window).0),
