@@ -9,6 +9,7 @@
 
 pub mod apiserver;
 pub mod clock;
+pub mod forge;
 pub mod git;
 pub mod serving;
 
