@@ -24,34 +24,21 @@ struct Shared {
 
 #[derive(Clone, Copy, Debug)]
 enum Reading {
-    Scaled {
-        anchor: Timestamp,
-        since: Instant,
-        speed: f64,
-    },
-    Stepped {
-        now: Timestamp,
-    },
+    Scaled { anchor: Timestamp, since: Instant, speed: f64 },
+    Stepped { now: Timestamp },
 }
 
 impl Reading {
     fn now(self) -> Timestamp {
         match self {
             Self::Stepped { now } => now,
-            Self::Scaled {
-                anchor,
-                since,
-                speed,
-            } => later(anchor, since.elapsed().as_secs_f64() * speed),
+            Self::Scaled { anchor, since, speed } => later(anchor, since.elapsed().as_secs_f64() * speed),
         }
     }
 }
 
 fn later(from: Timestamp, seconds: f64) -> Timestamp {
-    SignedDuration::try_from_secs_f64(seconds)
-        .ok()
-        .and_then(|by| from.checked_add(by).ok())
-        .unwrap_or(from)
+    SignedDuration::try_from_secs_f64(seconds).ok().and_then(|by| from.checked_add(by).ok()).unwrap_or(from)
 }
 
 impl SandboxClock {
@@ -59,11 +46,7 @@ impl SandboxClock {
     ///
     /// A speed that is not a positive finite number is taken as 1.
     pub fn scaled(start: Timestamp, speed: f64) -> Self {
-        Self::reading(Reading::Scaled {
-            anchor: start,
-            since: Instant::now(),
-            speed: sane(speed),
-        })
+        Self::reading(Reading::Scaled { anchor: start, since: Instant::now(), speed: sane(speed) })
     }
 
     /// A clock that stands at `start` until it is advanced.
@@ -72,29 +55,16 @@ impl SandboxClock {
     }
 
     fn reading(reading: Reading) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                reading: Mutex::new(reading),
-                changed: watch::Sender::new(0),
-            }),
-        }
+        Self { shared: Arc::new(Shared { reading: Mutex::new(reading), changed: watch::Sender::new(0) }) }
     }
 
     fn read(&self) -> Reading {
-        *self
-            .shared
-            .reading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.shared.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, to: impl FnOnce(Reading) -> Reading) {
         {
-            let mut reading = self
-                .shared
-                .reading
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut reading = self.shared.reading.lock().unwrap_or_else(PoisonError::into_inner);
             *reading = to(*reading);
         }
         self.shared.changed.send_modify(|count| *count += 1);
@@ -115,11 +85,7 @@ impl SandboxClock {
 
     /// Lets time flow from now on at this speed, whatever it did before.
     pub fn flow(&self, speed: f64) {
-        self.change(|reading| Reading::Scaled {
-            anchor: reading.now(),
-            since: Instant::now(),
-            speed: sane(speed),
-        });
+        self.change(|reading| Reading::Scaled { anchor: reading.now(), since: Instant::now(), speed: sane(speed) });
     }
 
     /// Stops time where it is; only [`SandboxClock::advance`] moves it then.
@@ -127,12 +93,15 @@ impl SandboxClock {
         self.change(|reading| Reading::Stepped { now: reading.now() });
     }
 
+    /// Stands at this time, also an earlier one: for the making of a world, before anybody has looked at the clock.
+    pub(crate) fn stand_at(&self, now: Timestamp) {
+        self.change(|_| Reading::Stepped { now });
+    }
+
     /// Moves time forward at once; sleepers whose time has come wake.
     pub fn advance(&self, by: SignedDuration) {
         self.change(|reading| match reading {
-            Reading::Stepped { now } => Reading::Stepped {
-                now: now.checked_add(by).unwrap_or(now),
-            },
+            Reading::Stepped { now } => Reading::Stepped { now: now.checked_add(by).unwrap_or(now) },
             Reading::Scaled { speed, .. } => Reading::Scaled {
                 anchor: reading.now().checked_add(by).unwrap_or(reading.now()),
                 since: Instant::now(),
@@ -163,8 +132,7 @@ impl SandboxClock {
                     }
                 }
                 Reading::Scaled { speed, .. } => {
-                    let real =
-                        Duration::from_secs_f64((left.as_secs_f64() / speed).clamp(0.0005, 3600.0));
+                    let real = Duration::from_secs_f64((left.as_secs_f64() / speed).clamp(0.0005, 3600.0));
                     tokio::select! {
                         () = tokio::time::sleep(real) => {}
                         _ = changed.changed() => {}
@@ -176,11 +144,7 @@ impl SandboxClock {
 }
 
 fn sane(speed: f64) -> f64 {
-    if speed.is_finite() && speed > 0.0 {
-        speed
-    } else {
-        1.0
-    }
+    if speed.is_finite() && speed > 0.0 { speed } else { 1.0 }
 }
 
 #[cfg(test)]
@@ -209,10 +173,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!sleeper.is_finished());
         clock.advance(SignedDuration::from_mins(11));
-        tokio::time::timeout(Duration::from_secs(5), sleeper)
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(5), sleeper).await.unwrap().unwrap();
     }
 
     #[tokio::test]

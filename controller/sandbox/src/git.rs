@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use git2::{
-    BranchType, MergeOptions, ObjectType, Oid, Repository, Signature, Sort, Time, TreeWalkMode,
-    TreeWalkResult,
+    BranchType, MergeOptions, ObjectType, Oid, Repository, Signature, Sort, Time, TreeWalkMode, TreeWalkResult,
 };
 use jiff::Timestamp;
 
@@ -102,23 +101,13 @@ impl Repo {
     pub fn create(path: &Path) -> Result<Self, GitError> {
         let mut options = git2::RepositoryInitOptions::new();
         options.bare(true).initial_head("main").mkpath(true);
-        let repository =
-            Repository::init_opts(path, &options).map_err(at("making a repository"))?;
-        let mut config = repository
-            .config()
-            .map_err(at("configuring a repository"))?;
-        for (name, value) in [
-            ("http.receivepack", "true"),
-            ("uploadpack.allowAnySHA1InWant", "true"),
-            ("gc.auto", "0"),
-        ] {
-            config
-                .set_str(name, value)
-                .map_err(at("configuring a repository"))?;
+        let repository = Repository::init_opts(path, &options).map_err(at("making a repository"))?;
+        let mut config = repository.config().map_err(at("configuring a repository"))?;
+        for (name, value) in [("http.receivepack", "true"), ("uploadpack.allowAnySHA1InWant", "true"), ("gc.auto", "0")]
+        {
+            config.set_str(name, value).map_err(at("configuring a repository"))?;
         }
-        Ok(Self {
-            path: path.to_owned(),
-        })
+        Ok(Self { path: path.to_owned() })
     }
 
     /// Where it is.
@@ -139,15 +128,11 @@ impl Repo {
     pub fn branches(&self) -> Result<BTreeMap<String, String>, GitError> {
         let repository = self.open()?;
         let mut found = BTreeMap::new();
-        for branch in repository
-            .branches(Some(BranchType::Local))
-            .map_err(at("listing branches"))?
-        {
+        for branch in repository.branches(Some(BranchType::Local)).map_err(at("listing branches"))? {
             let (branch, _) = branch.map_err(at("listing branches"))?;
-            if let (Ok(Some(name)), Some(id)) = (
-                branch.name().map(|name| name.map(str::to_owned)),
-                branch.get().target(),
-            ) {
+            if let (Ok(Some(name)), Some(id)) =
+                (branch.name().map(|name| name.map(str::to_owned)), branch.get().target())
+            {
                 found.insert(name, id.to_string());
             }
         }
@@ -177,33 +162,18 @@ impl Repo {
         for (path, text) in changes {
             match text {
                 Some(text) => {
-                    let blob = repository
-                        .blob(text.as_bytes())
-                        .map_err(at("writing a file"))?;
-                    index
-                        .add(&entry(path, blob, text.len()))
-                        .map_err(at("building a tree"))?;
+                    let blob = repository.blob(text.as_bytes()).map_err(at("writing a file"))?;
+                    index.add(&entry(path, blob, text.len())).map_err(at("building a tree"))?;
                 }
-                None => index
-                    .remove(Path::new(path), 0)
-                    .map_err(at("removing a file"))?,
+                None => index.remove(Path::new(path), 0).map_err(at("removing a file"))?,
             }
         }
-        let tree = index
-            .write_tree_to(&repository)
-            .map_err(at("building a tree"))?;
+        let tree = index.write_tree_to(&repository).map_err(at("building a tree"))?;
         let tree = repository.find_tree(tree).map_err(at("building a tree"))?;
         let parents: Vec<&git2::Commit<'_>> = parent.iter().collect();
         let by = signature(author, now)?;
         let id = repository
-            .commit(
-                Some(&format!("refs/heads/{branch}")),
-                &by,
-                &by,
-                message,
-                &tree,
-                &parents,
-            )
+            .commit(Some(&format!("refs/heads/{branch}")), &by, &by, message, &tree, &parents)
             .map_err(at("committing"))?;
         Ok(id.to_string())
     }
@@ -212,9 +182,7 @@ impl Repo {
     pub fn file(&self, reference: &str, path: &str) -> Result<String, GitError> {
         let repository = self.open()?;
         let commit = find_commit(&repository, reference)?;
-        let missing = || GitError::Missing {
-            what: path.to_owned(),
-        };
+        let missing = || GitError::Missing { what: path.to_owned() };
         let tree = commit.tree().map_err(at("reading a commit"))?;
         let entry = tree.get_path(Path::new(path)).map_err(|_| missing())?;
         let blob = repository.find_blob(entry.id()).map_err(|_| missing())?;
@@ -222,15 +190,9 @@ impl Repo {
     }
 
     /// Every file below a folder at a branch or commit, with its text.
-    pub fn files(
-        &self,
-        reference: &str,
-        folder: &str,
-    ) -> Result<BTreeMap<String, String>, GitError> {
+    pub fn files(&self, reference: &str, folder: &str) -> Result<BTreeMap<String, String>, GitError> {
         let repository = self.open()?;
-        let tree = find_commit(&repository, reference)?
-            .tree()
-            .map_err(at("reading a commit"))?;
+        let tree = find_commit(&repository, reference)?.tree().map_err(at("reading a commit"))?;
         let folder = folder.trim_start_matches("./").trim_matches('/');
         let mut found = BTreeMap::new();
         tree.walk(TreeWalkMode::PreOrder, |parent, entry| {
@@ -258,80 +220,52 @@ impl Repo {
     pub fn log(&self, from: Option<&str>, to: &str, limit: usize) -> Result<Vec<Commit>, GitError> {
         let repository = self.open()?;
         let mut walk = repository.revwalk().map_err(at("walking the history"))?;
-        walk.set_sorting(Sort::TOPOLOGICAL)
-            .map_err(at("walking the history"))?;
-        walk.push(find_commit(&repository, to)?.id())
-            .map_err(at("walking the history"))?;
+        walk.set_sorting(Sort::TOPOLOGICAL).map_err(at("walking the history"))?;
+        walk.push(find_commit(&repository, to)?.id()).map_err(at("walking the history"))?;
         if let Some(from) = from {
-            walk.hide(find_commit(&repository, from)?.id())
-                .map_err(at("walking the history"))?;
+            walk.hide(find_commit(&repository, from)?.id()).map_err(at("walking the history"))?;
         }
-        let ids = walk
-            .take(limit)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(at("walking the history"))?;
+        let ids = walk.take(limit).collect::<Result<Vec<_>, _>>().map_err(at("walking the history"))?;
         ids.into_iter()
-            .map(|id| {
-                repository
-                    .find_commit(id)
-                    .map(|commit| described(&commit))
-                    .map_err(at("reading a commit"))
-            })
+            .map(|id| repository.find_commit(id).map(|commit| described(&commit)).map_err(at("reading a commit")))
             .collect()
     }
 
     /// Whether `ancestor` is part of the history of `descendant`.
     pub fn contains(&self, descendant: &str, ancestor: &str) -> Result<bool, GitError> {
         let repository = self.open()?;
-        let (descendant, ancestor) = (
-            find_commit(&repository, descendant)?.id(),
-            find_commit(&repository, ancestor)?.id(),
-        );
+        let (descendant, ancestor) =
+            (find_commit(&repository, descendant)?.id(), find_commit(&repository, ancestor)?.id());
         Ok(descendant == ancestor
-            || repository
-                .graph_descendant_of(descendant, ancestor)
-                .map_err(at("comparing commits"))?)
+            || repository.graph_descendant_of(descendant, ancestor).map_err(at("comparing commits"))?)
     }
 
     /// Where two branches or commits parted.
     pub fn merge_base(&self, one: &str, other: &str) -> Result<String, GitError> {
         let repository = self.open()?;
-        let (one, other) = (
-            find_commit(&repository, one)?.id(),
-            find_commit(&repository, other)?.id(),
-        );
-        Ok(repository
-            .merge_base(one, other)
-            .map_err(at("finding the merge base"))?
-            .to_string())
+        let (one, other) = (find_commit(&repository, one)?.id(), find_commit(&repository, other)?.id());
+        Ok(repository.merge_base(one, other).map_err(at("finding the merge base"))?.to_string())
     }
 
     /// Unified diff and changed files between two commits.
     pub fn diff(&self, from: &str, to: &str) -> Result<(String, Vec<ChangedFile>), GitError> {
         let repository = self.open()?;
         let tree = |reference: &str| -> Result<_, GitError> {
-            find_commit(&repository, reference)?
-                .tree()
-                .map_err(at("reading a commit"))
+            find_commit(&repository, reference)?.tree().map_err(at("reading a commit"))
         };
-        let diff = repository
-            .diff_tree_to_tree(Some(&tree(from)?), Some(&tree(to)?), None)
-            .map_err(at("comparing trees"))?;
+        let diff =
+            repository.diff_tree_to_tree(Some(&tree(from)?), Some(&tree(to)?), None).map_err(at("comparing trees"))?;
         let mut files = Vec::new();
         let mut text = String::new();
         for number in 0..diff.deltas().len() {
-            let Some(mut patch) =
-                git2::Patch::from_diff(&diff, number).map_err(at("comparing files"))?
-            else {
+            let Some(mut patch) = git2::Patch::from_diff(&diff, number).map_err(at("comparing files"))? else {
                 continue;
             };
             let (_, additions, deletions) = patch.line_stats().map_err(at("comparing files"))?;
             let delta = patch.delta();
             let path = delta.new_file().path().or_else(|| delta.old_file().path());
             files.push(ChangedFile {
-                path: path
-                    .map(|path| path.to_string_lossy().into_owned())
-                    .unwrap_or_default(),
+                path: path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
                 status: match delta.status() {
                     git2::Delta::Added => "added",
                     git2::Delta::Deleted => "deleted",
@@ -350,13 +284,8 @@ impl Repo {
     /// Whether `theirs` can be merged into `ours` without a conflict.
     pub fn mergeable(&self, ours: &str, theirs: &str) -> Result<bool, GitError> {
         let repository = self.open()?;
-        let (ours, theirs) = (
-            find_commit(&repository, ours)?,
-            find_commit(&repository, theirs)?,
-        );
-        let index = repository
-            .merge_commits(&ours, &theirs, None)
-            .map_err(at("trying a merge"))?;
+        let (ours, theirs) = (find_commit(&repository, ours)?, find_commit(&repository, theirs)?);
+        let index = repository.merge_commits(&ours, &theirs, None).map_err(at("trying a merge"))?;
         Ok(!index.has_conflicts())
     }
 
@@ -371,63 +300,33 @@ impl Repo {
         now: Timestamp,
     ) -> Result<String, GitError> {
         let repository = self.open()?;
-        let ours = repository
-            .find_commit(tip(&repository, branch)?)
-            .map_err(at("reading the branch"))?;
+        let ours = repository.find_commit(tip(&repository, branch)?).map_err(at("reading the branch"))?;
         let theirs = find_commit(&repository, theirs)?;
-        let conflict = || GitError::Conflict {
-            ours: branch.to_owned(),
-            theirs: theirs.id().to_string(),
-        };
+        let conflict = || GitError::Conflict { ours: branch.to_owned(), theirs: theirs.id().to_string() };
         let mut options = MergeOptions::new();
         options.fail_on_conflict(true);
-        let mut index = repository
-            .merge_commits(&ours, &theirs, Some(&options))
-            .map_err(|_| conflict())?;
+        let mut index = repository.merge_commits(&ours, &theirs, Some(&options)).map_err(|_| conflict())?;
         if index.has_conflicts() {
             return Err(conflict());
         }
-        let tree = index
-            .write_tree_to(&repository)
-            .map_err(at("building the merged tree"))?;
-        let tree = repository
-            .find_tree(tree)
-            .map_err(at("building the merged tree"))?;
+        let tree = index.write_tree_to(&repository).map_err(at("building the merged tree"))?;
+        let tree = repository.find_tree(tree).map_err(at("building the merged tree"))?;
         let by = signature(author, now)?;
         let reference = format!("refs/heads/{branch}");
         let id = match style {
-            MergeStyle::Merge => repository.commit(
-                Some(&reference),
-                &by,
-                &by,
-                message,
-                &tree,
-                &[&ours, &theirs],
-            ),
-            MergeStyle::Squash => {
-                repository.commit(Some(&reference), &by, &by, message, &tree, &[&ours])
-            }
+            MergeStyle::Merge => repository.commit(Some(&reference), &by, &by, message, &tree, &[&ours, &theirs]),
+            MergeStyle::Squash => repository.commit(Some(&reference), &by, &by, message, &tree, &[&ours]),
             MergeStyle::Rebase => {
                 // One picked commit per original, so that authors and messages stay.
                 let mut head = ours.clone();
-                let base = repository
-                    .merge_base(ours.id(), theirs.id())
-                    .map_err(at("finding the merge base"))?;
-                for commit in self
-                    .log(Some(&base.to_string()), &theirs.id().to_string(), 500)?
-                    .iter()
-                    .rev()
-                {
+                let base = repository.merge_base(ours.id(), theirs.id()).map_err(at("finding the merge base"))?;
+                for commit in self.log(Some(&base.to_string()), &theirs.id().to_string(), 500)?.iter().rev() {
                     let original = find_commit(&repository, &commit.sha)?;
-                    let mut picked = repository
-                        .cherrypick_commit(&original, &head, 0, None)
-                        .map_err(|_| conflict())?;
+                    let mut picked = repository.cherrypick_commit(&original, &head, 0, None).map_err(|_| conflict())?;
                     if picked.has_conflicts() {
                         return Err(conflict());
                     }
-                    let tree = picked
-                        .write_tree_to(&repository)
-                        .map_err(at("building a tree"))?;
+                    let tree = picked.write_tree_to(&repository).map_err(at("building a tree"))?;
                     let tree = repository.find_tree(tree).map_err(at("building a tree"))?;
                     let message = original.message().unwrap_or_default();
                     let id = repository
@@ -435,9 +334,7 @@ impl Repo {
                         .map_err(at("committing"))?;
                     head = repository.find_commit(id).map_err(at("committing"))?;
                 }
-                repository
-                    .reference(&reference, head.id(), true, "rebase")
-                    .map(|_| head.id())
+                repository.reference(&reference, head.id(), true, "rebase").map(|_| head.id())
             }
         };
         Ok(id.map_err(at("committing the merge"))?.to_string())
@@ -456,24 +353,14 @@ impl Repo {
 fn tip(repository: &Repository, branch: &str) -> Result<Oid, GitError> {
     repository
         .refname_to_id(&format!("refs/heads/{branch}"))
-        .map_err(|_| GitError::Missing {
-            what: format!("branch {branch}"),
-        })
+        .map_err(|_| GitError::Missing { what: format!("branch {branch}") })
 }
 
-fn find_commit<'r>(
-    repository: &'r Repository,
-    reference: &str,
-) -> Result<git2::Commit<'r>, GitError> {
-    let missing = || GitError::Missing {
-        what: format!("commit {reference}"),
-    };
+fn find_commit<'r>(repository: &'r Repository, reference: &str) -> Result<git2::Commit<'r>, GitError> {
+    let missing = || GitError::Missing { what: format!("commit {reference}") };
     let id = match tip(repository, reference) {
         Ok(id) => id,
-        Err(_) => repository
-            .revparse_single(reference)
-            .map_err(|_| missing())?
-            .id(),
+        Err(_) => repository.revparse_single(reference).map_err(|_| missing())?.id(),
     };
     repository.find_commit(id).map_err(|_| missing())
 }
@@ -489,10 +376,7 @@ fn described(commit: &git2::Commit<'_>) -> Commit {
         parents: commit.parent_ids().map(|id| id.to_string()).collect(),
         tree: commit.tree_id().to_string(),
         message: commit.message().unwrap_or_default().to_owned(),
-        author: (
-            author.name().unwrap_or_default().to_owned(),
-            author.email().unwrap_or_default().to_owned(),
-        ),
+        author: (author.name().unwrap_or_default().to_owned(), author.email().unwrap_or_default().to_owned()),
         at: Timestamp::from_second(commit.time().seconds()).unwrap_or_default(),
     }
 }

@@ -9,8 +9,15 @@
 
 pub mod apiserver;
 pub mod clock;
+pub mod cluster;
 pub mod forge;
 pub mod git;
+pub mod model;
+pub mod scenario;
 pub mod serving;
+pub mod telemetry;
+pub mod world;
 
 pub use clock::SandboxClock;
+pub use scenario::Scenario;
+pub use world::{Endpoints, World, WorldError};

@@ -57,12 +57,7 @@ pub async fn serve(router: Router) -> std::io::Result<Serving> {
     let cut = Arc::new(AtomicBool::new(false));
     let severed = Arc::new(tokio::sync::watch::Sender::new(0));
     let task = tokio::spawn(accept(listener, router, cut.clone(), severed.clone()));
-    Ok(Serving {
-        address,
-        cut,
-        severed,
-        task,
-    })
+    Ok(Serving { address, cut, severed, task })
 }
 
 async fn accept(

@@ -21,24 +21,14 @@ use serde_json::json;
 async fn server() -> ApiServer {
     let clock = SandboxClock::stepped("2026-03-02T09:00:00Z".parse().unwrap());
     let server = ApiServer::start(clock).await.unwrap();
-    server
-        .apply_yaml(
-            "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}",
-            "test",
-        )
-        .unwrap();
+    server.apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}", "test").unwrap();
     server
 }
 
 async fn client(server: &ApiServer, token: &str) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let kubeconfig = kube::config::Kubeconfig::from_yaml(&server.kubeconfig(token)).unwrap();
-    Client::try_from(
-        Config::from_custom_kubeconfig(kubeconfig, &Default::default())
-            .await
-            .unwrap(),
-    )
-    .unwrap()
+    Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap()).unwrap()
 }
 
 async fn admin(server: &ApiServer) -> Client {
@@ -47,10 +37,7 @@ async fn admin(server: &ApiServer) -> Client {
 
 fn config_map(name: &str, value: &str) -> ConfigMap {
     ConfigMap {
-        metadata: kube::api::ObjectMeta {
-            name: Some(name.into()),
-            ..Default::default()
-        },
+        metadata: kube::api::ObjectMeta { name: Some(name.into()), ..Default::default() },
         data: Some(BTreeMap::from([("key".to_owned(), value.to_owned())])),
         ..Default::default()
     }
@@ -96,31 +83,12 @@ spec:
 async fn a_stale_replace_is_a_conflict_and_a_fresh_one_is_not() {
     let server = server().await;
     let maps: Api<ConfigMap> = Api::namespaced(admin(&server).await, "shop");
-    let first = maps
-        .create(&PostParams::default(), &config_map("a", "1"))
-        .await
-        .unwrap();
+    let first = maps.create(&PostParams::default(), &config_map("a", "1")).await.unwrap();
     let mut fresh = first.clone();
     fresh.data = config_map("a", "2").data;
-    maps.replace("a", &PostParams::default(), &fresh)
-        .await
-        .unwrap();
-    assert_eq!(
-        code(
-            maps.replace("a", &PostParams::default(), &fresh)
-                .await
-                .unwrap_err()
-        ),
-        409
-    );
-    assert_eq!(
-        code(
-            maps.create(&PostParams::default(), &config_map("a", "3"))
-                .await
-                .unwrap_err()
-        ),
-        409
-    );
+    maps.replace("a", &PostParams::default(), &fresh).await.unwrap();
+    assert_eq!(code(maps.replace("a", &PostParams::default(), &fresh).await.unwrap_err()), 409);
+    assert_eq!(code(maps.create(&PostParams::default(), &config_map("a", "3")).await.unwrap_err()), 409);
     assert_eq!(code(maps.get("none").await.unwrap_err()), 404);
     assert!(maps.get_opt("none").await.unwrap().is_none());
 }
@@ -129,24 +97,12 @@ async fn a_stale_replace_is_a_conflict_and_a_fresh_one_is_not() {
 async fn a_watcher_sees_what_is_there_and_then_every_change() {
     let server = server().await;
     let maps: Api<ConfigMap> = Api::namespaced(admin(&server).await, "shop");
-    maps.create(&PostParams::default(), &config_map("a", "1"))
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &config_map("a", "1")).await.unwrap();
     let mut seen = Box::pin(watcher(maps.clone(), watcher::Config::default()).applied_objects());
-    let next = tokio::time::timeout(Duration::from_secs(10), seen.try_next())
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(10), seen.try_next()).await.unwrap().unwrap().unwrap();
     assert_eq!(next.name_any(), "a");
-    maps.create(&PostParams::default(), &config_map("b", "1"))
-        .await
-        .unwrap();
-    let next = tokio::time::timeout(Duration::from_secs(10), seen.try_next())
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    maps.create(&PostParams::default(), &config_map("b", "1")).await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(10), seen.try_next()).await.unwrap().unwrap().unwrap();
     assert_eq!(next.name_any(), "b");
 }
 
@@ -154,20 +110,12 @@ async fn a_watcher_sees_what_is_there_and_then_every_change() {
 async fn a_watch_from_a_forgotten_version_is_answered_with_410() {
     let server = server().await;
     let maps: Api<ConfigMap> = Api::namespaced(admin(&server).await, "shop");
-    let first = maps
-        .create(&PostParams::default(), &config_map("a", "0"))
-        .await
-        .unwrap();
+    let first = maps.create(&PostParams::default(), &config_map("a", "0")).await.unwrap();
     for turn in 1..=450 {
         let patch = Patch::Merge(json!({ "data": { "key": turn.to_string() } }));
-        maps.patch("a", &PatchParams::default(), &patch)
-            .await
-            .unwrap();
+        maps.patch("a", &PatchParams::default(), &patch).await.unwrap();
     }
-    let events = maps
-        .watch(&Default::default(), &first.resource_version().unwrap())
-        .await
-        .unwrap();
+    let events = maps.watch(&Default::default(), &first.resource_version().unwrap()).await.unwrap();
     let first = Box::pin(events).next().await.unwrap().unwrap();
     assert!(matches!(first, kube::api::WatchEvent::Error(error) if error.code == 410));
 }
@@ -176,54 +124,24 @@ async fn a_watch_from_a_forgotten_version_is_answered_with_410() {
 async fn patches_of_every_kind_do_what_they_say() {
     let server = server().await;
     let maps: Api<ConfigMap> = Api::namespaced(admin(&server).await, "shop");
-    maps.create(&PostParams::default(), &config_map("a", "1"))
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &config_map("a", "1")).await.unwrap();
     let merge = Patch::Merge(json!({ "data": { "other": "x" } }));
-    let merged = maps
-        .patch("a", &PatchParams::default(), &merge)
-        .await
-        .unwrap();
+    let merged = maps.patch("a", &PatchParams::default(), &merge).await.unwrap();
     assert_eq!(merged.data.unwrap().len(), 2);
     let operations = serde_json::from_value(json!([
         { "op": "test", "path": "/data/other", "value": "x" }, { "op": "remove", "path": "/data/other" }
     ]))
     .unwrap();
-    let patched = maps
-        .patch("a", &PatchParams::default(), &Patch::Json::<()>(operations))
-        .await
-        .unwrap();
+    let patched = maps.patch("a", &PatchParams::default(), &Patch::Json::<()>(operations)).await.unwrap();
     assert_eq!(patched.data.unwrap().len(), 1);
 
     let apply = |value: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "b" }, "data": { "key": value } });
-    maps.patch("b", &PatchParams::apply("one"), &Patch::Apply(apply("1")))
-        .await
-        .unwrap();
-    let refused = maps
-        .patch("b", &PatchParams::apply("two"), &Patch::Apply(apply("2")))
-        .await
-        .unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .contains("conflict with \"one\": .data.key"),
-        "{refused}"
-    );
-    let forced = maps
-        .patch(
-            "b",
-            &PatchParams::apply("two").force(),
-            &Patch::Apply(apply("2")),
-        )
-        .await
-        .unwrap();
-    let owners: Vec<_> = forced
-        .metadata
-        .managed_fields
-        .unwrap()
-        .into_iter()
-        .filter_map(|entry| entry.manager)
-        .collect();
+    maps.patch("b", &PatchParams::apply("one"), &Patch::Apply(apply("1"))).await.unwrap();
+    let refused = maps.patch("b", &PatchParams::apply("two"), &Patch::Apply(apply("2"))).await.unwrap_err();
+    assert!(refused.to_string().contains("conflict with \"one\": .data.key"), "{refused}");
+    let forced = maps.patch("b", &PatchParams::apply("two").force(), &Patch::Apply(apply("2"))).await.unwrap();
+    let owners: Vec<_> =
+        forced.metadata.managed_fields.unwrap().into_iter().filter_map(|entry| entry.manager).collect();
     assert_eq!(owners, ["two"]);
 }
 
@@ -231,10 +149,7 @@ async fn patches_of_every_kind_do_what_they_say() {
 async fn a_dry_run_changes_nothing() {
     let server = server().await;
     let maps: Api<ConfigMap> = Api::namespaced(admin(&server).await, "shop");
-    let dry = PostParams {
-        dry_run: true,
-        ..Default::default()
-    };
+    let dry = PostParams { dry_run: true, ..Default::default() };
     maps.create(&dry, &config_map("a", "1")).await.unwrap();
     assert!(maps.get_opt("a").await.unwrap().is_none());
 }
@@ -245,55 +160,29 @@ async fn custom_resources_are_discovered_validated_pruned_and_have_a_status() {
     let client = admin(&server).await;
     server.apply_yaml(CRD, "test").unwrap();
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("amend.dev", "v1alpha1", "Widget"));
-    let (found, _) = kube::discovery::pinned_kind(
-        &client,
-        &GroupVersionKind::gvk("amend.dev", "v1alpha1", "Widget"),
-    )
-    .await
-    .unwrap();
+    let (found, _) =
+        kube::discovery::pinned_kind(&client, &GroupVersionKind::gvk("amend.dev", "v1alpha1", "Widget")).await.unwrap();
     assert_eq!(found.plural, "widgets");
     let widgets: Api<DynamicObject> = Api::namespaced_with(client, "shop", &kind);
     let widget = |spec: serde_json::Value| -> DynamicObject {
-        serde_json::from_value(json!({ "apiVersion": "amend.dev/v1alpha1", "kind": "Widget", "metadata": { "name": "w" }, "spec": spec })).unwrap()
+        serde_json::from_value(
+            json!({ "apiVersion": "amend.dev/v1alpha1", "kind": "Widget", "metadata": { "name": "w" }, "spec": spec }),
+        )
+        .unwrap()
     };
-    let refused = widgets
-        .create(&PostParams::default(), &widget(json!({ "size": 0 })))
-        .await
-        .unwrap_err();
+    let refused = widgets.create(&PostParams::default(), &widget(json!({ "size": 0 }))).await.unwrap_err();
     assert!(refused.to_string().contains("spec.size"), "{refused}");
     assert_eq!(code(refused), 422);
 
-    let made = widgets
-        .create(
-            &PostParams::default(),
-            &widget(json!({ "size": 2, "typo": true })),
-        )
-        .await
-        .unwrap();
+    let made = widgets.create(&PostParams::default(), &widget(json!({ "size": 2, "typo": true }))).await.unwrap();
     assert_eq!(made.data["spec"], json!({ "size": 2, "colour": "red" }));
     let status = Patch::Merge(json!({ "status": { "phase": "Open" }, "spec": { "size": 9 } }));
-    let after = widgets
-        .patch_status("w", &PatchParams::default(), &status)
-        .await
-        .unwrap();
-    assert_eq!(
-        (&after.data["status"]["phase"], &after.data["spec"]["size"]),
-        (&json!("Open"), &json!(2))
-    );
-    assert_eq!(
-        after.metadata.generation,
-        Some(1),
-        "a status write is no new generation"
-    );
+    let after = widgets.patch_status("w", &PatchParams::default(), &status).await.unwrap();
+    assert_eq!((&after.data["status"]["phase"], &after.data["spec"]["size"]), (&json!("Open"), &json!(2)));
+    assert_eq!(after.metadata.generation, Some(1), "a status write is no new generation");
     let spec = Patch::Merge(json!({ "spec": { "size": 3 }, "status": { "phase": "Lost" } }));
-    let after = widgets
-        .patch("w", &PatchParams::default(), &spec)
-        .await
-        .unwrap();
-    assert_eq!(
-        (after.metadata.generation, &after.data["status"]["phase"]),
-        (Some(2), &json!("Open"))
-    );
+    let after = widgets.patch("w", &PatchParams::default(), &spec).await.unwrap();
+    assert_eq!((after.metadata.generation, &after.data["status"]["phase"]), (Some(2), &json!("Open")));
 }
 
 #[tokio::test]
@@ -304,41 +193,20 @@ async fn finalizers_hold_an_object_and_its_dependents_go_with_it() {
     owner.metadata.finalizers = Some(vec!["amend.dev/x".into()]);
     let owner = maps.create(&PostParams::default(), &owner).await.unwrap();
     let mut child = config_map("child", "1");
-    child.metadata.owner_references = Some(vec![
-        k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference {
-            api_version: "v1".into(),
-            kind: "ConfigMap".into(),
-            name: "owner".into(),
-            uid: owner.uid().unwrap(),
-            ..Default::default()
-        },
-    ]);
+    child.metadata.owner_references = Some(vec![k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference {
+        api_version: "v1".into(),
+        kind: "ConfigMap".into(),
+        name: "owner".into(),
+        uid: owner.uid().unwrap(),
+        ..Default::default()
+    }]);
     maps.create(&PostParams::default(), &child).await.unwrap();
-    maps.delete("owner", &DeleteParams::default())
+    maps.delete("owner", &DeleteParams::default()).await.unwrap();
+    assert!(maps.get("owner").await.unwrap().metadata.deletion_timestamp.is_some());
+    maps.patch("owner", &PatchParams::default(), &Patch::Merge(json!({ "metadata": { "finalizers": null } })))
         .await
         .unwrap();
-    assert!(
-        maps.get("owner")
-            .await
-            .unwrap()
-            .metadata
-            .deletion_timestamp
-            .is_some()
-    );
-    maps.patch(
-        "owner",
-        &PatchParams::default(),
-        &Patch::Merge(json!({ "metadata": { "finalizers": null } })),
-    )
-    .await
-    .unwrap();
-    assert!(
-        maps.list(&ListParams::default())
-            .await
-            .unwrap()
-            .items
-            .is_empty()
-    );
+    assert!(maps.list(&ListParams::default()).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
@@ -347,10 +215,7 @@ async fn roles_decide_who_may_do_what_and_reviews_say_so() {
     let admin = admin(&server).await;
     let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), "shop");
     accounts
-        .create(
-            &PostParams::default(),
-            &serde_json::from_value(json!({ "metadata": { "name": "bot" } })).unwrap(),
-        )
+        .create(&PostParams::default(), &serde_json::from_value(json!({ "metadata": { "name": "bot" } })).unwrap())
         .await
         .unwrap();
     let roles: Api<Role> = Api::namespaced(admin.clone(), "shop");
@@ -374,32 +239,14 @@ async fn roles_decide_who_may_do_what_and_reviews_say_so() {
         )
         .await
         .unwrap();
-    server
-        .tokens()
-        .grant("bot-token", Identity::service_account("shop", "bot"));
+    server.tokens().grant("bot-token", Identity::service_account("shop", "bot"));
     let bot = client(&server, "bot-token").await;
 
-    Api::<ConfigMap>::namespaced(bot.clone(), "shop")
-        .list(&ListParams::default())
-        .await
-        .unwrap();
-    let refused = Api::<Pod>::namespaced(bot.clone(), "shop")
-        .list(&ListParams::default())
-        .await
-        .unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .contains("cannot list resource \"pods\""),
-        "{refused}"
-    );
+    Api::<ConfigMap>::namespaced(bot.clone(), "shop").list(&ListParams::default()).await.unwrap();
+    let refused = Api::<Pod>::namespaced(bot.clone(), "shop").list(&ListParams::default()).await.unwrap_err();
+    assert!(refused.to_string().contains("cannot list resource \"pods\""), "{refused}");
     assert_eq!(
-        code(
-            Api::<ConfigMap>::namespaced(bot.clone(), "default")
-                .list(&ListParams::default())
-                .await
-                .unwrap_err()
-        ),
+        code(Api::<ConfigMap>::namespaced(bot.clone(), "default").list(&ListParams::default()).await.unwrap_err()),
         403
     );
 
@@ -407,24 +254,8 @@ async fn roles_decide_who_may_do_what_and_reviews_say_so() {
         serde_json::from_value(json!({ "spec": { "resourceAttributes": { "verb": verb, "resource": "configmaps", "namespace": "shop" } } })).unwrap()
     };
     let reviews: Api<SelfSubjectAccessReview> = Api::all(bot.clone());
-    assert!(
-        reviews
-            .create(&PostParams::default(), &ask("get"))
-            .await
-            .unwrap()
-            .status
-            .unwrap()
-            .allowed
-    );
-    assert!(
-        !reviews
-            .create(&PostParams::default(), &ask("delete"))
-            .await
-            .unwrap()
-            .status
-            .unwrap()
-            .allowed
-    );
+    assert!(reviews.create(&PostParams::default(), &ask("get")).await.unwrap().status.unwrap().allowed);
+    assert!(!reviews.create(&PostParams::default(), &ask("delete")).await.unwrap().status.unwrap().allowed);
     assert_eq!(
         code(
             Api::<Namespace>::all(client(&server, "no-such-token").await)
@@ -435,21 +266,16 @@ async fn roles_decide_who_may_do_what_and_reviews_say_so() {
         401
     );
     assert!(
-        server
-            .audit()
-            .iter()
-            .any(|entry| entry.user == "system:serviceaccount:shop:bot"
-                && entry.resource == "pods"
-                && entry.code == 403)
+        server.audit().iter().any(|entry| entry.user == "system:serviceaccount:shop:bot"
+            && entry.resource == "pods"
+            && entry.code == 403)
     );
 }
 
 #[tokio::test]
 async fn impersonation_needs_its_verb_and_then_acts_with_the_rights_of_the_impersonated() {
     let server = server().await;
-    server
-        .tokens()
-        .grant("amend-token", Identity::service_account("default", "amend"));
+    server.tokens().grant("amend-token", Identity::service_account("default", "amend"));
     let as_bot = |token: &'static str| {
         let url = server.url();
         async move {
@@ -462,13 +288,10 @@ async fn impersonation_needs_its_verb_and_then_acts_with_the_rights_of_the_imper
     };
     let maps: Api<ConfigMap> = Api::namespaced(as_bot("amend-token").await, "shop");
     let refused = maps.list(&ListParams::default()).await.unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .contains("cannot impersonate resource \"serviceaccounts\""),
-        "{refused}"
-    );
-    server.apply_yaml("
+    assert!(refused.to_string().contains("cannot impersonate resource \"serviceaccounts\""), "{refused}");
+    server
+        .apply_yaml(
+            "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: { name: be-bot, namespace: shop }
@@ -479,14 +302,12 @@ kind: RoleBinding
 metadata: { name: be-bot, namespace: shop }
 roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: be-bot }
 subjects: [{ kind: ServiceAccount, name: amend, namespace: default }]
-", "test").unwrap();
+",
+            "test",
+        )
+        .unwrap();
     let refused = maps.list(&ListParams::default()).await.unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .contains("system:serviceaccount:shop:bot\" cannot list"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("system:serviceaccount:shop:bot\" cannot list"), "{refused}");
 }
 
 #[tokio::test]
@@ -499,10 +320,7 @@ async fn one_event_is_seen_through_both_event_apis() {
         "note": "out of memory", "regarding": { "kind": "Pod", "name": "p", "namespace": "shop" },
         "reportingController": "kubelet", "reportingInstance": "n1" })).unwrap()).await.unwrap();
     let core: Api<k8s_openapi::api::core::v1::Event> = Api::namespaced(client, "shop");
-    let found = core
-        .list(&ListParams::default().fields("involvedObject.name=p"))
-        .await
-        .unwrap();
+    let found = core.list(&ListParams::default().fields("involvedObject.name=p")).await.unwrap();
     assert_eq!(found.items[0].message.as_deref(), Some("out of memory"));
 }
 
@@ -515,8 +333,5 @@ async fn deployments_get_the_defaults_of_a_real_server() {
         "template": { "metadata": { "labels": { "app": "d" } }, "spec": { "containers": [{ "name": "app", "image": "i:1" }] } } } })).unwrap()).await.unwrap();
     let spec = made.spec;
     assert_eq!(spec.replicas, Some(1));
-    assert_eq!(
-        spec.strategy.unwrap().type_.as_deref(),
-        Some("RollingUpdate")
-    );
+    assert_eq!(spec.strategy.unwrap().type_.as_deref(), Some("RollingUpdate"));
 }

@@ -22,16 +22,8 @@ pub fn default(resource: &Resource, object: &mut Value) {
             fill(spec, "strategy", json!({ "type": "RollingUpdate" }));
             if spec["strategy"]["type"] == "RollingUpdate" {
                 fill(&mut spec["strategy"], "rollingUpdate", json!({}));
-                fill(
-                    &mut spec["strategy"]["rollingUpdate"],
-                    "maxSurge",
-                    json!("25%"),
-                );
-                fill(
-                    &mut spec["strategy"]["rollingUpdate"],
-                    "maxUnavailable",
-                    json!("25%"),
-                );
+                fill(&mut spec["strategy"]["rollingUpdate"], "maxSurge", json!("25%"));
+                fill(&mut spec["strategy"]["rollingUpdate"], "maxUnavailable", json!("25%"));
             }
             default_pod(&mut spec["template"]["spec"]);
         }
@@ -40,14 +32,8 @@ pub fn default(resource: &Resource, object: &mut Value) {
         }
         "pods" => {
             default_pod(&mut object["spec"]);
-            for container in object["spec"]["containers"]
-                .as_array_mut()
-                .into_iter()
-                .flatten()
-            {
-                if container["resources"]["limits"].is_object()
-                    && container["resources"]["requests"].is_null()
-                {
+            for container in object["spec"]["containers"].as_array_mut().into_iter().flatten() {
+                if container["resources"]["limits"].is_object() && container["resources"]["requests"].is_null() {
                     container["resources"]["requests"] = container["resources"]["limits"].clone();
                 }
             }
@@ -64,10 +50,7 @@ pub fn default(resource: &Resource, object: &mut Value) {
         }
         "secrets" => {
             fill(object, "type", json!("Opaque"));
-            let Some(plain) = object
-                .as_object_mut()
-                .and_then(|fields| fields.remove("stringData"))
-            else {
+            let Some(plain) = object.as_object_mut().and_then(|fields| fields.remove("stringData")) else {
                 return;
             };
             for (key, value) in plain.as_object().into_iter().flatten() {
@@ -91,11 +74,7 @@ fn default_pod(spec: &mut Value) {
     fill(spec, "securityContext", json!({}));
     for container in spec["containers"].as_array_mut().into_iter().flatten() {
         fill(container, "imagePullPolicy", json!("IfNotPresent"));
-        fill(
-            container,
-            "terminationMessagePath",
-            json!("/dev/termination-log"),
-        );
+        fill(container, "terminationMessagePath", json!("/dev/termination-log"));
         fill(container, "terminationMessagePolicy", json!("File"));
         fill(container, "resources", json!({}));
         for port in container["ports"].as_array_mut().into_iter().flatten() {
@@ -108,8 +87,7 @@ fn default_pod(spec: &mut Value) {
 pub fn refuse_immutable(resource: &Resource, live: &Value, object: &Value) -> Result<(), Refusal> {
     let field = match resource.key().as_str() {
         "deployments.apps" | "replicasets.apps" => "/spec/selector",
-        "rolebindings.rbac.authorization.k8s.io"
-        | "clusterrolebindings.rbac.authorization.k8s.io" => "/roleRef",
+        "rolebindings.rbac.authorization.k8s.io" | "clusterrolebindings.rbac.authorization.k8s.io" => "/roleRef",
         _ => return Ok(()),
     };
     if live.pointer(field) == object.pointer(field) {
@@ -132,10 +110,8 @@ pub fn refuse_immutable(resource: &Resource, live: &Value, object: &Value) -> Re
 pub fn establish(crd: &mut Value) {
     let at = crd["metadata"]["creationTimestamp"].clone();
     let condition = |kind: &str, reason: &str| json!({ "type": kind, "status": "True", "reason": reason, "message": "", "lastTransitionTime": at });
-    crd["status"]["conditions"] = json!([
-        condition("NamesAccepted", "NoConflicts"),
-        condition("Established", "InitialNamesAccepted")
-    ]);
+    crd["status"]["conditions"] =
+        json!([condition("NamesAccepted", "NoConflicts"), condition("Established", "InitialNamesAccepted")]);
     crd["status"]["acceptedNames"] = crd["spec"]["names"].clone();
     let stored: Vec<Value> = crd["spec"]["versions"]
         .as_array()

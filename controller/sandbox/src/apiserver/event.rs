@@ -29,20 +29,11 @@ pub fn to_core(event: &Value) -> Value {
     core
 }
 
-fn renamed(
-    object: &Value,
-    direction: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str),
-) -> Value {
+fn renamed(object: &Value, direction: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str)) -> Value {
     let mut result = Map::new();
     for (name, value) in object.as_object().into_iter().flatten() {
-        let pair = PAIRS
-            .iter()
-            .map(|pair| direction(*pair))
-            .find(|(from, _)| from == name);
-        result.insert(
-            pair.map_or_else(|| name.clone(), |(_, to)| to.to_owned()),
-            value.clone(),
-        );
+        let pair = PAIRS.iter().map(|pair| direction(*pair)).find(|(from, _)| from == name);
+        result.insert(pair.map_or_else(|| name.clone(), |(_, to)| to.to_owned()), value.clone());
     }
     Value::Object(result)
 }
@@ -55,10 +46,7 @@ mod tests {
     fn an_event_survives_the_way_there_and_back() {
         let core = json!({ "apiVersion": "v1", "kind": "Event", "involvedObject": { "name": "a" }, "message": "m", "count": 2, "reason": "R" });
         let v1 = to_events_v1(&core);
-        assert_eq!(
-            (v1["regarding"]["name"].as_str(), v1["note"].as_str()),
-            (Some("a"), Some("m"))
-        );
+        assert_eq!((v1["regarding"]["name"].as_str(), v1["note"].as_str()), (Some("a"), Some("m")));
         assert_eq!(to_core(&v1), core);
     }
 }

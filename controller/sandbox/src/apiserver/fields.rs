@@ -32,16 +32,8 @@ pub fn leaves(object: &Value) -> FieldSet {
             "apiVersion" | "kind" => {}
             "metadata" => {
                 for (name, value) in value.as_object().into_iter().flatten() {
-                    if matches!(
-                        name.as_str(),
-                        "labels" | "annotations" | "finalizers" | "ownerReferences"
-                    ) {
-                        walk(
-                            value,
-                            name,
-                            &mut vec!["f:metadata".into(), format!("f:{name}")],
-                            &mut set,
-                        );
+                    if matches!(name.as_str(), "labels" | "annotations" | "finalizers" | "ownerReferences") {
+                        walk(value, name, &mut vec!["f:metadata".into(), format!("f:{name}")], &mut set);
                     }
                 }
             }
@@ -61,12 +53,8 @@ fn walk(value: &Value, name: &str, path: &mut Vec<String>, set: &mut FieldSet) {
             }
         }
         Value::Array(items) if !items.is_empty() => {
-            let keys: Option<Vec<(Value, &Value)>> = list_key(name).and_then(|key| {
-                items
-                    .iter()
-                    .map(|item| item.get(key).map(|id| (json!({ key: id }), item)))
-                    .collect()
-            });
+            let keys: Option<Vec<(Value, &Value)>> = list_key(name)
+                .and_then(|key| items.iter().map(|item| item.get(key).map(|id| (json!({ key: id }), item))).collect());
             match keys {
                 Some(keyed) => {
                     for (key, item) in keyed {
@@ -95,9 +83,7 @@ pub fn value_at<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
             ("k:", key) => {
                 let key: Value = serde_json::from_str(key).ok()?;
                 let (name, id) = key.as_object()?.iter().next()?;
-                at.as_array()?
-                    .iter()
-                    .find(|item| item.get(name) == Some(id))?
+                at.as_array()?.iter().find(|item| item.get(name) == Some(id))?
             }
             _ => return None,
         };
@@ -121,15 +107,11 @@ pub fn remove_at(object: &mut Value, path: &[String]) {
             fields.remove(name);
         } else if let Some(child) = fields.get_mut(name) {
             remove_at(child, rest);
-            if child.as_object().is_some_and(Map::is_empty)
-                || child.as_array().is_some_and(Vec::is_empty)
-            {
+            if child.as_object().is_some_and(Map::is_empty) || child.as_array().is_some_and(Vec::is_empty) {
                 fields.remove(name);
             }
         }
-    } else if let (Ok(key), Some(items)) =
-        (serde_json::from_str::<Value>(name), object.as_array_mut())
-    {
+    } else if let (Ok(key), Some(items)) = (serde_json::from_str::<Value>(name), object.as_array_mut()) {
         let Some((name, id)) = key.as_object().and_then(|key| key.iter().next()) else {
             return;
         };
@@ -141,8 +123,7 @@ pub fn remove_at(object: &mut Value, path: &[String]) {
                 return false;
             }
             remove_at(item, rest);
-            item.as_object()
-                .is_none_or(|item| item.len() > 1 || !item.contains_key(name))
+            item.as_object().is_none_or(|item| item.len() > 1 || !item.contains_key(name))
         });
     }
 }
@@ -287,9 +268,7 @@ pub fn record(
     let operation = if writer.apply { "Apply" } else { "Update" };
     let subresource = if writer.status { "status" } else { "" };
     let mine = |entry: &Ownership| {
-        entry.manager == writer.manager
-            && entry.operation == operation
-            && entry.subresource == subresource
+        entry.manager == writer.manager && entry.operation == operation && entry.subresource == subresource
     };
     for entry in &mut entries {
         if !mine(entry) {
@@ -323,9 +302,7 @@ pub fn record(
 
 /// A timestamp as Kubernetes prints it: whole seconds, `Z`.
 pub fn seconds(at: Timestamp) -> String {
-    Timestamp::from_second(at.as_second())
-        .unwrap_or(at)
-        .to_string()
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
 
 #[cfg(test)]
@@ -338,47 +315,27 @@ mod tests {
 
     #[test]
     fn the_last_writer_of_a_field_owns_it() {
-        let writer = |manager| Writer {
-            manager,
-            status: false,
-            apply: false,
-        };
-        let mut first = json!({ "apiVersion": "v1", "spec": { "containers": [{ "name": "app", "image": "a:1" }], "replicas": 1 } });
+        let writer = |manager| Writer { manager, status: false, apply: false };
+        let mut first =
+            json!({ "apiVersion": "v1", "spec": { "containers": [{ "name": "app", "image": "a:1" }], "replicas": 1 } });
         record(None, &mut first, writer("flux"), None, now());
         let mut second = first.clone();
         second["spec"]["replicas"] = json!(3);
         record(Some(&first), &mut second, writer("hpa"), None, now());
         let owners = owners(&second);
-        let of = |manager: &str| {
-            owners
-                .iter()
-                .find(|o| o.manager == manager)
-                .unwrap()
-                .fields
-                .clone()
-        };
+        let of = |manager: &str| owners.iter().find(|o| o.manager == manager).unwrap().fields.clone();
         assert!(of("hpa").contains(&vec!["f:spec".to_owned(), "f:replicas".to_owned()]));
         assert!(!of("flux").contains(&vec!["f:spec".to_owned(), "f:replicas".to_owned()]));
-        assert!(
-            of("flux")
-                .iter()
-                .any(|path| readable(path) == ".spec.containers[name=\"app\"].image")
-        );
+        assert!(of("flux").iter().any(|path| readable(path) == ".spec.containers[name=\"app\"].image"));
     }
 
     #[test]
     fn a_path_can_be_removed_with_its_empty_parents() {
-        let mut object =
-            json!({ "spec": { "a": { "b": 1 }, "containers": [{ "name": "x", "image": "i" }] } });
+        let mut object = json!({ "spec": { "a": { "b": 1 }, "containers": [{ "name": "x", "image": "i" }] } });
         remove_at(&mut object, &["f:spec".into(), "f:a".into(), "f:b".into()]);
         remove_at(
             &mut object,
-            &[
-                "f:spec".into(),
-                "f:containers".into(),
-                "k:{\"name\":\"x\"}".into(),
-                "f:image".into(),
-            ],
+            &["f:spec".into(), "f:containers".into(), "k:{\"name\":\"x\"}".into(), "f:image".into()],
         );
         assert_eq!(object, json!({}));
     }

@@ -39,36 +39,19 @@ struct Call {
 
 impl Call {
     fn flag(&self, name: &str) -> bool {
-        self.query
-            .get(name)
-            .is_some_and(|value| matches!(value.as_str(), "true" | "1"))
+        self.query.get(name).is_some_and(|value| matches!(value.as_str(), "true" | "1"))
     }
 
     fn header(&self, name: header::HeaderName) -> &str {
-        self.headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
     fn manager(&self) -> String {
-        if let Some(manager) = self
-            .query
-            .get("fieldManager")
-            .filter(|manager| !manager.is_empty())
-        {
+        if let Some(manager) = self.query.get("fieldManager").filter(|manager| !manager.is_empty()) {
             return manager.clone();
         }
-        let agent = self
-            .header(header::USER_AGENT)
-            .split('/')
-            .next()
-            .unwrap_or_default();
-        if agent.is_empty() {
-            "unknown".to_owned()
-        } else {
-            agent.to_owned()
-        }
+        let agent = self.header(header::USER_AGENT).split('/').next().unwrap_or_default();
+        if agent.is_empty() { "unknown".to_owned() } else { agent.to_owned() }
     }
 
     fn verb(&self, target: &Target) -> &'static str {
@@ -129,35 +112,20 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
 
 fn identify(shared: &Shared, headers: &HeaderMap) -> Result<(Identity, Identity), Refusal> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let token = text("authorization")
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .unwrap_or_default();
-    let sender = shared
-        .tokens
-        .identity(token)
-        .ok_or_else(Refusal::unauthorized)?;
+    let token = text("authorization").and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let sender = shared.tokens.identity(token).ok_or_else(Refusal::unauthorized)?;
     let Some(user) = text("impersonate-user") else {
         return Ok((sender.clone(), sender));
     };
     let mut who = Identity::implied_by(user);
-    let mut deeds = vec![match user
-        .strip_prefix("system:serviceaccount:")
-        .and_then(|rest| rest.split_once(':'))
-    {
+    let mut deeds = vec![match user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
         Some((namespace, name)) => impersonation("serviceaccounts", namespace, name),
         None => impersonation("users", "", user),
     }];
-    let groups: Vec<&str> = headers
-        .get_all("impersonate-group")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect();
+    let groups: Vec<&str> =
+        headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).collect();
     if !groups.is_empty() {
-        deeds.extend(
-            groups
-                .iter()
-                .map(|group| impersonation("groups", "", group)),
-        );
+        deeds.extend(groups.iter().map(|group| impersonation("groups", "", group)));
         who.groups = groups.iter().map(|group| (*group).to_owned()).collect();
         if !groups.contains(&"system:authenticated") {
             who.groups.push("system:authenticated".into());
@@ -165,11 +133,7 @@ fn identify(shared: &Shared, headers: &HeaderMap) -> Result<(Identity, Identity)
     }
     for deed in deeds {
         if rbac::allowed(&shared.store, &sender, &deed).is_none() {
-            return Err(Refusal::forbidden(
-                &deed.resource,
-                &deed.name,
-                deed.refusal(&sender.user),
-            ));
+            return Err(Refusal::forbidden(&deed.resource, &deed.name, deed.refusal(&sender.user)));
         }
     }
     Ok((sender, who))
@@ -197,8 +161,7 @@ fn dispatch(shared: &Shared, call: &Call) -> Labelled {
     let verb = call.verb(&target);
     let deed = target.deed(verb);
     if rbac::allowed(&shared.store, &call.who, &deed).is_none() {
-        let refusal =
-            Refusal::forbidden(&target.label(), &target.name, deed.refusal(&call.who.user));
+        let refusal = Refusal::forbidden(&target.label(), &target.name, deed.refusal(&call.who.user));
         return (Some((verb, target)), Err(refusal));
     }
     let answer = serve(shared, call, &target, verb);
@@ -214,20 +177,14 @@ fn discovery(shared: &Shared, call: &Call) -> Option<Result<Response, Refusal>> 
             "buildDate": "", "goVersion": "", "compiler": "rustc", "platform": "sandbox",
         })),
         ["healthz" | "livez" | "readyz", ..] => return Some(Ok(plain("ok"))),
-        ["api"] => Some(
-            json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] }),
-        ),
+        ["api"] => Some(json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] })),
         ["apis"] => Some(registry.group_list()),
         ["api", version] => registry.resource_list("", version),
         ["apis", group] => registry.one_group(group),
         ["apis", group, version] => registry.resource_list(group, version),
         _ => return None,
     };
-    Some(
-        found
-            .map(|value| answer(StatusCode::OK, &value))
-            .ok_or_else(Refusal::no_such_resource),
-    )
+    Some(found.map(|value| answer(StatusCode::OK, &value)).ok_or_else(Refusal::no_such_resource))
 }
 
 fn serve(shared: &Shared, call: &Call, target: &Target, verb: &str) -> Result<Response, Refusal> {
@@ -240,11 +197,7 @@ fn serve(shared: &Shared, call: &Call, target: &Target, verb: &str) -> Result<Re
     };
     let shape = Shape::of(call, resource);
     // Both event APIs look at the same objects, kept in the core form.
-    let key = if resource.plural == "events" {
-        "events".to_owned()
-    } else {
-        resource.key()
-    };
+    let key = if resource.plural == "events" { "events".to_owned() } else { resource.key() };
     let manager = call.manager();
     let how = How {
         manager: &manager,
@@ -255,18 +208,12 @@ fn serve(shared: &Shared, call: &Call, target: &Target, verb: &str) -> Result<Re
         ("", _) => {}
         ("status", "get" | "update" | "patch") if resource.status => {}
         ("token", "create") if resource.plural == "serviceaccounts" => {
-            let token = review::token_request(
-                shared,
-                &target.namespace,
-                &target.name,
-                patch::parse(&call.body)?,
-            )?;
+            let token = review::token_request(shared, &target.namespace, &target.name, patch::parse(&call.body)?)?;
             return Ok(answer(StatusCode::CREATED, &token));
         }
         _ => return Err(Refusal::no_such_resource()),
     }
-    let namespace =
-        (resource.namespaced && !target.namespace.is_empty()).then_some(target.namespace.as_str());
+    let namespace = (resource.namespaced && !target.namespace.is_empty()).then_some(target.namespace.as_str());
     match verb {
         "get" => {
             let found = shared.store.get(&key, &target.namespace, &target.name);
@@ -274,9 +221,7 @@ fn serve(shared: &Shared, call: &Call, target: &Target, verb: &str) -> Result<Re
             Ok(answer(StatusCode::OK, &shape.of_one(&object)))
         }
         "list" => {
-            let (version, objects) = shared
-                .store
-                .list_selected(&key, namespace, &selector(call)?);
+            let (version, objects) = shared.store.list_selected(&key, namespace, &selector(call)?);
             let items: Vec<Value> = objects.iter().map(|object| shape.of_one(object)).collect();
             Ok(answer(StatusCode::OK, &shape.of_list(version, items)))
         }
@@ -301,34 +246,21 @@ fn serve(shared: &Shared, call: &Call, target: &Target, verb: &str) -> Result<Re
                 object["metadata"]["namespace"] = json!(target.namespace);
             }
             if object["metadata"]["name"] != target.name {
-                return Err(Refusal::bad_request(
-                    "the name of the object does not match the name on the URL",
-                ));
+                return Err(Refusal::bad_request("the name of the object does not match the name on the URL"));
             }
             let written = shared.store.replace(&key, object, how)?;
             Ok(answer(StatusCode::OK, &shape.of_one(&written)))
         }
         "patch" => {
-            let patch = Patch::read(
-                call.header(header::CONTENT_TYPE),
-                &call.body,
-                call.flag("force"),
-            )?;
+            let patch = Patch::read(call.header(header::CONTENT_TYPE), &call.body, call.flag("force"))?;
             if matches!(patch, Patch::Apply { .. }) && !call.query.contains_key("fieldManager") {
                 return Err(Refusal::bad_request(
                     "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
                 ));
             }
             let patch = shape.stored_patch(patch);
-            let (created, object) =
-                shared
-                    .store
-                    .patch(&key, &target.namespace, &target.name, &patch, how)?;
-            let code = if created {
-                StatusCode::CREATED
-            } else {
-                StatusCode::OK
-            };
+            let (created, object) = shared.store.patch(&key, &target.namespace, &target.name, &patch, how)?;
+            let code = if created { StatusCode::CREATED } else { StatusCode::OK };
             Ok(answer(code, &shape.of_one(&object)))
         }
         _ => delete(shared, call, target, &key, namespace, &shape, how.dry_run),
@@ -356,16 +288,11 @@ fn watch(
     }
     let since = match call.query.get("resourceVersion").map(String::as_str) {
         None | Some("") => None,
-        Some(text) => Some(
-            text.parse()
-                .map_err(|_| Refusal::bad_request(format!("invalid resource version {text:?}")))?,
-        ),
+        Some(text) => {
+            Some(text.parse().map_err(|_| Refusal::bad_request(format!("invalid resource version {text:?}")))?)
+        }
     };
-    let seconds = call
-        .query
-        .get("timeoutSeconds")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1800_u64);
+    let seconds = call.query.get("timeoutSeconds").and_then(|text| text.parse().ok()).unwrap_or(1800_u64);
     let body = watching::body(
         shared.store.clone(),
         watching::Wanted {
@@ -391,30 +318,13 @@ fn delete(
     shape: &Shape,
     dry_run: bool,
 ) -> Result<Response, Refusal> {
-    let options = if call.body.is_empty() {
-        json!({})
-    } else {
-        patch::parse(&call.body)?
-    };
-    let dry_run = dry_run
-        || options["dryRun"]
-            .as_array()
-            .is_some_and(|all| !all.is_empty());
-    let policy = call
-        .query
-        .get("propagationPolicy")
-        .map(String::as_str)
-        .or(options["propagationPolicy"].as_str());
+    let options = if call.body.is_empty() { json!({}) } else { patch::parse(&call.body)? };
+    let dry_run = dry_run || options["dryRun"].as_array().is_some_and(|all| !all.is_empty());
+    let policy = call.query.get("propagationPolicy").map(String::as_str).or(options["propagationPolicy"].as_str());
     let orphan = policy == Some("Orphan");
     if !target.name.is_empty() {
-        let deleted = shared.store.delete(
-            key,
-            &target.namespace,
-            &target.name,
-            &options["preconditions"],
-            orphan,
-            dry_run,
-        )?;
+        let deleted =
+            shared.store.delete(key, &target.namespace, &target.name, &options["preconditions"], orphan, dry_run)?;
         return Ok(answer(StatusCode::OK, &shape.of_one(&deleted)));
     }
     let (version, objects) = shared.store.list_selected(key, namespace, &selector(call)?);
@@ -422,11 +332,7 @@ fn delete(
     for object in objects {
         let (namespace, name) = super::store::name_of(&object);
         // One that went away meanwhile is deleted all the same.
-        if shared
-            .store
-            .delete(key, &namespace, &name, &Value::Null, orphan, dry_run)
-            .is_ok()
-        {
+        if shared.store.delete(key, &namespace, &name, &Value::Null, orphan, dry_run).is_ok() {
             deleted.push(shape.of_one(&object));
         }
     }
@@ -444,9 +350,7 @@ impl Shape {
     fn of(call: &Call, resource: &Arc<Resource>) -> Self {
         Self {
             events_v1: resource.group == "events.k8s.io",
-            metadata_only: call
-                .header(header::ACCEPT)
-                .contains("as=PartialObjectMetadata"),
+            metadata_only: call.header(header::ACCEPT).contains("as=PartialObjectMetadata"),
             resource: resource.clone(),
         }
     }
@@ -455,44 +359,27 @@ impl Shape {
         if self.metadata_only {
             return json!({ "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"] });
         }
-        if self.events_v1 {
-            event::to_events_v1(object)
-        } else {
-            object.clone()
-        }
+        if self.events_v1 { event::to_events_v1(object) } else { object.clone() }
     }
 
     fn of_list(&self, version: u64, items: Vec<Value>) -> Value {
         let (api_version, kind) = if self.metadata_only {
-            (
-                "meta.k8s.io/v1".to_owned(),
-                "PartialObjectMetadataList".to_owned(),
-            )
+            ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList".to_owned())
         } else {
-            (
-                self.resource.api_version(),
-                format!("{}List", self.resource.kind),
-            )
+            (self.resource.api_version(), format!("{}List", self.resource.kind))
         };
         json!({ "apiVersion": api_version, "kind": kind, "metadata": { "resourceVersion": version.to_string() }, "items": items })
     }
 
     fn stored(&self, object: Value) -> Value {
-        if self.events_v1 {
-            event::to_core(&object)
-        } else {
-            object
-        }
+        if self.events_v1 { event::to_core(&object) } else { object }
     }
 
     fn stored_patch(&self, patch: Patch) -> Patch {
         match patch {
             Patch::Merge(object) if self.events_v1 => Patch::Merge(renamed(&object)),
             Patch::Strategic(object) if self.events_v1 => Patch::Strategic(renamed(&object)),
-            Patch::Apply { object, force } if self.events_v1 => Patch::Apply {
-                object: event::to_core(&object),
-                force,
-            },
+            Patch::Apply { object, force } if self.events_v1 => Patch::Apply { object: event::to_core(&object), force },
             other => other,
         }
     }
@@ -512,10 +399,7 @@ fn renamed(object: &Value) -> Value {
 fn response(code: StatusCode, content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = code;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static(content_type),
-    );
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
 }
 

@@ -83,37 +83,19 @@ pub struct ApiServer {
 impl ApiServer {
     /// Starts the server on a free port of 127.0.0.1, with the usual namespaces and an admin token.
     pub async fn start(clock: SandboxClock) -> std::io::Result<Self> {
-        let shared = Shared {
-            store: Store::new(clock),
-            tokens: Tokens::default(),
-            audit: Arc::default(),
-        };
+        let shared = Shared { store: Store::new(clock), tokens: Tokens::default(), audit: Arc::default() };
         for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
             // The store is empty, so these names are free.
-            let _ = shared.store.create(
-                "namespaces",
-                json!({ "metadata": { "name": namespace } }),
-                How::by("sandbox"),
-            );
+            let _ = shared.store.create("namespaces", json!({ "metadata": { "name": namespace } }), How::by("sandbox"));
         }
         let everything = json!({ "metadata": { "name": "cluster-admin" }, "rules": [
             { "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] },
             { "nonResourceURLs": ["*"], "verbs": ["*"] },
         ] });
-        let _ = shared.store.create(
-            "clusterroles.rbac.authorization.k8s.io",
-            everything,
-            How::by("sandbox"),
-        );
-        let admin_token = shared
-            .tokens
-            .issue(Identity::user("sandbox-admin", &[MASTERS]));
+        let _ = shared.store.create("clusterroles.rbac.authorization.k8s.io", everything, How::by("sandbox"));
+        let admin_token = shared.tokens.issue(Identity::user("sandbox-admin", &[MASTERS]));
         let serving = serve(http::router(shared.clone())).await?;
-        Ok(Self {
-            shared,
-            serving,
-            admin_token,
-        })
+        Ok(Self { shared, serving, admin_token })
     }
 
     /// Where it listens.
@@ -154,13 +136,7 @@ impl ApiServer {
 
     /// What was asked and answered, oldest first.
     pub fn audit(&self) -> Vec<AuditEntry> {
-        self.shared
-            .audit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
+        self.shared.audit.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Applies every document of a YAML text as this manager; later ones may need earlier ones.
@@ -176,36 +152,21 @@ impl ApiServer {
 pub fn documents(yaml: &str) -> Result<Vec<Value>, Refusal> {
     let all: Vec<Value> = serde_saphyr::from_multiple(yaml)
         .map_err(|error| Refusal::bad_request(format!("error decoding the manifest: {error}")))?;
-    Ok(all
-        .into_iter()
-        .filter(|document| !document.is_null())
-        .collect())
+    Ok(all.into_iter().filter(|document| !document.is_null()).collect())
 }
 
 /// Server-side apply of one object with force, as Flux does it.
 pub fn apply(store: &Store, object: &Value, manager: &str) -> Result<Arc<Value>, Refusal> {
     let text = |field: &str| object[field].as_str().unwrap_or_default();
-    let resource = store
-        .registry()
-        .of_kind(text("apiVersion"), text("kind"))
-        .ok_or_else(|| {
-            Refusal::bad_request(format!(
-                "no matches for kind \"{}\" in \"{}\"",
-                text("kind"),
-                text("apiVersion")
-            ))
-        })?;
+    let resource = store.registry().of_kind(text("apiVersion"), text("kind")).ok_or_else(|| {
+        Refusal::bad_request(format!("no matches for kind \"{}\" in \"{}\"", text("kind"), text("apiVersion")))
+    })?;
     let (namespace, name) = store::name_of(object);
     let namespace = match (resource.namespaced, namespace.as_str()) {
         (false, _) => "",
         (true, "") => "default",
         (true, namespace) => namespace,
     };
-    let patch = patch::Patch::Apply {
-        object: object.clone(),
-        force: true,
-    };
-    store
-        .patch(&resource.key(), namespace, &name, &patch, How::by(manager))
-        .map(|(_, object)| object)
+    let patch = patch::Patch::Apply { object: object.clone(), force: true };
+    store.patch(&resource.key(), namespace, &name, &patch, How::by(manager)).map(|(_, object)| object)
 }

@@ -38,10 +38,7 @@ impl Patch {
                 .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}"))),
             "application/merge-patch+json" => Ok(Self::Merge(value)),
             "application/strategic-merge-patch+json" => Ok(Self::Strategic(value)),
-            "application/apply-patch+yaml" => Ok(Self::Apply {
-                object: value,
-                force,
-            }),
+            "application/apply-patch+yaml" => Ok(Self::Apply { object: value, force }),
             other => Err(Refusal::unsupported_media(other)),
         }
     }
@@ -66,27 +63,17 @@ impl Patch {
             }
             Self::Merge(patch) => json_patch::merge(&mut object, patch),
             Self::Strategic(patch) => strategic(&mut object, patch, ""),
-            Self::Apply {
-                object: wanted,
-                force,
-            } => {
+            Self::Apply { object: wanted, force } => {
                 let set = fields::leaves(wanted);
                 refuse_conflicts(to, wanted, &set, manager, *force)?;
                 for entry in fields::owners(to) {
                     if entry.manager == manager && entry.operation == "Apply" {
                         let shared: FieldSet = fields::owners(to)
                             .into_iter()
-                            .filter(|other| {
-                                (other.manager.as_str(), other.operation.as_str())
-                                    != (manager, "Apply")
-                            })
+                            .filter(|other| (other.manager.as_str(), other.operation.as_str()) != (manager, "Apply"))
                             .flat_map(|other| other.fields)
                             .collect();
-                        for path in entry
-                            .fields
-                            .difference(&set)
-                            .filter(|path| !shared.contains(*path))
-                        {
+                        for path in entry.fields.difference(&set).filter(|path| !shared.contains(*path)) {
                             fields::remove_at(&mut object, path);
                         }
                     }
@@ -113,23 +100,14 @@ impl Patch {
 /// Reads JSON, or else YAML.
 pub fn parse(body: &[u8]) -> Result<Value, Refusal> {
     serde_json::from_slice(body).or_else(|_| {
-        std::str::from_utf8(body)
-            .map_err(|error| Refusal::bad_request(error.to_string()))
-            .and_then(|text| {
-                serde_saphyr::from_str(text).map_err(|error| {
-                    Refusal::bad_request(format!("error decoding the body: {error}"))
-                })
-            })
+        std::str::from_utf8(body).map_err(|error| Refusal::bad_request(error.to_string())).and_then(|text| {
+            serde_saphyr::from_str(text)
+                .map_err(|error| Refusal::bad_request(format!("error decoding the body: {error}")))
+        })
     })
 }
 
-fn refuse_conflicts(
-    live: &Value,
-    wanted: &Value,
-    set: &FieldSet,
-    manager: &str,
-    force: bool,
-) -> Result<(), Refusal> {
+fn refuse_conflicts(live: &Value, wanted: &Value, set: &FieldSet, manager: &str, force: bool) -> Result<(), Refusal> {
     if force {
         return Ok(());
     }
@@ -145,11 +123,7 @@ fn refuse_conflicts(
                 .collect::<Vec<_>>()
         })
         .collect();
-    if conflicts.is_empty() {
-        Ok(())
-    } else {
-        Err(Refusal::apply_conflict(&conflicts))
-    }
+    if conflicts.is_empty() { Ok(()) } else { Err(Refusal::apply_conflict(&conflicts)) }
 }
 
 fn strategic(target: &mut Value, patch: &Value, field: &str) {
@@ -177,9 +151,7 @@ fn strategic(target: &mut Value, patch: &Value, field: &str) {
                     return;
                 };
                 for item in items {
-                    let at = existing
-                        .iter()
-                        .position(|old| old.get(key) == item.get(key));
+                    let at = existing.iter().position(|old| old.get(key) == item.get(key));
                     let delete = item["$patch"] == "delete";
                     match at {
                         Some(at) if delete => {
@@ -203,10 +175,9 @@ mod tests {
 
     #[test]
     fn strategic_merge_touches_only_the_named_container() {
-        let live = json!({ "spec": { "containers": [{ "name": "app", "image": "a" }, { "name": "side", "image": "s" }] } });
-        let patch = Patch::Strategic(
-            json!({ "spec": { "containers": [{ "name": "app", "image": "b" }] } }),
-        );
+        let live =
+            json!({ "spec": { "containers": [{ "name": "app", "image": "a" }, { "name": "side", "image": "s" }] } });
+        let patch = Patch::Strategic(json!({ "spec": { "containers": [{ "name": "app", "image": "b" }] } }));
         assert_eq!(
             patch.applied(&live, "me").unwrap(),
             json!({ "spec": { "containers": [{ "name": "app", "image": "b" }, { "name": "side", "image": "s" }] } })
@@ -216,25 +187,13 @@ mod tests {
     #[test]
     fn a_merge_patch_replaces_lists_whole() {
         let live = json!({ "a": [1, 2], "b": 1 });
-        assert_eq!(
-            Patch::Merge(json!({ "a": [3], "b": null }))
-                .applied(&live, "me")
-                .unwrap(),
-            json!({ "a": [3] })
-        );
+        assert_eq!(Patch::Merge(json!({ "a": [3], "b": null })).applied(&live, "me").unwrap(), json!({ "a": [3] }));
     }
 
     #[test]
     fn a_failed_test_operation_refuses_a_json_patch() {
-        let patch = Patch::read(
-            "application/json-patch+json",
-            br#"[{"op":"test","path":"/a","value":2}]"#,
-            false,
-        )
-        .unwrap();
-        assert_eq!(
-            patch.applied(&json!({ "a": 1 }), "me").unwrap_err().code,
-            422
-        );
+        let patch =
+            Patch::read("application/json-patch+json", br#"[{"op":"test","path":"/a","value":2}]"#, false).unwrap();
+        assert_eq!(patch.applied(&json!({ "a": 1 }), "me").unwrap_err().code, 422);
     }
 }

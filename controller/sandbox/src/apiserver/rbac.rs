@@ -24,29 +24,20 @@ impl Identity {
     pub fn user(name: &str, groups: &[&str]) -> Self {
         let mut groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
         groups.push("system:authenticated".into());
-        Self {
-            user: name.into(),
-            groups,
-        }
+        Self { user: name.into(), groups }
     }
 
     /// A service account with the groups that every service account has.
     pub fn service_account(namespace: &str, name: &str) -> Self {
         Self::user(
             &format!("system:serviceaccount:{namespace}:{name}"),
-            &[
-                "system:serviceaccounts",
-                &format!("system:serviceaccounts:{namespace}"),
-            ],
+            &["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}")],
         )
     }
 
     /// The identity that a user name alone implies.
     pub fn implied_by(user: &str) -> Self {
-        match user
-            .strip_prefix("system:serviceaccount:")
-            .and_then(|rest| rest.split_once(':'))
-        {
+        match user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
             Some((namespace, name)) => Self::service_account(namespace, name),
             None => Self::user(user, &[]),
         }
@@ -67,10 +58,7 @@ pub struct Tokens {
 impl Tokens {
     /// Makes a token stand for this identity.
     pub fn grant(&self, token: &str, identity: Identity) {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(token.to_owned(), identity);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(token.to_owned(), identity);
     }
 
     /// A new token for this identity; the text is opaque and unique.
@@ -85,19 +73,12 @@ impl Tokens {
 
     /// Makes a token worthless.
     pub fn revoke(&self, token: &str) {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(token);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(token);
     }
 
     /// Whom the token stands for.
     pub fn identity(&self, token: &str) -> Option<Identity> {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(token)
-            .cloned()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
     }
 }
 
@@ -126,11 +107,7 @@ impl Deed {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         if spec["nonResourceAttributes"].is_object() {
             let attributes = &spec["nonResourceAttributes"];
-            return Self {
-                verb: text(&attributes["verb"]),
-                path: Some(text(&attributes["path"])),
-                ..Self::default()
-            };
+            return Self { verb: text(&attributes["verb"]), path: Some(text(&attributes["path"])), ..Self::default() };
         }
         let attributes = &spec["resourceAttributes"];
         Self {
@@ -147,26 +124,16 @@ impl Deed {
     /// The sentence of the real server's refusal.
     pub fn refusal(&self, who: &str) -> String {
         if let Some(path) = &self.path {
-            return format!(
-                "forbidden: User \"{who}\" cannot {} path \"{path}\"",
-                self.verb
-            );
+            return format!("forbidden: User \"{who}\" cannot {} path \"{path}\"", self.verb);
         }
-        let slash = if self.subresource.is_empty() {
-            String::new()
-        } else {
-            format!("/{}", self.subresource)
-        };
+        let slash = if self.subresource.is_empty() { String::new() } else { format!("/{}", self.subresource) };
         let scope = if self.namespace.is_empty() {
             "at the cluster scope".to_owned()
         } else {
             format!("in the namespace \"{}\"", self.namespace)
         };
-        let plural = if self.group.is_empty() {
-            self.resource.clone()
-        } else {
-            format!("{}.{}", self.resource, self.group)
-        };
+        let plural =
+            if self.group.is_empty() { self.resource.clone() } else { format!("{}.{}", self.resource, self.group) };
         format!(
             "{plural} \"{}\" is forbidden: User \"{who}\" cannot {} resource \"{}{slash}\" in API group \"{}\" {scope}",
             self.name, self.verb, self.resource, self.group
@@ -186,25 +153,14 @@ pub fn allowed(store: &Store, who: &Identity, deed: &Deed) -> Option<String> {
     let local = if deed.namespace.is_empty() {
         Vec::new()
     } else {
-        store.list(
-            "rolebindings.rbac.authorization.k8s.io",
-            Some(&deed.namespace),
-        )
+        store.list("rolebindings.rbac.authorization.k8s.io", Some(&deed.namespace))
     };
-    for (binding, kind) in cluster
-        .iter()
-        .map(|b| (b, "ClusterRoleBinding"))
-        .chain(local.iter().map(|b| (b, "RoleBinding")))
+    for (binding, kind) in
+        cluster.iter().map(|b| (b, "ClusterRoleBinding")).chain(local.iter().map(|b| (b, "RoleBinding")))
     {
-        let namespace = binding["metadata"]["namespace"]
-            .as_str()
-            .unwrap_or_default();
+        let namespace = binding["metadata"]["namespace"].as_str().unwrap_or_default();
         let subjects = binding["subjects"].as_array();
-        if !subjects.is_some_and(|subjects| {
-            subjects
-                .iter()
-                .any(|subject| is_subject(subject, namespace, who))
-        }) {
+        if !subjects.is_some_and(|subjects| subjects.iter().any(|subject| is_subject(subject, namespace, who))) {
             continue;
         }
         let role_name = binding["roleRef"]["name"].as_str().unwrap_or_default();
@@ -229,23 +185,16 @@ fn everybody_may(deed: &Deed) -> bool {
     match &deed.path {
         Some(path) => {
             deed.verb == "get"
-                && [
-                    "/version", "/api", "/apis", "/openapi", "/healthz", "/livez", "/readyz",
-                ]
-                .iter()
-                .any(|open| {
-                    path.strip_prefix(open)
-                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-                })
+                && ["/version", "/api", "/apis", "/openapi", "/healthz", "/livez", "/readyz"]
+                    .iter()
+                    .any(|open| path.strip_prefix(open).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
         }
         None => {
             deed.verb == "create"
                 && matches!(
                     (deed.group.as_str(), deed.resource.as_str()),
-                    (
-                        "authorization.k8s.io",
-                        "selfsubjectaccessreviews" | "selfsubjectrulesreviews"
-                    ) | ("authentication.k8s.io", "selfsubjectreviews")
+                    ("authorization.k8s.io", "selfsubjectaccessreviews" | "selfsubjectrulesreviews")
+                        | ("authentication.k8s.io", "selfsubjectreviews")
                 )
         }
     }
@@ -266,30 +215,24 @@ fn is_subject(subject: &Value, binding_namespace: &str, who: &Identity) -> bool 
 
 fn allows(rule: &Value, deed: &Deed) -> bool {
     let has = |field: &str, wanted: &str| {
-        rule[field]
-            .as_array()
-            .is_some_and(|all| all.iter().any(|one| one == "*" || one == wanted))
+        rule[field].as_array().is_some_and(|all| all.iter().any(|one| one == "*" || one == wanted))
     };
     if !has("verbs", &deed.verb) {
         return false;
     }
     if let Some(path) = &deed.path {
         return rule["nonResourceURLs"].as_array().is_some_and(|all| {
-            all.iter()
-                .filter_map(Value::as_str)
-                .any(|url| match url.strip_suffix('*') {
-                    Some(prefix) => path.starts_with(prefix),
-                    None => path == url,
-                })
+            all.iter().filter_map(Value::as_str).any(|url| match url.strip_suffix('*') {
+                Some(prefix) => path.starts_with(prefix),
+                None => path == url,
+            })
         });
     }
     let resource = if deed.subresource.is_empty() {
         has("resources", &deed.resource)
     } else {
-        has(
-            "resources",
-            &format!("{}/{}", deed.resource, deed.subresource),
-        ) || has("resources", &format!("*/{}", deed.subresource))
+        has("resources", &format!("{}/{}", deed.resource, deed.subresource))
+            || has("resources", &format!("*/{}", deed.subresource))
     };
     let named = match rule["resourceNames"].as_array() {
         Some(names) if !names.is_empty() => names.iter().any(|name| *name == deed.name),
@@ -306,12 +249,8 @@ pub fn rules_for(store: &Store, who: &Identity, namespace: &str) -> Vec<Value> {
         .iter()
         .chain(&local)
         .filter(|binding| {
-            let of = binding["metadata"]["namespace"]
-                .as_str()
-                .unwrap_or_default();
-            binding["subjects"]
-                .as_array()
-                .is_some_and(|all| all.iter().any(|subject| is_subject(subject, of, who)))
+            let of = binding["metadata"]["namespace"].as_str().unwrap_or_default();
+            binding["subjects"].as_array().is_some_and(|all| all.iter().any(|subject| is_subject(subject, of, who)))
         })
         .filter_map(|binding| {
             let name = binding["roleRef"]["name"].as_str().unwrap_or_default();

@@ -49,9 +49,7 @@ impl Target {
             _ => return None,
         };
         let resource = registry.at(group, version, plural);
-        let review = REVIEWS
-            .iter()
-            .any(|(of, name, _)| *of == group && *name == plural);
+        let review = REVIEWS.iter().any(|(of, name, _)| *of == group && *name == plural);
         if resource.is_none() && !review {
             return None;
         }
@@ -82,18 +80,13 @@ impl Target {
     pub fn label(&self) -> String {
         let dot = if self.group.is_empty() { "" } else { "." };
         let slash = if self.subresource.is_empty() { "" } else { "/" };
-        format!(
-            "{}{dot}{}{slash}{}",
-            self.plural, self.group, self.subresource
-        )
+        format!("{}{dot}{}{slash}{}", self.plural, self.group, self.subresource)
     }
 }
 
 /// The query parameters, decoded.
 pub fn query(text: Option<&str>) -> BTreeMap<String, String> {
-    url::form_urlencoded::parse(text.unwrap_or_default().as_bytes())
-        .into_owned()
-        .collect()
+    url::form_urlencoded::parse(text.unwrap_or_default().as_bytes()).into_owned().collect()
 }
 
 fn decode(part: &str) -> String {

@@ -10,12 +10,7 @@ use super::status::Refusal;
 use super::store::Store;
 
 /// Answers a review of this plural.
-pub fn answer(
-    shared: &Shared,
-    plural: &str,
-    mut review: Value,
-    who: &Identity,
-) -> Result<Value, Refusal> {
+pub fn answer(shared: &Shared, plural: &str, mut review: Value, who: &Identity) -> Result<Value, Refusal> {
     let spec = review["spec"].clone();
     review["status"] = match plural {
         "selfsubjectaccessreviews" => verdict(&shared.store, who, &Deed::of_review(&spec)),
@@ -28,28 +23,16 @@ pub fn answer(
                 .filter_map(|group| group.as_str().map(str::to_owned))
                 .collect();
             if user.is_empty() && groups.is_empty() {
-                return Err(Refusal::bad_request(
-                    "at least one of user or groups must be specified",
-                ));
+                return Err(Refusal::bad_request("at least one of user or groups must be specified"));
             }
-            verdict(
-                &shared.store,
-                &Identity {
-                    user: user.to_owned(),
-                    groups,
-                },
-                &Deed::of_review(&spec),
-            )
+            verdict(&shared.store, &Identity { user: user.to_owned(), groups }, &Deed::of_review(&spec))
         }
         "selfsubjectrulesreviews" => json!({
             "resourceRules": rbac::rules_for(&shared.store, who, spec["namespace"].as_str().unwrap_or_default()),
             "nonResourceRules": [], "incomplete": false,
         }),
         "selfsubjectreviews" => json!({ "userInfo": who.user_info() }),
-        "tokenreviews" => match shared
-            .tokens
-            .identity(spec["token"].as_str().unwrap_or_default())
-        {
+        "tokenreviews" => match shared.tokens.identity(spec["token"].as_str().unwrap_or_default()) {
             Some(identity) => json!({ "authenticated": true, "user": identity.user_info() }),
             None => json!({ "authenticated": false, "error": "invalid bearer token" }),
         },
@@ -66,27 +49,12 @@ fn verdict(store: &Store, who: &Identity, deed: &Deed) -> Value {
 }
 
 /// Answers a `TokenRequest` for a service account.
-pub fn token_request(
-    shared: &Shared,
-    namespace: &str,
-    name: &str,
-    mut request: Value,
-) -> Result<Value, Refusal> {
-    if shared
-        .store
-        .get("serviceaccounts", namespace, name)
-        .is_none()
-    {
+pub fn token_request(shared: &Shared, namespace: &str, name: &str, mut request: Value) -> Result<Value, Refusal> {
+    if shared.store.get("serviceaccounts", namespace, name).is_none() {
         return Err(Refusal::not_found("serviceaccounts", name));
     }
-    let lifetime = request["spec"]["expirationSeconds"]
-        .as_i64()
-        .unwrap_or(3600);
-    let expires = shared
-        .store
-        .clock()
-        .now()
-        .checked_add(SignedDuration::from_secs(lifetime));
+    let lifetime = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
+    let expires = shared.store.clock().now().checked_add(SignedDuration::from_secs(lifetime));
     request["apiVersion"] = json!("authentication.k8s.io/v1");
     request["kind"] = json!("TokenRequest");
     request["status"] = json!({

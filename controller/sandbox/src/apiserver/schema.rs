@@ -21,14 +21,9 @@ impl Schema {
         let validator = jsonschema::options()
             .should_validate_formats(false)
             .build(&json_schema(&structural))
-            .inspect_err(
-                |error| tracing::warn!(%error, "cannot compile the schema of a custom resource"),
-            )
+            .inspect_err(|error| tracing::warn!(%error, "cannot compile the schema of a custom resource"))
             .ok();
-        Self {
-            structural,
-            validator,
-        }
+        Self { structural, validator }
     }
 
     /// Removes fields that the schema does not know and fills in its defaults.
@@ -49,33 +44,20 @@ impl Schema {
                 let (reason, message) = match error.kind() {
                     ValidationErrorKind::Required { property } => {
                         let name = property.as_str().unwrap_or_default();
-                        field = if field.is_empty() {
-                            name.to_owned()
-                        } else {
-                            format!("{field}.{name}")
-                        };
+                        field = if field.is_empty() { name.to_owned() } else { format!("{field}.{name}") };
                         ("FieldValueRequired", "Required value".to_owned())
                     }
                     ValidationErrorKind::Enum { options } => (
                         "FieldValueNotSupported",
-                        format!(
-                            "Unsupported value: {}: supported values: {options}",
-                            error.instance()
-                        ),
+                        format!("Unsupported value: {}: supported values: {options}", error.instance()),
                     ),
-                    ValidationErrorKind::Type { .. } => {
-                        ("FieldValueTypeInvalid", format!("Invalid value: {error}"))
-                    }
+                    ValidationErrorKind::Type { .. } => ("FieldValueTypeInvalid", format!("Invalid value: {error}")),
                     _ => ("FieldValueInvalid", format!("Invalid value: {error}")),
                 };
                 if field.is_empty() {
                     field = "<nil>".to_owned();
                 }
-                FieldError {
-                    field,
-                    reason,
-                    message,
-                }
+                FieldError { field, reason, message }
             })
             .collect()
     }
@@ -107,10 +89,7 @@ fn json_schema(structural: &Value) -> Value {
         match key.as_str() {
             "properties" => {
                 let properties = value.as_object().cloned().unwrap_or_default();
-                let properties = properties
-                    .iter()
-                    .map(|(name, of)| (name.clone(), json_schema(of)))
-                    .collect();
+                let properties = properties.iter().map(|(name, of)| (name.clone(), json_schema(of))).collect();
                 schema.insert(key.clone(), Value::Object(properties));
             }
             "items" | "additionalProperties" | "not" => {
@@ -118,10 +97,7 @@ fn json_schema(structural: &Value) -> Value {
             }
             "allOf" | "anyOf" | "oneOf" => {
                 let all = value.as_array().cloned().unwrap_or_default();
-                schema.insert(
-                    key.clone(),
-                    Value::Array(all.iter().map(json_schema).collect()),
-                );
+                schema.insert(key.clone(), Value::Array(all.iter().map(json_schema).collect()));
             }
             "nullable" | "format" | "example" | "default" => {}
             _ if key.starts_with("x-kubernetes-") => {}
@@ -180,9 +156,7 @@ fn prune(value: &mut Value, schema: &Value, root: bool) {
             }
         }
         Value::Array(items) if schema["items"].is_object() => {
-            items
-                .iter_mut()
-                .for_each(|item| prune(item, &schema["items"], false));
+            items.iter_mut().for_each(|item| prune(item, &schema["items"], false));
         }
         _ => {}
     }
@@ -198,14 +172,9 @@ fn default(value: &mut Value, schema: &Value) {
                     Some(Value::Null) => !nullable,
                     Some(_) => false,
                 };
-                if missing
-                    && let Some(default) = known.get("default").filter(|default| !default.is_null())
-                {
+                if missing && let Some(default) = known.get("default").filter(|default| !default.is_null()) {
                     fields.insert(name.clone(), default.clone());
-                } else if fields.get(name) == Some(&Value::Null)
-                    && !nullable
-                    && !keeps_unknown(known)
-                {
+                } else if fields.get(name) == Some(&Value::Null) && !nullable && !keeps_unknown(known) {
                     fields.remove(name);
                 }
                 if let Some(field) = fields.get_mut(name) {
@@ -213,14 +182,10 @@ fn default(value: &mut Value, schema: &Value) {
                 }
             }
             if schema["additionalProperties"].is_object() {
-                fields
-                    .values_mut()
-                    .for_each(|field| default(field, &schema["additionalProperties"]));
+                fields.values_mut().for_each(|field| default(field, &schema["additionalProperties"]));
             }
         }
-        Value::Array(items) => items
-            .iter_mut()
-            .for_each(|item| default(item, &schema["items"])),
+        Value::Array(items) => items.iter_mut().for_each(|item| default(item, &schema["items"])),
         _ => {}
     }
 }
@@ -245,27 +210,17 @@ mod tests {
     fn unknown_fields_are_pruned_unless_preserved_and_defaults_are_filled() {
         let mut object = json!({ "kind": "X", "metadata": { "name": "a" }, "spec": { "size": 2, "typo": 1, "free": { "kept": 1 } } });
         schema().admit(&mut object);
-        assert_eq!(
-            object["spec"],
-            json!({ "size": 2, "mode": "A", "free": { "kept": 1 } })
-        );
+        assert_eq!(object["spec"], json!({ "size": 2, "mode": "A", "free": { "kept": 1 } }));
         assert_eq!(object["metadata"]["name"], "a");
     }
 
     #[test]
     fn each_broken_field_is_named() {
-        let errors = schema()
-            .errors(&json!({ "spec": { "size": 0, "mode": "C", "port": 80, "note": null } }));
+        let errors = schema().errors(&json!({ "spec": { "size": 0, "mode": "C", "port": 80, "note": null } }));
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
-        assert!(
-            fields.contains(&"spec.size") && fields.contains(&"spec.mode"),
-            "{errors:?}"
-        );
+        assert!(fields.contains(&"spec.size") && fields.contains(&"spec.mode"), "{errors:?}");
         assert_eq!(errors.len(), 2, "{errors:?}");
         let missing = schema().errors(&json!({ "spec": {} }));
-        assert_eq!(
-            (missing[0].field.as_str(), missing[0].reason),
-            ("spec.size", "FieldValueRequired")
-        );
+        assert_eq!((missing[0].field.as_str(), missing[0].reason), ("spec.size", "FieldValueRequired"));
     }
 }

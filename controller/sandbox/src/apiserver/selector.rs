@@ -36,12 +36,7 @@ impl Selector {
         for rule in split_rules(labels.unwrap_or_default()) {
             selector.labels.push(label_rule(&rule)?);
         }
-        for rule in fields
-            .unwrap_or_default()
-            .split(',')
-            .map(str::trim)
-            .filter(|rule| !rule.is_empty())
-        {
+        for rule in fields.unwrap_or_default().split(',').map(str::trim).filter(|rule| !rule.is_empty()) {
             selector.fields.push(field_rule(rule)?);
         }
         Ok(selector)
@@ -52,12 +47,8 @@ impl Selector {
         let labels = &object["metadata"]["labels"];
         let label = |key: &str| labels.get(key).and_then(Value::as_str);
         self.labels.iter().all(|rule| match rule {
-            LabelRule::In(key, values) => {
-                label(key).is_some_and(|value| values.iter().any(|v| v == value))
-            }
-            LabelRule::NotIn(key, values) => {
-                label(key).is_none_or(|value| !values.iter().any(|v| v == value))
-            }
+            LabelRule::In(key, values) => label(key).is_some_and(|value| values.iter().any(|v| v == value)),
+            LabelRule::NotIn(key, values) => label(key).is_none_or(|value| !values.iter().any(|v| v == value)),
             LabelRule::Exists(key) => label(key).is_some(),
             LabelRule::Absent(key) => label(key).is_none(),
         }) && self.fields.iter().all(|rule| {
@@ -73,19 +64,13 @@ impl Selector {
 /// Whether labels answer a `LabelSelector` object (`matchLabels`, `matchExpressions`).
 pub fn label_selector_matches(selector: &Value, object: &Value) -> bool {
     let labels = &object["metadata"]["labels"];
-    let simple = selector["matchLabels"].as_object().is_none_or(|wanted| {
-        wanted
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
-    });
+    let simple = selector["matchLabels"]
+        .as_object()
+        .is_none_or(|wanted| wanted.iter().all(|(key, value)| labels.get(key) == Some(value)));
     let expressions = selector["matchExpressions"].as_array().is_none_or(|rules| {
         rules.iter().all(|rule| {
             let label = labels.get(rule["key"].as_str().unwrap_or_default());
-            let among = || {
-                rule["values"]
-                    .as_array()
-                    .is_some_and(|values| label.is_some_and(|l| values.contains(l)))
-            };
+            let among = || rule["values"].as_array().is_some_and(|values| label.is_some_and(|l| values.contains(l)));
             match rule["operator"].as_str() {
                 Some("In") => among(),
                 Some("NotIn") => !among(),
@@ -134,21 +119,13 @@ fn label_rule(rule: &str) -> Result<LabelRule, Refusal> {
         return Ok(LabelRule::In(key.trim().to_owned(), set(list)));
     }
     if let Some((key, value)) = rule.split_once("!=") {
-        return Ok(LabelRule::NotIn(
-            key.trim().to_owned(),
-            vec![value.trim().to_owned()],
-        ));
+        return Ok(LabelRule::NotIn(key.trim().to_owned(), vec![value.trim().to_owned()]));
     }
     if let Some((key, value)) = rule.split_once("==").or_else(|| rule.split_once('=')) {
-        return Ok(LabelRule::In(
-            key.trim().to_owned(),
-            vec![value.trim().to_owned()],
-        ));
+        return Ok(LabelRule::In(key.trim().to_owned(), vec![value.trim().to_owned()]));
     }
     if rule.contains(char::is_whitespace) {
-        return Err(Refusal::bad_request(format!(
-            "unable to parse label requirement: {rule}"
-        )));
+        return Err(Refusal::bad_request(format!("unable to parse label requirement: {rule}")));
     }
     Ok(match rule.strip_prefix('!') {
         Some(key) => LabelRule::Absent(key.trim().to_owned()),
@@ -162,32 +139,18 @@ fn field_rule(rule: &str) -> Result<FieldRule, Refusal> {
     } else if let Some((path, value)) = rule.split_once("==").or_else(|| rule.split_once('=')) {
         (path, value, true)
     } else {
-        return Err(Refusal::bad_request(format!(
-            "invalid field selector: {rule}"
-        )));
+        return Err(Refusal::bad_request(format!("invalid field selector: {rule}")));
     };
     let path = path.trim();
-    let known = matches!(
-        path,
-        "metadata.name"
-            | "metadata.namespace"
-            | "spec.nodeName"
-            | "status.phase"
-            | "type"
-            | "reason"
-    ) || path.starts_with("involvedObject.")
-        || path.starts_with("regarding.");
+    let known =
+        matches!(path, "metadata.name" | "metadata.namespace" | "spec.nodeName" | "status.phase" | "type" | "reason")
+            || path.starts_with("involvedObject.")
+            || path.starts_with("regarding.");
     if !known {
-        return Err(Refusal::bad_request(format!(
-            "field label not supported: {path}"
-        )));
+        return Err(Refusal::bad_request(format!("field label not supported: {path}")));
     }
     let path = path.replacen("regarding.", "involvedObject.", 1);
-    Ok(FieldRule {
-        path: path.split('.').map(str::to_owned).collect(),
-        value: value.trim().to_owned(),
-        wanted,
-    })
+    Ok(FieldRule { path: path.split('.').map(str::to_owned).collect(), value: value.trim().to_owned(), wanted })
 }
 
 #[cfg(test)]
@@ -198,9 +161,7 @@ mod tests {
     fn selects(labels: &str, fields: &str) -> bool {
         let pod = json!({ "metadata": { "name": "a", "namespace": "shop", "labels": { "app": "cart", "tier": "backend" } },
             "spec": { "nodeName": "n1" } });
-        Selector::parse(Some(labels), Some(fields))
-            .unwrap()
-            .matches(&pod)
+        Selector::parse(Some(labels), Some(fields)).unwrap().matches(&pod)
     }
 
     #[test]

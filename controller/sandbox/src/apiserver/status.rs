@@ -17,12 +17,7 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            reason,
-            message: message.into(),
-            details: None,
-        }
+        Self { code, reason, message: message.into(), details: None }
     }
 
     fn about(mut self, resource: &str, name: &str) -> Self {
@@ -42,31 +37,18 @@ impl Refusal {
 
     /// No such path or resource at all.
     pub fn no_such_resource() -> Self {
-        Self::new(
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        )
+        Self::new(404, "NotFound", "the server could not find the requested resource")
     }
 
     /// An object of that name exists.
     pub fn already_exists(resource: &str, name: &str) -> Self {
-        Self::new(
-            409,
-            "AlreadyExists",
-            format!("{resource} \"{name}\" already exists"),
-        )
-        .about(resource, name)
+        Self::new(409, "AlreadyExists", format!("{resource} \"{name}\" already exists")).about(resource, name)
     }
 
     /// The object changed since it was read, or another manager owns the field.
     pub fn conflict(resource: &str, name: &str, why: &str) -> Self {
-        Self::new(
-            409,
-            "Conflict",
-            format!("Operation cannot be fulfilled on {resource} \"{name}\": {why}"),
-        )
-        .about(resource, name)
+        Self::new(409, "Conflict", format!("Operation cannot be fulfilled on {resource} \"{name}\": {why}"))
+            .about(resource, name)
     }
 
     /// A server-side apply met fields of other managers.
@@ -85,34 +67,21 @@ impl Refusal {
                     .join(", ")
             ),
         );
-        refusal.details = Some(
-            json!({ "causes": conflicts.iter().map(|(manager, field)| json!({
+        refusal.details = Some(json!({ "causes": conflicts.iter().map(|(manager, field)| json!({
             "reason": "FieldManagerConflict", "message": format!("conflict with \"{manager}\""), "field": field,
-        })).collect::<Vec<_>>() }),
-        );
+        })).collect::<Vec<_>>() }));
         refusal
     }
 
     /// The object breaks the rules of its kind; one cause per field.
     pub fn invalid(kind: &str, group: &str, name: &str, causes: Vec<FieldError>) -> Self {
-        let qualified = if group.is_empty() {
-            kind.to_owned()
-        } else {
-            format!("{kind}.{group}")
-        };
-        let said: Vec<String> = causes
-            .iter()
-            .map(|cause| format!("{}: {}", cause.field, cause.message))
-            .collect();
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let said: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
         let list = match said.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let mut refusal = Self::new(
-            422,
-            "Invalid",
-            format!("{qualified} \"{name}\" is invalid: {list}"),
-        );
+        let mut refusal = Self::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {list}"));
         refusal.details = Some(json!({
             "name": name, "group": group, "kind": kind,
             "causes": causes.iter().map(|cause| json!({
@@ -139,11 +108,7 @@ impl Refusal {
 
     /// The resourceVersion is older than what is remembered.
     pub fn expired(asked: u64, oldest: u64) -> Self {
-        Self::new(
-            410,
-            "Expired",
-            format!("too old resource version: {asked} ({oldest})"),
-        )
+        Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
     }
 
     /// The body is in a form that is not served.
@@ -157,11 +122,7 @@ impl Refusal {
 
     /// The method is not served at this path.
     pub fn method_not_allowed() -> Self {
-        Self::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        )
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     }
 
     /// The `Status` object.

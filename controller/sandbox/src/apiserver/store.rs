@@ -83,31 +83,19 @@ pub struct How<'a> {
 impl<'a> How<'a> {
     /// An ordinary write by this manager.
     pub fn by(manager: &'a str) -> Self {
-        Self {
-            manager,
-            status: false,
-            dry_run: false,
-        }
+        Self { manager, status: false, dry_run: false }
     }
 
     /// A write of the status by this manager.
     pub fn status_by(manager: &'a str) -> Self {
-        Self {
-            manager,
-            status: true,
-            dry_run: false,
-        }
+        Self { manager, status: true, dry_run: false }
     }
 }
 
 impl Store {
     /// An empty cluster, apart from its own namespaces.
     pub fn new(clock: SandboxClock) -> Self {
-        Self {
-            state: Arc::default(),
-            clock,
-            version: Arc::new(watch::Sender::new(0)),
-        }
+        Self { state: Arc::default(), clock, version: Arc::new(watch::Sender::new(0)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -126,10 +114,7 @@ impl Store {
 
     /// The resource of that key, if it is served.
     pub fn resource(&self, key: &str) -> Result<Arc<Resource>, Refusal> {
-        self.lock()
-            .registry
-            .get(key)
-            .ok_or_else(Refusal::no_such_resource)
+        self.lock().registry.get(key).ok_or_else(Refusal::no_such_resource)
     }
 
     /// Version of the last change of anything.
@@ -144,17 +129,12 @@ impl Store {
 
     /// One object.
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.lock()
-            .objects
-            .get(resource)?
-            .get(&(namespace.to_owned(), name.to_owned()))
-            .cloned()
+        self.lock().objects.get(resource)?.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     /// Objects of a resource in one namespace or, without it, everywhere.
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> Vec<Arc<Value>> {
-        self.list_selected(resource, namespace, &Selector::default())
-            .1
+        self.list_selected(resource, namespace, &Selector::default()).1
     }
 
     /// The selected objects, and the version at which that was the truth.
@@ -167,9 +147,7 @@ impl Store {
         let state = self.lock();
         let objects = state.objects.get(resource).into_iter().flatten();
         let selected = objects
-            .filter(|((of, _), object)| {
-                namespace.is_none_or(|namespace| namespace == of) && selector.matches(object)
-            })
+            .filter(|((of, _), object)| namespace.is_none_or(|namespace| namespace == of) && selector.matches(object))
             .map(|(_, object)| object.clone())
             .collect();
         (state.version, selected)
@@ -184,22 +162,12 @@ impl Store {
         if since < journal.forgotten {
             return Err(Refusal::expired(since, journal.forgotten));
         }
-        let changes = journal
-            .changes
-            .iter()
-            .filter(|change| change.version > since)
-            .cloned()
-            .collect();
+        let changes = journal.changes.iter().filter(|change| change.version > since).cloned().collect();
         Ok((state.version, changes))
     }
 
     /// Creates an object.
-    pub fn create(
-        &self,
-        resource: &str,
-        object: Value,
-        how: How<'_>,
-    ) -> Result<Arc<Value>, Refusal> {
+    pub fn create(&self, resource: &str, object: Value, how: How<'_>) -> Result<Arc<Value>, Refusal> {
         self.create_claiming(resource, object, how, None)
     }
 
@@ -212,18 +180,11 @@ impl Store {
     ) -> Result<Arc<Value>, Refusal> {
         let created = {
             let mut state = self.lock();
-            let resource = state
-                .registry
-                .get(resource)
-                .ok_or_else(Refusal::no_such_resource)?;
+            let resource = state.registry.get(resource).ok_or_else(Refusal::no_such_resource)?;
             let now = self.clock.now();
             identify(&mut state, &resource, &mut object)?;
             let key = name_of(&object);
-            if state
-                .objects
-                .get(&resource.key())
-                .is_some_and(|objects| objects.contains_key(&key))
-            {
+            if state.objects.get(&resource.key()).is_some_and(|objects| objects.contains_key(&key)) {
                 return Err(Refusal::already_exists(&resource.key(), &key.1));
             }
             if resource.namespaced && !state.namespace_exists(&key.0) {
@@ -241,11 +202,7 @@ impl Store {
             metadata["uid"] = json!(uid(state.born));
             metadata["creationTimestamp"] = json!(fields::seconds(now));
             metadata["generation"] = json!(1);
-            let writer = Writer {
-                manager: how.manager,
-                status: how.status,
-                apply: claims.is_some(),
-            };
+            let writer = Writer { manager: how.manager, status: how.status, apply: claims.is_some() };
             fields::record(None, &mut object, writer, claims, now);
             if how.dry_run {
                 object["metadata"]["resourceVersion"] = json!(state.version.to_string());
@@ -258,16 +215,9 @@ impl Store {
     }
 
     /// Replaces an object (or, through `how.status`, its status); 409 when it changed since it was read.
-    pub fn replace(
-        &self,
-        resource: &str,
-        object: Value,
-        how: How<'_>,
-    ) -> Result<Arc<Value>, Refusal> {
+    pub fn replace(&self, resource: &str, object: Value, how: How<'_>) -> Result<Arc<Value>, Refusal> {
         let (namespace, name) = name_of(&object);
-        self.write(resource, &namespace, &name, how, None, |_| {
-            Ok(object.clone())
-        })
+        self.write(resource, &namespace, &name, how, None, |_| Ok(object.clone()))
     }
 
     /// Changes what is there; the closure may be called for one consistent state only.
@@ -305,14 +255,10 @@ impl Store {
             if !namespace.is_empty() {
                 object["metadata"]["namespace"] = json!(namespace);
             }
-            return self
-                .create_claiming(resource, object, how, claims.as_ref())
-                .map(|object| (true, object));
+            return self.create_claiming(resource, object, how, claims.as_ref()).map(|object| (true, object));
         }
-        self.write(resource, namespace, name, how, claims.as_ref(), |live| {
-            patch.applied(live, how.manager)
-        })
-        .map(|object| (false, object))
+        self.write(resource, namespace, name, how, claims.as_ref(), |live| patch.applied(live, how.manager))
+            .map(|object| (false, object))
     }
 
     fn write(
@@ -326,10 +272,7 @@ impl Store {
     ) -> Result<Arc<Value>, Refusal> {
         let written = {
             let mut state = self.lock();
-            let resource = state
-                .registry
-                .get(resource)
-                .ok_or_else(Refusal::no_such_resource)?;
+            let resource = state.registry.get(resource).ok_or_else(Refusal::no_such_resource)?;
             let key = (namespace.to_owned(), name.to_owned());
             let live = state
                 .objects
@@ -345,18 +288,13 @@ impl Store {
             let spec_changed = differs_beyond(&live, &object, &["metadata", "status"]);
             let generation = live["metadata"]["generation"].as_i64().unwrap_or(1);
             object["metadata"]["generation"] = json!(generation + i64::from(spec_changed));
-            let writer = Writer {
-                manager: how.manager,
-                status: how.status,
-                apply: claims.is_some(),
-            };
+            let writer = Writer { manager: how.manager, status: how.status, apply: claims.is_some() };
             fields::record(Some(&live), &mut object, writer, claims, self.clock.now());
             object["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
             if object == *live || how.dry_run {
                 return Ok(Arc::new(object));
             }
-            let gone =
-                object["metadata"]["deletionTimestamp"].is_string() && finalizers(&object) == 0;
+            let gone = object["metadata"]["deletionTimestamp"].is_string() && finalizers(&object) == 0;
             if gone {
                 state.remove(&resource, &key)
             } else {
@@ -379,10 +317,7 @@ impl Store {
     ) -> Result<Arc<Value>, Refusal> {
         let deleted = {
             let mut state = self.lock();
-            let resource = state
-                .registry
-                .get(resource)
-                .ok_or_else(Refusal::no_such_resource)?;
+            let resource = state.registry.get(resource).ok_or_else(Refusal::no_such_resource)?;
             let key = (namespace.to_owned(), name.to_owned());
             let live = state
                 .objects
@@ -393,9 +328,7 @@ impl Store {
             for field in ["uid", "resourceVersion"] {
                 let wanted = &preconditions[field];
                 if wanted.is_string() && *wanted != live["metadata"][field] {
-                    let why = format!(
-                        "the {field} in the precondition ({wanted}) does not match the object's"
-                    );
+                    let why = format!("the {field} in the precondition ({wanted}) does not match the object's");
                     return Err(Refusal::conflict(&resource.key(), name, &why));
                 }
             }
@@ -430,9 +363,7 @@ impl Store {
 
 impl State {
     fn namespace_exists(&self, name: &str) -> bool {
-        self.objects
-            .get("namespaces")
-            .is_some_and(|all| all.contains_key(&(String::new(), name.to_owned())))
+        self.objects.get("namespaces").is_some_and(|all| all.contains_key(&(String::new(), name.to_owned())))
     }
 
     fn commit(
@@ -449,19 +380,8 @@ impl State {
             self.registry.register(&object);
         }
         let object = Arc::new(object);
-        self.objects
-            .entry(resource.key())
-            .or_default()
-            .insert(name_of(&object), object.clone());
-        self.note(
-            &resource.key(),
-            Change {
-                version: self.version,
-                kind,
-                object: object.clone(),
-                before,
-            },
-        );
+        self.objects.entry(resource.key()).or_default().insert(name_of(&object), object.clone());
+        self.note(&resource.key(), Change { version: self.version, kind, object: object.clone(), before });
         object
     }
 
@@ -476,23 +396,15 @@ impl State {
     }
 
     fn remove(&mut self, resource: &Resource, key: &Name) -> Arc<Value> {
-        let Some(live) = self
-            .objects
-            .get_mut(&resource.key())
-            .and_then(|objects| objects.remove(key))
-        else {
+        let Some(live) = self.objects.get_mut(&resource.key()).and_then(|objects| objects.remove(key)) else {
             return Arc::new(Value::Null);
         };
         self.version += 1;
         let mut object = (*live).clone();
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let object = Arc::new(object);
-        let change = Change {
-            version: self.version,
-            kind: ChangeKind::Deleted,
-            object: object.clone(),
-            before: Some(live),
-        };
+        let change =
+            Change { version: self.version, kind: ChangeKind::Deleted, object: object.clone(), before: Some(live) };
         self.note(&resource.key(), change);
         if resource.plural == "customresourcedefinitions" {
             self.registry.unregister(&object);
@@ -510,9 +422,7 @@ impl State {
     fn collect_dependents(&mut self, owner: &str) {
         let owned = |object: &Value| {
             let owners = object["metadata"]["ownerReferences"].as_array();
-            owners.is_some_and(|owners| {
-                owners.iter().any(|reference| reference["uid"] == owner) && owners.len() == 1
-            })
+            owners.is_some_and(|owners| owners.iter().any(|reference| reference["uid"] == owner) && owners.len() == 1)
         };
         self.delete_where(|_, object| owned(object));
     }
@@ -537,20 +447,14 @@ impl State {
             let Some(resource) = self.registry.get(&resource) else {
                 continue;
             };
-            let Some(live) = self
-                .objects
-                .get(&resource.key())
-                .and_then(|all| all.get(&key))
-                .cloned()
-            else {
+            let Some(live) = self.objects.get(&resource.key()).and_then(|all| all.get(&key)).cloned() else {
                 continue;
             };
             if finalizers(&live) == 0 {
                 self.remove(&resource, &key);
             } else if !live["metadata"]["deletionTimestamp"].is_string() {
                 let mut object = (*live).clone();
-                object["metadata"]["deletionTimestamp"] =
-                    live["metadata"]["creationTimestamp"].clone();
+                object["metadata"]["deletionTimestamp"] = live["metadata"]["creationTimestamp"].clone();
                 self.commit(&resource, ChangeKind::Modified, object, Some(live));
             }
         }
@@ -560,9 +464,7 @@ impl State {
         for objects in self.objects.values_mut() {
             for object in objects.values_mut() {
                 let references = object["metadata"]["ownerReferences"].as_array();
-                if references
-                    .is_some_and(|all| all.iter().any(|reference| reference["uid"] == owner))
-                {
+                if references.is_some_and(|all| all.iter().any(|reference| reference["uid"] == owner)) {
                     let mut freed = (**object).clone();
                     if let Some(references) = freed["metadata"]["ownerReferences"].as_array_mut() {
                         references.retain(|reference| reference["uid"] != owner);
@@ -576,32 +478,18 @@ impl State {
 
 /// Namespace and name of an object.
 pub fn name_of(object: &Value) -> Name {
-    let text = |field: &str| {
-        object["metadata"][field]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     (text("namespace"), text("name"))
 }
 
 fn finalizers(object: &Value) -> usize {
-    object["metadata"]["finalizers"]
-        .as_array()
-        .map_or(0, Vec::len)
+    object["metadata"]["finalizers"].as_array().map_or(0, Vec::len)
 }
 
 fn uid(number: u64) -> String {
     use sha2::{Digest, Sha256};
     let hash = hex::encode(Sha256::digest(number.to_be_bytes()));
-    format!(
-        "{}-{}-4{}-8{}-{}",
-        &hash[..8],
-        &hash[8..12],
-        &hash[13..16],
-        &hash[17..20],
-        &hash[20..32]
-    )
+    format!("{}-{}-4{}-8{}-{}", &hash[..8], &hash[8..12], &hash[13..16], &hash[17..20], &hash[20..32])
 }
 
 fn identify(state: &mut State, resource: &Resource, object: &mut Value) -> Result<(), Refusal> {
@@ -616,39 +504,19 @@ fn identify(state: &mut State, resource: &Resource, object: &mut Value) -> Resul
     let Some(metadata) = object["metadata"].as_object_mut() else {
         return Err(Refusal::bad_request("metadata is not an object"));
     };
-    for field in [
-        "uid",
-        "creationTimestamp",
-        "generation",
-        "managedFields",
-        "selfLink",
-        "deletionTimestamp",
-    ] {
+    for field in ["uid", "creationTimestamp", "generation", "managedFields", "selfLink", "deletionTimestamp"] {
         metadata.remove(field);
     }
-    if metadata
-        .remove("resourceVersion")
-        .is_some_and(|version| version.as_str().is_some_and(|v| !v.is_empty()))
-    {
-        return Err(Refusal::bad_request(
-            "resourceVersion should not be set on objects to be created",
-        ));
+    if metadata.remove("resourceVersion").is_some_and(|version| version.as_str().is_some_and(|v| !v.is_empty())) {
+        return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
     }
     if !resource.namespaced {
         metadata.remove("namespace");
     }
-    if metadata
-        .get("name")
-        .and_then(Value::as_str)
-        .is_none_or(str::is_empty)
-    {
+    if metadata.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
         match metadata.get("generateName").and_then(Value::as_str) {
             Some(prefix) => {
-                let suffix: String = uid(state.born + 1)
-                    .chars()
-                    .filter(|c| *c != '-')
-                    .take(5)
-                    .collect();
+                let suffix: String = uid(state.born + 1).chars().filter(|c| *c != '-').take(5).collect();
                 let name = format!("{prefix}{suffix}");
                 metadata.insert("name".into(), json!(name));
             }
@@ -663,48 +531,25 @@ fn identify(state: &mut State, resource: &Resource, object: &mut Value) -> Resul
             }
         }
     }
-    let name = metadata
-        .get("name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
+    let name = metadata.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let fine = name.len() <= 253
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':' | '_'))
-        && (resource.group == "rbac.authorization.k8s.io"
-            || !name.chars().any(|c| c.is_ascii_uppercase()));
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':' | '_'))
+        && (resource.group == "rbac.authorization.k8s.io" || !name.chars().any(|c| c.is_ascii_uppercase()));
     if !fine {
         let message = format!(
             "Invalid value: \"{name}\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.'"
         );
-        return Err(invalid(
-            resource,
-            &name,
-            "metadata.name",
-            "FieldValueInvalid",
-            &message,
-        ));
+        return Err(invalid(resource, &name, "metadata.name", "FieldValueInvalid", &message));
     }
     Ok(())
 }
 
-fn invalid(
-    resource: &Resource,
-    name: &str,
-    field: &str,
-    reason: &'static str,
-    message: &str,
-) -> Refusal {
+fn invalid(resource: &Resource, name: &str, field: &str, reason: &'static str, message: &str) -> Refusal {
     Refusal::invalid(
         &resource.kind,
         &resource.group,
         name,
-        vec![FieldError {
-            field: field.into(),
-            reason,
-            message: message.into(),
-        }],
+        vec![FieldError { field: field.into(), reason, message: message.into() }],
     )
 }
 
@@ -714,12 +559,7 @@ fn admit(resource: &Resource, object: &mut Value) -> Result<(), Refusal> {
         schema.admit(object);
         let errors = schema.errors(object);
         if !errors.is_empty() {
-            return Err(Refusal::invalid(
-                &resource.kind,
-                &resource.group,
-                &name_of(object).1,
-                errors,
-            ));
+            return Err(Refusal::invalid(&resource.kind, &resource.group, &name_of(object).1, errors));
         }
     }
     Ok(())
@@ -734,10 +574,7 @@ fn check_identity(resource: &Resource, live: &Value, object: &Value) -> Result<(
         )));
     }
     for (field, why) in [
-        (
-            "uid",
-            "the UID in the object does not match the one in the store",
-        ),
+        ("uid", "the UID in the object does not match the one in the store"),
         (
             "resourceVersion",
             "the object has been modified; please apply your changes to the latest version and try again",
@@ -775,13 +612,7 @@ fn keep_server_fields(resource: &Resource, live: &Value, object: &mut Value, sta
     }
     object["apiVersion"] = live["apiVersion"].clone();
     object["kind"] = live["kind"].clone();
-    for field in [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "managedFields",
-    ] {
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"] {
         match live["metadata"].get(field) {
             Some(value) => object["metadata"][field] = value.clone(),
             None => {
@@ -797,9 +628,6 @@ fn differs_beyond(one: &Value, other: &Value, ignored: &[&str]) -> bool {
     let (Some(one), Some(other)) = (one.as_object(), other.as_object()) else {
         return one != other;
     };
-    let keys = one
-        .keys()
-        .chain(other.keys())
-        .filter(|key| !ignored.contains(&key.as_str()));
+    let keys = one.keys().chain(other.keys()).filter(|key| !ignored.contains(&key.as_str()));
     keys.into_iter().any(|key| one.get(key) != other.get(key))
 }

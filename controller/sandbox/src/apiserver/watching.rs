@@ -62,16 +62,9 @@ pub fn body(store: Store, wanted: Wanted) -> Result<Body, Refusal> {
             since
         }
         _ => {
-            let (version, objects) = store.list_selected(
-                &wanted.resource,
-                wanted.namespace.as_deref(),
-                &wanted.selector,
-            );
-            pending.extend(
-                objects
-                    .iter()
-                    .map(|object| line("ADDED", &(wanted.shape)(object))),
-            );
+            let (version, objects) =
+                store.list_selected(&wanted.resource, wanted.namespace.as_deref(), &wanted.selector);
+            pending.extend(objects.iter().map(|object| line("ADDED", &(wanted.shape)(object))));
             if wanted.initial_events {
                 let mut mark = bookmark(&store, &wanted, version);
                 mark["metadata"]["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
@@ -82,15 +75,7 @@ pub fn body(store: Store, wanted: Wanted) -> Result<Body, Refusal> {
     };
     pending.reverse();
     let deadline = tokio::time::Instant::now() + wanted.timeout;
-    let watch = Watch {
-        store,
-        wanted,
-        at,
-        pending,
-        changes,
-        deadline,
-        over: false,
-    };
+    let watch = Watch { store, wanted, at, pending, changes, deadline, over: false };
     Ok(Body::from_stream(stream::unfold(watch, next)))
 }
 
@@ -99,10 +84,8 @@ fn bookmark(store: &Store, wanted: &Wanted, version: u64) -> Value {
         .resource(&wanted.resource)
         .map(|resource| (resource.api_version(), resource.kind.clone()))
         .unwrap_or_default();
-    (wanted.shape)(
-        &json!({ "apiVersion": api_version, "kind": kind, "metadata": {
-        "resourceVersion": version.to_string(), "creationTimestamp": null } }),
-    )
+    (wanted.shape)(&json!({ "apiVersion": api_version, "kind": kind, "metadata": {
+        "resourceVersion": version.to_string(), "creationTimestamp": null } }))
 }
 
 async fn next(mut watch: Watch) -> Option<(Result<Bytes, std::io::Error>, Watch)> {
@@ -121,10 +104,7 @@ async fn next(mut watch: Watch) -> Option<(Result<Bytes, std::io::Error>, Watch)
             }
             Ok((version, changes)) => {
                 watch.at = version;
-                watch.pending = changes
-                    .iter()
-                    .filter_map(|change| event(&watch.wanted, change))
-                    .collect();
+                watch.pending = changes.iter().filter_map(|change| event(&watch.wanted, change)).collect();
                 watch.pending.reverse();
                 if !watch.pending.is_empty() {
                     continue;
@@ -147,18 +127,13 @@ async fn next(mut watch: Watch) -> Option<(Result<Bytes, std::io::Error>, Watch)
 }
 
 fn event(wanted: &Wanted, change: &Change) -> Option<Bytes> {
-    let in_namespace = wanted
-        .namespace
-        .as_ref()
-        .is_none_or(|namespace| change.object["metadata"]["namespace"] == **namespace);
+    let in_namespace =
+        wanted.namespace.as_ref().is_none_or(|namespace| change.object["metadata"]["namespace"] == **namespace);
     if !in_namespace {
         return None;
     }
     let now = wanted.selector.matches(&change.object);
-    let was = change
-        .before
-        .as_ref()
-        .is_some_and(|before| wanted.selector.matches(before));
+    let was = change.before.as_ref().is_some_and(|before| wanted.selector.matches(before));
     let kind = match change.kind {
         ChangeKind::Deleted if now || was => "DELETED",
         ChangeKind::Deleted => return None,

@@ -40,11 +40,15 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
 
 fn percent_decoded(path: &str) -> String {
     let kept = path.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
-    url::form_urlencoded::parse(format!("p={kept}").as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+    url::form_urlencoded::parse(format!("p={kept}").as_bytes())
+        .next()
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
 }
 
 async fn git(shared: &Shared, parts: &http::request::Parts, path: String, body: Bytes) -> Response {
-    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let text =
+        |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let query = parts.uri.query().unwrap_or_default().to_owned();
     let pushes = path.ends_with("git-receive-pack") || query.contains("git-receive-pack");
     let who = account(shared, &parts.headers);
@@ -53,7 +57,9 @@ async fn git(shared: &Shared, parts: &http::request::Parts, path: String, body: 
         Some(_) => return refused(&ForgeRefusal::new(403, "this account may not push")),
         None => {
             let mut response = refused(&ForgeRefusal::new(401, "Unauthorized"));
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Basic realm=\"Sandbox\""));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Basic realm=\"Sandbox\""));
             return response;
         }
     }
@@ -157,7 +163,8 @@ fn repository(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
         }
         ("GET", ["branches", name @ ..]) => {
             let name = name.join("/");
-            let branch = forms::branch(&name, desk, url, who).ok_or_else(|| ForgeRefusal::new(404, format!("branch does not exist [name: {name}]")))?;
+            let branch = forms::branch(&name, desk, url, who)
+                .ok_or_else(|| ForgeRefusal::new(404, format!("branch does not exist [name: {name}]")))?;
             Ok(answer(200, &branch))
         }
         ("DELETE", ["branches", name @ ..]) => {
@@ -171,7 +178,8 @@ fn repository(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
         }
         ("GET", ["git", "commits", sha]) => Ok(answer(200, &forms::commit(&desk.git.find(sha)?, desk, url))),
         ("GET", ["compare", range]) => {
-            let (base, head) = range.split_once("...").ok_or_else(|| ForgeRefusal::new(404, "base...head is needed"))?;
+            let (base, head) =
+                range.split_once("...").ok_or_else(|| ForgeRefusal::new(404, "base...head is needed"))?;
             let commits = desk.git.log(Some(base), head, 500)?;
             let rows: Vec<Value> = commits.iter().map(|commit| forms::commit(commit, desk, url)).collect();
             Ok(answer(200, &json!({ "total_commits": rows.len(), "commits": rows })))
@@ -180,12 +188,15 @@ fn repository(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
             let path = file.join("/");
             let reference = call.query.get("ref").map_or("main", String::as_str);
             let content = desk.git.file(reference, &path)?;
-            Ok(answer(200, &json!({
-                "name": file.last(), "path": path, "type": "file", "size": content.len(), "encoding": "base64",
-                "content": base64::engine::general_purpose::STANDARD.encode(&content),
-                "last_commit_sha": desk.git.find(reference)?.sha,
-                "html_url": format!("{url}/{}/{}/src/branch/{reference}/{path}", desk.owner, desk.name),
-            })))
+            Ok(answer(
+                200,
+                &json!({
+                    "name": file.last(), "path": path, "type": "file", "size": content.len(), "encoding": "base64",
+                    "content": base64::engine::general_purpose::STANDARD.encode(&content),
+                    "last_commit_sha": desk.git.find(reference)?.sha,
+                    "html_url": format!("{url}/{}/{}/src/branch/{reference}/{path}", desk.owner, desk.name),
+                }),
+            ))
         }
         ("POST", ["statuses", sha]) => {
             let sha = desk.git.find(sha)?.sha;
@@ -195,14 +206,23 @@ fn repository(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
             }
             let context = if text("context").is_empty() { "default".to_owned() } else { text("context") };
             let id = desk.next_id();
-            let status = Status { id, context, state, description: text("description"), target_url: text("target_url"), by: who.into(), at: now };
+            let status = Status {
+                id,
+                context,
+                state,
+                description: text("description"),
+                target_url: text("target_url"),
+                by: who.into(),
+                at: now,
+            };
             let form = forms::status(&status, url);
             desk.statuses.entry(sha).or_default().push(status);
             Ok(answer(201, &form))
         }
         ("GET", ["statuses", sha] | ["commits", sha, "statuses"]) => {
             let sha = desk.git.find(sha)?.sha;
-            let rows = desk.statuses.get(&sha).into_iter().flatten().rev().map(|status| forms::status(status, url)).collect();
+            let rows =
+                desk.statuses.get(&sha).into_iter().flatten().rev().map(|status| forms::status(status, url)).collect();
             Ok(call.page(rows))
         }
         ("GET", ["commits", reference, "status"]) => {
@@ -212,7 +232,10 @@ fn repository(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
                 .into_iter()
                 .find(|state| latest.values().any(|status| status.state == *state));
             let rows: Vec<Value> = latest.values().map(|status| forms::status(status, url)).collect();
-            Ok(answer(200, &json!({ "state": worst.unwrap_or("pending"), "sha": sha, "total_count": rows.len(), "statuses": rows })))
+            Ok(answer(
+                200,
+                &json!({ "state": worst.unwrap_or("pending"), "sha": sha, "total_count": rows.len(), "statuses": rows }),
+            ))
         }
         ("GET", ["labels"]) => Ok(call.page(desk.labels.iter().map(forms::label).collect())),
         ("POST", ["labels"]) => {
@@ -234,7 +257,8 @@ fn pulls(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
     match (call.method.as_str(), path) {
         ("GET", []) => {
             let state = call.query.get("state").map_or("open", String::as_str);
-            let mut pulls: Vec<&Pull> = desk.pulls.values().filter(|pull| state == "all" || (state == "open") == pull.open).collect();
+            let mut pulls: Vec<&Pull> =
+                desk.pulls.values().filter(|pull| state == "all" || (state == "open") == pull.open).collect();
             match call.query.get("sort").map(String::as_str) {
                 Some("recentupdate") => pulls.sort_by_key(|pull| std::cmp::Reverse((pull.updated, pull.number))),
                 Some("oldest") => {}
@@ -296,7 +320,14 @@ fn pulls(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
                     let head = Some(text("head_commit_id")).filter(|head| !head.is_empty());
                     let email = format!("{who}@shop.example");
                     let branch = desk.pull(number)?.head.clone();
-                    desk.merge(number, &Author { name: who, email: &email }, style, &text("MergeMessageField"), head.as_deref(), now)?;
+                    desk.merge(
+                        number,
+                        &Author { name: who, email: &email },
+                        style,
+                        &text("MergeMessageField"),
+                        head.as_deref(),
+                        now,
+                    )?;
                     if body["delete_branch_after_merge"] == json!(true) {
                         desk.git.delete_branch(&branch)?;
                     }
@@ -310,7 +341,8 @@ fn pulls(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
                         return Err(ForgeRefusal::new(422, "approve your own pull is not allowed"));
                     }
                     let commit = if text("commit_id").is_empty() { pull.head_sha.clone() } else { text("commit_id") };
-                    let review = Review { id, by: who.into(), state: text("event"), body: text("body"), commit, at: now };
+                    let review =
+                        Review { id, by: who.into(), state: text("event"), body: text("body"), commit, at: now };
                     let form = forms::review(&review);
                     pull.reviews.push(review);
                     Ok(answer(200, &form))
@@ -329,12 +361,20 @@ fn issues(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
     match (call.method.as_str(), path) {
         ("GET", ["comments", id]) => {
             let id = parse(id)?;
-            let comment = desk.comments.iter().find(|comment| comment.id == id).ok_or_else(|| ForgeRefusal::new(404, "comment does not exist"))?;
+            let comment = desk
+                .comments
+                .iter()
+                .find(|comment| comment.id == id)
+                .ok_or_else(|| ForgeRefusal::new(404, "comment does not exist"))?;
             Ok(answer(200, &forms::comment(comment, desk, url)))
         }
         ("PATCH", ["comments", id]) => {
             let id = parse(id)?;
-            let comment = desk.comments.iter_mut().find(|comment| comment.id == id).ok_or_else(|| ForgeRefusal::new(404, "comment does not exist"))?;
+            let comment = desk
+                .comments
+                .iter_mut()
+                .find(|comment| comment.id == id)
+                .ok_or_else(|| ForgeRefusal::new(404, "comment does not exist"))?;
             comment.body = body["body"].as_str().unwrap_or_default().to_owned();
             comment.updated = now;
             let comment = comment.clone();
@@ -342,7 +382,12 @@ fn issues(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
         }
         ("GET", [number, "comments"]) => {
             let number = parse(number)?;
-            let all: Vec<Value> = desk.comments.iter().filter(|comment| comment.issue == number).map(|comment| forms::comment(comment, desk, url)).collect();
+            let all: Vec<Value> = desk
+                .comments
+                .iter()
+                .filter(|comment| comment.issue == number)
+                .map(|comment| forms::comment(comment, desk, url))
+                .collect();
             Ok(answer(200, &Value::Array(all)))
         }
         ("POST", [number, "comments"]) => {
@@ -352,7 +397,8 @@ fn issues(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
             if text.is_empty() {
                 return Err(ForgeRefusal::new(422, "[Body]: Required"));
             }
-            let comment = Comment { id: desk.next_id(), issue: number, by: who.into(), body: text, created: now, updated: now };
+            let comment =
+                Comment { id: desk.next_id(), issue: number, by: who.into(), body: text, created: now, updated: now };
             let form = forms::comment(&comment, desk, url);
             desk.comments.push(comment);
             Ok(answer(201, &form))
@@ -363,7 +409,9 @@ fn issues(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
                 .as_array()
                 .into_iter()
                 .flatten()
-                .filter_map(|id| id.as_u64().or_else(|| desk.labels.iter().find(|label| *id == *label.name).map(|label| label.id)))
+                .filter_map(|id| {
+                    id.as_u64().or_else(|| desk.labels.iter().find(|label| *id == *label.name).map(|label| label.id))
+                })
                 .collect();
             let pull = desk.pull_mut(number, now)?;
             if method == "PUT" {
@@ -392,7 +440,9 @@ fn answer(code: u16, value: &Value) -> Response {
     let body = if value.is_null() { Body::empty() } else { Body::from(value.to_string()) };
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json;charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json;charset=utf-8"));
     response
 }
 

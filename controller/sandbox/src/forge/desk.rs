@@ -109,7 +109,9 @@ pub struct Pull {
 impl Pull {
     /// Whether the title says that it is a draft, as Gitea reads it.
     pub fn is_draft(&self) -> bool {
-        ["WIP:", "[WIP]"].iter().any(|prefix| self.title.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
+        ["WIP:", "[WIP]"]
+            .iter()
+            .any(|prefix| self.title.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
     }
 
     /// `open`, `closed` or `merged`.
@@ -190,34 +192,48 @@ impl Desk {
     }
 
     /// Opens a pull request; 409 when there is an open one for these branches.
-    pub fn open(&mut self, by: &str, title: &str, body: &str, head: &str, base: &str, now: Timestamp) -> Result<u64, ForgeRefusal> {
+    pub fn open(
+        &mut self,
+        by: &str,
+        title: &str,
+        body: &str,
+        head: &str,
+        base: &str,
+        now: Timestamp,
+    ) -> Result<u64, ForgeRefusal> {
         if title.trim().is_empty() {
             return Err(ForgeRefusal::new(422, "[Title]: Required"));
         }
         let head_sha = self.git.head(head)?;
         let merge_base = self.git.merge_base(&self.git.head(base)?, &head_sha)?;
         if let Some(other) = self.pulls.values().find(|pull| pull.open && pull.head == head && pull.base == base) {
-            let message = format!("pull request already exists for these targets [id: {}, head_branch: {head}, base_branch: {base}]", other.number);
+            let message = format!(
+                "pull request already exists for these targets [id: {}, head_branch: {head}, base_branch: {base}]",
+                other.number
+            );
             return Err(ForgeRefusal::new(409, message));
         }
         let number = self.pulls.keys().next_back().map_or(1, |last| last + 1);
-        self.pulls.insert(number, Pull {
+        self.pulls.insert(
             number,
-            title: title.into(),
-            body: body.into(),
-            by: by.into(),
-            head: head.into(),
-            base: base.into(),
-            head_sha,
-            merge_base,
-            open: true,
-            merged: None,
-            labels: BTreeSet::new(),
-            reviews: Vec::new(),
-            created: now,
-            updated: now,
-            closed: None,
-        });
+            Pull {
+                number,
+                title: title.into(),
+                body: body.into(),
+                by: by.into(),
+                head: head.into(),
+                base: base.into(),
+                head_sha,
+                merge_base,
+                open: true,
+                merged: None,
+                labels: BTreeSet::new(),
+                reviews: Vec::new(),
+                created: now,
+                updated: now,
+                closed: None,
+            },
+        );
         Ok(number)
     }
 
@@ -268,7 +284,9 @@ impl Desk {
             return Some(ForgeRefusal::new(405, "Does not have enough approvals"));
         }
         let latest = self.latest_statuses(&pull.head_sha);
-        if let Some(missing) = protection.contexts.iter().find(|name| latest.get(*name).is_none_or(|status| status.state != "success")) {
+        if let Some(missing) =
+            protection.contexts.iter().find(|name| latest.get(*name).is_none_or(|status| status.state != "success"))
+        {
             return Some(ForgeRefusal::new(405, format!("Not all required status checks successful: {missing}")));
         }
         if !self.git.mergeable(&pull.base, &pull.head_sha).unwrap_or(false) {
@@ -278,7 +296,15 @@ impl Desk {
     }
 
     /// Merges a pull request at its head; the caller has checked rights.
-    pub fn merge(&mut self, number: u64, by: &Author<'_>, style: MergeStyle, message: &str, head: Option<&str>, now: Timestamp) -> Result<String, ForgeRefusal> {
+    pub fn merge(
+        &mut self,
+        number: u64,
+        by: &Author<'_>,
+        style: MergeStyle,
+        message: &str,
+        head: Option<&str>,
+        now: Timestamp,
+    ) -> Result<String, ForgeRefusal> {
         let pull = self.pull(number)?.clone();
         if head.is_some_and(|head| head != pull.head_sha) {
             return Err(ForgeRefusal::new(409, "head out of date"));
@@ -288,7 +314,9 @@ impl Desk {
         }
         let title = match style {
             MergeStyle::Squash => format!("{} (#{number})", pull.title),
-            MergeStyle::Merge | MergeStyle::Rebase => format!("Merge pull request '{}' (#{number}) from {} into {}", pull.title, pull.head, pull.base),
+            MergeStyle::Merge | MergeStyle::Rebase => {
+                format!("Merge pull request '{}' (#{number}) from {} into {}", pull.title, pull.head, pull.base)
+            }
         };
         let text = if message.trim().is_empty() { title } else { format!("{title}\n\n{message}") };
         let commit = self.git.merge(&pull.base, &pull.head_sha, style, &text, by, now)?;

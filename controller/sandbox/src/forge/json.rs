@@ -53,7 +53,8 @@ pub fn pull(pull: &Pull, desk: &Desk, url: &str) -> Value {
     let full = format!("{}/{}", desk.owner, desk.name);
     let page = format!("{url}/{full}/pulls/{}", pull.number);
     let branches = desk.git.branches().unwrap_or_default();
-    let reference = if branches.contains_key(&pull.head) { pull.head.clone() } else { format!("refs/pull/{}/head", pull.number) };
+    let reference =
+        if branches.contains_key(&pull.head) { pull.head.clone() } else { format!("refs/pull/{}/head", pull.number) };
     let repo = repository(desk, url);
     let base_sha = branches.get(&pull.base).cloned().unwrap_or_default();
     let labels: Vec<Value> = desk.labels.iter().filter(|label| pull.labels.contains(&label.id)).map(label).collect();

@@ -42,15 +42,20 @@ pub fn html(text: &str) -> String {
             if trimmed.chars().all(|c| matches!(c, '|' | '-' | ':' | ' ')) {
                 continue;
             }
-            let heads = lines.peek().is_some_and(|next| next.trim().starts_with('|') && next.chars().all(|c| matches!(c, '|' | '-' | ':' | ' ')));
+            let heads = lines.peek().is_some_and(|next| {
+                next.trim().starts_with('|') && next.chars().all(|c| matches!(c, '|' | '-' | ':' | ' '))
+            });
             switch(&mut out, &mut open, "table");
             let cell = if heads { "th" } else { "td" };
-            let cells: String = cells(trimmed).iter().map(|text| format!("<{cell}>{}</{cell}>", inline(text.trim()))).collect();
+            let cells: String =
+                cells(trimmed).iter().map(|text| format!("<{cell}>{}</{cell}>", inline(text.trim()))).collect();
             out.push_str(&format!("<tr>{cells}</tr>"));
         } else if let Some(item) = trimmed.strip_prefix("- ").or_else(|| trimmed.strip_prefix("* ")) {
             switch(&mut out, &mut open, "ul");
             out.push_str(&format!("<li>{}</li>", inline(item)));
-        } else if let Some(item) = trimmed.split_once(". ").filter(|(number, _)| number.parse::<u32>().is_ok()).map(|(_, item)| item) {
+        } else if let Some(item) =
+            trimmed.split_once(". ").filter(|(number, _)| number.parse::<u32>().is_ok()).map(|(_, item)| item)
+        {
             switch(&mut out, &mut open, "ol");
             out.push_str(&format!("<li>{}</li>", inline(item)));
         } else if let Some(quote) = trimmed.strip_prefix('>') {
@@ -167,7 +172,10 @@ mod tests {
     #[test]
     fn tables_lists_and_fences_are_dressed() {
         let shown = html("# T\n| a | b |\n|---|---|\n| 1 | x \\| y |\n\n- one\n- two\n```diff\n+ <a>\n```");
-        assert!(shown.contains("<h2>T</h2>") && shown.contains("<th>a</th>") && shown.contains("<td>x | y</td>"), "{shown}");
+        assert!(
+            shown.contains("<h2>T</h2>") && shown.contains("<th>a</th>") && shown.contains("<td>x | y</td>"),
+            "{shown}"
+        );
         assert!(shown.contains("<ul><li>one</li><li>two</li></ul>") && shown.contains("+ &lt;a&gt;"), "{shown}");
     }
 }

@@ -60,7 +60,11 @@ impl Shared {
     }
 
     /// Works on one repository, with the heads of its pull requests up to date.
-    fn at<T>(&self, repository: &str, work: impl FnOnce(&mut Desk) -> Result<T, ForgeRefusal>) -> Result<T, ForgeRefusal> {
+    fn at<T>(
+        &self,
+        repository: &str,
+        work: impl FnOnce(&mut Desk) -> Result<T, ForgeRefusal>,
+    ) -> Result<T, ForgeRefusal> {
         let mut desks = self.desks();
         let desk = desks.get_mut(repository).ok_or_else(|| ForgeRefusal::new(404, "The target couldn't be found."))?;
         desk.refresh(self.clock.now())?;
@@ -156,7 +160,9 @@ impl Forge {
     /// The comments on a pull request, oldest first.
     pub fn comments(&self, repository: &str, number: u64) -> Vec<Comment> {
         self.shared
-            .at(repository, |desk| Ok(desk.comments.iter().filter(|comment| comment.issue == number).cloned().collect()))
+            .at(repository, |desk| {
+                Ok(desk.comments.iter().filter(|comment| comment.issue == number).cloned().collect())
+            })
             .unwrap_or_default()
     }
 

@@ -22,12 +22,17 @@ pub fn serve(shared: &Shared, method: &Method, path: &str, body: &[u8]) -> Respo
             let diff = number.strip_suffix(".diff");
             let pull = desk.pull(parse(diff.unwrap_or(number))?)?;
             match diff {
-                Some(_) => Ok(response(StatusCode::OK, "text/plain; charset=utf-8", desk.git.diff(&pull.merge_base, &pull.head_sha)?.0)),
+                Some(_) => Ok(response(
+                    StatusCode::OK,
+                    "text/plain; charset=utf-8",
+                    desk.git.diff(&pull.merge_base, &pull.head_sha)?.0,
+                )),
                 None => one(desk, pull, &shared.form_key, None),
             }
         }),
         ("POST", [owner, name, "pulls", number, deed @ ("merge" | "close")]) => {
-            let key = url::form_urlencoded::parse(body).find(|(name, _)| name == "key").map(|(_, value)| value.into_owned());
+            let key =
+                url::form_urlencoded::parse(body).find(|(name, _)| name == "key").map(|(_, value)| value.into_owned());
             if key.as_deref() != Some(shared.form_key.as_str()) {
                 Err(ForgeRefusal::new(403, "the form is not from this forge's page"))
             } else {
@@ -68,7 +73,8 @@ fn press(shared: &Shared, desk: &mut Desk, number: u64, deed: &str) -> Result<Re
 }
 
 fn front(shared: &Shared) -> Response {
-    let rows: String = shared.desks().keys().map(|name| format!("<li><a href=\"/{0}/pulls\">{0}</a></li>", escape(name))).collect();
+    let rows: String =
+        shared.desks().keys().map(|name| format!("<li><a href=\"/{0}/pulls\">{0}</a></li>", escape(name))).collect();
     html(StatusCode::OK, "Sandbox forge", &format!("<h1>Sandbox forge</h1><ul>{rows}</ul>"))
 }
 
@@ -85,14 +91,19 @@ fn list(desk: &Desk) -> Response {
             )
         })
         .collect();
-    let rows = if rows.is_empty() { "<p class=dim>No pull request yet.</p>".to_owned() } else { format!("<ul class=list>{rows}</ul>") };
+    let rows = if rows.is_empty() {
+        "<p class=dim>No pull request yet.</p>".to_owned()
+    } else {
+        format!("<ul class=list>{rows}</ul>")
+    };
     html(StatusCode::OK, &full, &format!("<h1>{full}</h1>{rows}"))
 }
 
 fn one(desk: &Desk, pull: &Pull, key: &str, refusal: Option<&str>) -> Result<Response, ForgeRefusal> {
     let full = format!("{}/{}", desk.owner, desk.name);
     let (diff, files) = desk.git.diff(&pull.merge_base, &pull.head_sha)?;
-    let (plus, minus) = files.iter().fold((0, 0), |(plus, minus), file| (plus + file.additions, minus + file.deletions));
+    let (plus, minus) =
+        files.iter().fold((0, 0), |(plus, minus), file| (plus + file.additions, minus + file.deletions));
     let checks: String = desk
         .latest_statuses(&pull.head_sha)
         .values()
@@ -104,18 +115,36 @@ fn one(desk: &Desk, pull: &Pull, key: &str, refusal: Option<&str>) -> Result<Res
             };
             format!(
                 "<li><span class=\"dot {}\"></span><b>{}</b> <span class=dim>{}</span>{link}</li>",
-                escape(&status.state), escape(&status.context), escape(&status.description)
+                escape(&status.state),
+                escape(&status.context),
+                escape(&status.description)
             )
         })
         .collect();
-    let checks = if checks.is_empty() { "<p class=dim>No checks were reported.</p>".to_owned() } else { format!("<ul class=list>{checks}</ul>") };
+    let checks = if checks.is_empty() {
+        "<p class=dim>No checks were reported.</p>".to_owned()
+    } else {
+        format!("<ul class=list>{checks}</ul>")
+    };
     let comments: String = desk
         .comments
         .iter()
         .filter(|comment| comment.issue == pull.number)
-        .map(|comment| format!("<div class=card><p class=dim>{} commented at {}</p>{}</div>", escape(&comment.by), comment.created, markdown::html(&comment.body)))
+        .map(|comment| {
+            format!(
+                "<div class=card><p class=dim>{} commented at {}</p>{}</div>",
+                escape(&comment.by),
+                comment.created,
+                markdown::html(&comment.body)
+            )
+        })
         .collect();
-    let labels: String = desk.labels.iter().filter(|label| pull.labels.contains(&label.id)).map(|label| format!(" <span class=label>{}</span>", escape(&label.name))).collect();
+    let labels: String = desk
+        .labels
+        .iter()
+        .filter(|label| pull.labels.contains(&label.id))
+        .map(|label| format!(" <span class=label>{}</span>", escape(&label.name)))
+        .collect();
     let draft = if pull.open && pull.is_draft() { " <span class=\"badge draft\">draft</span>" } else { "" };
     let refused = refusal.map(|why| format!("<p class=refused>{}</p>", escape(why))).unwrap_or_default();
     let buttons = buttons(desk, pull, &full, key);
@@ -141,7 +170,12 @@ fn one(desk: &Desk, pull: &Pull, key: &str, refusal: Option<&str>) -> Result<Res
 
 fn buttons(desk: &Desk, pull: &Pull, full: &str, key: &str) -> String {
     if let Some(merged) = &pull.merged {
-        return format!("<p class=\"card done\">Merged by <b>{}</b> at {} as <code>{}</code>.</p>", escape(&merged.by), merged.at, &merged.commit[..10.min(merged.commit.len())]);
+        return format!(
+            "<p class=\"card done\">Merged by <b>{}</b> at {} as <code>{}</code>.</p>",
+            escape(&merged.by),
+            merged.at,
+            &merged.commit[..10.min(merged.commit.len())]
+        );
     }
     if !pull.open {
         return "<p class=\"card dim\">Closed without merging.</p>".to_owned();
@@ -150,9 +184,16 @@ fn buttons(desk: &Desk, pull: &Pull, full: &str, key: &str) -> String {
     let disabled = if obstacle.is_some() { " disabled" } else { "" };
     let why = obstacle.map(|why| format!(" <span class=dim>{}</span>", escape(&why))).unwrap_or_default();
     let form = |deed: &str, class: &str, words: &str, disabled: &str| {
-        format!("<form method=post action=\"/{full}/pulls/{}/{deed}\"><input type=hidden name=key value=\"{key}\"><button class=\"{class}\"{disabled}>{words}</button></form>", pull.number)
+        format!(
+            "<form method=post action=\"/{full}/pulls/{}/{deed}\"><input type=hidden name=key value=\"{key}\"><button class=\"{class}\"{disabled}>{words}</button></form>",
+            pull.number
+        )
     };
-    format!("<div class=buttons>{}{}{why}</div>", form("merge", "go", "Merge", disabled), form("close", "stop", "Close", ""))
+    format!(
+        "<div class=buttons>{}{}{why}</div>",
+        form("merge", "go", "Merge", disabled),
+        form("close", "stop", "Close", "")
+    )
 }
 
 fn coloured(diff: &str) -> String {
@@ -195,7 +236,8 @@ fn html(code: StatusCode, title: &str, body: &str) -> Response {
         escape(title)
     );
     let mut response = response(code, "text/html; charset=utf-8", page);
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+    let policy =
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, header::HeaderValue::from_static(policy));
     response
 }

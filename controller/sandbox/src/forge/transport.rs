@@ -102,8 +102,10 @@ fn from_cgi(output: Vec<u8>) -> Response {
         let value = value.trim();
         if name.eq_ignore_ascii_case("status") {
             let code = value.split(' ').next().and_then(|code| code.parse().ok());
-            *response.status_mut() = code.and_then(|code: u16| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::OK);
-        } else if let (Ok(name), Ok(value)) = (header::HeaderName::try_from(name), header::HeaderValue::try_from(value)) {
+            *response.status_mut() =
+                code.and_then(|code: u16| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::OK);
+        } else if let (Ok(name), Ok(value)) = (header::HeaderName::try_from(name), header::HeaderValue::try_from(value))
+        {
             response.headers_mut().insert(name, value);
         }
     }

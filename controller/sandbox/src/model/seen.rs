@@ -1,0 +1,141 @@
+//! What the model sees of a cluster: pods, what their containers may use, and configuration. Nothing else.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// A look at the live objects.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Pods of modelled services.
+    pub pods: Vec<SeenPod>,
+    /// ConfigMaps by namespace and name.
+    pub config_maps: BTreeMap<(String, String), BTreeMap<String, String>>,
+}
+
+/// One pod as the model needs it.
+#[derive(Clone, Debug)]
+pub struct SeenPod {
+    /// Unique id.
+    pub uid: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Service: label `app` or `app.kubernetes.io/name`.
+    pub service: String,
+    /// Name of the first container.
+    pub container: String,
+    /// Image of the first container.
+    pub image: String,
+    /// Memory limit in bytes.
+    pub memory_limit: Option<f64>,
+    /// Memory request in bytes.
+    pub memory_request: Option<f64>,
+    /// CPU limit in cores.
+    pub cpu_limit: Option<f64>,
+    /// CPU request in cores.
+    pub cpu_request: Option<f64>,
+    /// Node, once scheduled.
+    pub node: Option<String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// ConfigMap keys that its environment names, as (map, key, optional).
+    pub config_keys: Vec<(String, String, bool)>,
+}
+
+impl SeenPod {
+    /// Tag of the image; `latest` when there is none.
+    pub fn tag(&self) -> &str {
+        let name = self.image.rsplit('/').next().unwrap_or_default();
+        name.split('@').next().and_then(|name| name.split_once(':')).map_or("latest", |(_, tag)| tag)
+    }
+}
+
+impl Seen {
+    /// Reads Pods and ConfigMaps as the API server gives them; pods being deleted are left out.
+    pub fn read<'a>(pods: impl Iterator<Item = &'a Value>, config_maps: impl Iterator<Item = &'a Value>) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let config_maps = config_maps
+            .map(|map| {
+                let key = (text(&map["metadata"]["namespace"]), text(&map["metadata"]["name"]));
+                let data = map["data"].as_object().into_iter().flatten();
+                (key, data.map(|(key, value)| (key.clone(), text(value))).collect())
+            })
+            .collect();
+        let pods = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).filter_map(pod).collect();
+        Self { pods, config_maps }
+    }
+}
+
+fn pod(pod: &Value) -> Option<SeenPod> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let labels = &pod["metadata"]["labels"];
+    let container = pod["spec"]["containers"].get(0)?;
+    let amount = |kind: &str, resource: &str| container["resources"][kind][resource].as_str().and_then(quantity);
+    let keys = container["env"].as_array().into_iter().flatten().filter_map(|env| {
+        let from = env["valueFrom"].get("configMapKeyRef")?;
+        Some((text(&from["name"])?, text(&from["key"])?, from["optional"].as_bool().unwrap_or(false)))
+    });
+    Some(SeenPod {
+        uid: text(&pod["metadata"]["uid"])?,
+        namespace: text(&pod["metadata"]["namespace"])?,
+        name: text(&pod["metadata"]["name"])?,
+        service: text(&labels["app"]).or_else(|| text(&labels["app.kubernetes.io/name"]))?,
+        container: text(&container["name"])?,
+        image: text(&container["image"]).unwrap_or_default(),
+        memory_limit: amount("limits", "memory"),
+        memory_request: amount("requests", "memory"),
+        cpu_limit: amount("limits", "cpu"),
+        cpu_request: amount("requests", "cpu"),
+        node: text(&pod["spec"]["nodeName"]).filter(|node| !node.is_empty()),
+        created: pod["metadata"]["creationTimestamp"].as_str()?.parse().ok()?,
+        config_keys: keys.collect(),
+    })
+}
+
+/// A Kubernetes quantity as a plain number: bytes or cores.
+///
+/// Source: the quantity format of the Kubernetes API (binary and decimal suffixes, `m`, exponents).
+pub fn quantity(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-' || c == '+')).unwrap_or(text.len());
+    let number: f64 = text[..end].parse().ok()?;
+    let factor = match &text[end..] {
+        "" => 1.0,
+        "n" => 1e-9,
+        "u" => 1e-6,
+        "m" => 1e-3,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "Ki" => 1024.0,
+        "Mi" => 1024.0 * 1024.0,
+        "Gi" => 1024.0 * 1024.0 * 1024.0,
+        "Ti" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        exponent => 10_f64.powi(exponent.strip_prefix(['e', 'E'])?.parse().ok()?),
+    };
+    Some(number * factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_of_every_suffix_are_read() {
+        for (text, value) in [
+            ("256Mi", 268_435_456.0),
+            ("1.5Gi", 1_610_612_736.0),
+            ("250m", 0.25),
+            ("2", 2.0),
+            ("1e3", 1000.0),
+            ("1M", 1e6),
+        ] {
+            assert_eq!(quantity(text), Some(value), "{text}");
+        }
+        assert_eq!(quantity("lots"), None);
+    }
+}

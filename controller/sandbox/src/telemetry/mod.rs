@@ -1,0 +1,136 @@
+//! Telemetry stores in memory behind the HTTP interfaces of the real ones.
+
+pub mod alertmanager;
+mod post;
+mod prometheus;
+pub mod promql;
+pub mod rules;
+pub mod tsdb;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::clock::SandboxClock;
+use crate::model::{Model, Step};
+use crate::serving::{Serving, serve};
+use alertmanager::Alertmanager;
+use rules::Rules;
+use tsdb::{Labels, Tsdb};
+
+/// Virtual time between scrapes, and between evaluations of the rules.
+pub const SCRAPE: SignedDuration = SignedDuration::from_secs(10);
+
+/// What the query handlers share.
+#[derive(Clone, Debug)]
+pub(crate) struct Stores {
+    clock: SandboxClock,
+    tsdb: Arc<Mutex<Tsdb>>,
+    rules: Arc<Mutex<Rules>>,
+}
+
+impl Stores {
+    fn tsdb(&self) -> MutexGuard<'_, Tsdb> {
+        self.tsdb.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rules(&self) -> MutexGuard<'_, Rules> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The running stores.
+#[derive(Debug)]
+pub struct Telemetry {
+    stores: Stores,
+    alertmanager: Alertmanager,
+    prometheus: Serving,
+    alertmanager_server: Serving,
+    scraped: Option<Timestamp>,
+}
+
+impl Telemetry {
+    /// Starts every store, empty, on free ports of 127.0.0.1.
+    pub async fn start(clock: SandboxClock) -> std::io::Result<Self> {
+        let stores = Stores { clock: clock.clone(), tsdb: Arc::default(), rules: Arc::default() };
+        let alertmanager = Alertmanager::new(clock);
+        let prometheus = serve(prometheus::router(stores.clone())).await?;
+        let alertmanager_server = serve(alertmanager.router()).await?;
+        alertmanager.set_url(format!("http://{}", alertmanager_server.address()));
+        Ok(Self { stores, alertmanager, prometheus, alertmanager_server, scraped: None })
+    }
+
+    /// URL of Prometheus.
+    pub fn prometheus_url(&self) -> String {
+        format!("http://{}", self.prometheus.address())
+    }
+
+    /// URL of Alertmanager.
+    pub fn alertmanager_url(&self) -> String {
+        format!("http://{}", self.alertmanager_server.address())
+    }
+
+    /// The Alertmanager itself.
+    pub fn alertmanager(&self) -> &Alertmanager {
+        &self.alertmanager
+    }
+
+    /// Adds an alert rule.
+    pub fn add_rule(&self, rule: rules::AlertRule) -> Result<(), promql::PromqlError> {
+        self.stores.rules().add(rule)
+    }
+
+    /// Evaluates a query now, for tests and scenarios.
+    pub fn query(&self, text: &str) -> Result<promql::Answer, promql::PromqlError> {
+        promql::evaluate(&promql::parse(text)?, &self.stores.tsdb(), self.stores.clock.now().as_millisecond())
+    }
+
+    /// How many samples are held.
+    pub fn samples(&self) -> usize {
+        self.stores.tsdb().len()
+    }
+
+    /// Takes in what happened, and scrapes and evaluates when it is time. A dead Prometheus does neither.
+    pub fn step(&mut self, now: Timestamp, model: &Model, _step: Step) {
+        let due = self.scraped.is_none_or(|last| now.duration_since(last) >= SCRAPE);
+        if due && !self.prometheus.is_cut() {
+            self.scraped = Some(now);
+            let samples = model.scrape().into_iter().map(|sample| {
+                let mut labels: Labels =
+                    sample.labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+                labels.insert("__name__".into(), sample.name.into());
+                (labels, sample.value)
+            });
+            let mut tsdb = self.stores.tsdb();
+            tsdb.scrape("model", now.as_millisecond(), samples);
+            let alerts = self.stores.rules().evaluate(&mut tsdb, now);
+            tsdb.forget(now.as_millisecond());
+            drop(tsdb);
+            self.alertmanager.receive(alerts);
+        }
+        self.alertmanager.step(now);
+    }
+
+    /// Cuts Prometheus off: connections drop, nothing is scraped, no rule is evaluated.
+    pub fn cut(&self) {
+        self.prometheus.cut();
+    }
+
+    /// Brings everything back.
+    pub fn mend(&self) {
+        self.prometheus.mend();
+    }
+}
+
+/// A stable id of a label set.
+pub(crate) fn fingerprint(labels: &Labels) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    for (name, value) in labels {
+        hash.update(name);
+        hash.update([0xff]);
+        hash.update(value);
+        hash.update([0xff]);
+    }
+    hex::encode(&hash.finalize()[..8])
+}

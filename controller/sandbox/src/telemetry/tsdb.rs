@@ -1,0 +1,170 @@
+//! An in-memory time-series store with Prometheus' notion of staleness.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regex::Regex;
+
+/// How long a sample counts as current, as in Prometheus.
+pub const LOOKBACK_MS: i64 = 5 * 60 * 1000;
+
+/// How much history is kept: more than a baseline needs, little enough for a small process.
+const KEPT_MS: i64 = 4 * 3600 * 1000;
+
+/// Labels with the metric name under `__name__`.
+pub type Labels = BTreeMap<String, String>;
+
+/// One series.
+#[derive(Debug)]
+pub struct Series {
+    /// Its labels.
+    pub labels: Labels,
+    /// Time in milliseconds and value, ascending; NaN is a staleness mark.
+    pub samples: Vec<(i64, f64)>,
+}
+
+/// One label matcher.
+#[derive(Clone, Debug)]
+pub enum Matcher {
+    /// `=`
+    Equal(String, String),
+    /// `!=`
+    NotEqual(String, String),
+    /// `=~`
+    Matches(String, Regex),
+    /// `!~`
+    Differs(String, Regex),
+}
+
+impl Matcher {
+    /// Whether labels are selected; a missing label is an empty one.
+    pub fn fits(&self, labels: &Labels) -> bool {
+        let value = |name: &str| labels.get(name).map(String::as_str).unwrap_or_default();
+        match self {
+            Self::Equal(name, wanted) => value(name) == wanted,
+            Self::NotEqual(name, other) => value(name) != other,
+            Self::Matches(name, pattern) => pattern.is_match(value(name)),
+            Self::Differs(name, pattern) => !pattern.is_match(value(name)),
+        }
+    }
+}
+
+/// All series.
+#[derive(Debug, Default)]
+pub struct Tsdb {
+    series: Vec<Series>,
+    by_labels: BTreeMap<Labels, usize>,
+    by_name: BTreeMap<String, Vec<usize>>,
+    /// Series that had a sample in the last scrape of a job.
+    live: BTreeMap<&'static str, BTreeSet<usize>>,
+}
+
+impl Tsdb {
+    /// Takes a scrape of a job: its series that were there before and are not now go stale.
+    pub fn scrape(&mut self, job: &'static str, at: i64, samples: impl Iterator<Item = (Labels, f64)>) {
+        let mut now = BTreeSet::new();
+        for (labels, value) in samples {
+            let index = self.index(labels);
+            now.insert(index);
+            self.push(index, at, value);
+        }
+        let before = self.live.insert(job, now.clone()).unwrap_or_default();
+        for index in before.difference(&now) {
+            self.push(*index, at, f64::NAN);
+        }
+    }
+
+    /// Adds a sample outside of a scrape; an earlier one than the last is ignored.
+    pub fn append(&mut self, labels: Labels, at: i64, value: f64) {
+        let index = self.index(labels);
+        self.push(index, at, value);
+    }
+
+    fn push(&mut self, index: usize, at: i64, value: f64) {
+        let samples = &mut self.series[index].samples;
+        match samples.last() {
+            Some((last, _)) if *last > at => {}
+            Some((last, _)) if *last == at => {
+                if let Some(last) = samples.last_mut() {
+                    last.1 = value;
+                }
+            }
+            _ => samples.push((at, value)),
+        }
+    }
+
+    fn index(&mut self, labels: Labels) -> usize {
+        if let Some(index) = self.by_labels.get(&labels) {
+            return *index;
+        }
+        let index = self.series.len();
+        let name = labels.get("__name__").cloned().unwrap_or_default();
+        self.by_name.entry(name).or_default().push(index);
+        self.by_labels.insert(labels.clone(), index);
+        self.series.push(Series { labels, samples: Vec::new() });
+        index
+    }
+
+    /// Forgets samples that are too old; series without any stay known, which costs little.
+    pub fn forget(&mut self, now: i64) {
+        for series in &mut self.series {
+            let old = series.samples.partition_point(|(at, _)| *at < now - KEPT_MS);
+            if old > 256 || (old > 0 && old == series.samples.len()) {
+                series.samples.drain(..old);
+                series.samples.shrink_to_fit();
+            }
+        }
+    }
+
+    /// The series that all matchers fit.
+    pub fn select<'a>(&'a self, matchers: &'a [Matcher]) -> impl Iterator<Item = &'a Series> + 'a {
+        let named = matchers.iter().find_map(|matcher| match matcher {
+            Matcher::Equal(label, name) if label == "__name__" => Some(name.as_str()),
+            _ => None,
+        });
+        let indices: Vec<usize> = match named {
+            Some(name) => self.by_name.get(name).cloned().unwrap_or_default(),
+            None => (0..self.series.len()).collect(),
+        };
+        indices
+            .into_iter()
+            .map(|index| &self.series[index])
+            .filter(move |series| matchers.iter().all(|matcher| matcher.fits(&series.labels)))
+    }
+
+    /// Every metric name.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.by_name.keys()
+    }
+
+    /// How many samples are held.
+    pub fn len(&self) -> usize {
+        self.series.iter().map(|series| series.samples.len()).sum()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Series {
+    /// The current sample at a time, unless stale.
+    pub fn at(&self, time: i64) -> Option<f64> {
+        let end = self.samples.partition_point(|(at, _)| *at <= time);
+        let (at, value) = *self.samples.get(end.checked_sub(1)?)?;
+        (time - at < LOOKBACK_MS && !value.is_nan()).then_some(value)
+    }
+
+    /// Samples in `(from, to]` without staleness marks.
+    pub fn between(&self, from: i64, to: i64) -> Vec<(i64, f64)> {
+        let start = self.samples.partition_point(|(at, _)| *at <= from);
+        let end = self.samples.partition_point(|(at, _)| *at <= to);
+        self.samples[start..end.max(start)].iter().filter(|(_, value)| !value.is_nan()).copied().collect()
+    }
+
+    /// Whether any sample lies in `[from, to]`.
+    pub fn lives_in(&self, from: i64, to: i64) -> bool {
+        let start = self.samples.partition_point(|(at, _)| *at < from);
+        self.samples.get(start).is_some_and(|(at, _)| *at <= to)
+    }
+}
