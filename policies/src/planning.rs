@@ -41,7 +41,7 @@ pub enum NoPlan {
     Step {
         step: String,
         #[source]
-        source: Inapplicable,
+        source: Box<Inapplicable>,
     },
     #[error("steps {first} and {second} both change {path}; a file may change once per plan")]
     SameFile { first: String, second: String, path: String },
@@ -64,7 +64,10 @@ pub fn make_plan(inputs: &Planning<'_>) -> Result<Planned, NoPlan> {
             source: inputs.source.as_ref(),
             reverted: inputs.reverted.as_ref(),
         };
-        let deed = step.action.deed(&setting).map_err(|source| NoPlan::Step { step: step.name.clone(), source })?;
+        let deed = step
+            .action
+            .deed(&setting)
+            .map_err(|source| NoPlan::Step { step: step.name.clone(), source: Box::new(source) })?;
         for file in &deed.files {
             if let Some(first) = steps.iter().find(|one| one.files.iter().any(|other| other.path == file.path)) {
                 let (first, second) = (first.name.clone(), step.name.clone());

@@ -16,7 +16,7 @@ mod unknown;
 
 pub(crate) use compile::Problems;
 pub use compile::{
-    CompiledMatch, CompiledPolicy, CompiledStep, CompiledTarget, PolicyProblem, Sla, Verification, quoted,
+    CompiledMatch, CompiledPolicy, CompiledStep, CompiledTarget, PolicyProblem, Sla, Verification, cleaned, quoted,
 };
 pub use unknown::{UnknownField, problems_in, unknown_fields};
 

@@ -157,7 +157,7 @@ fn resolved(text: &str, replicas: u32, up: bool) -> Result<u32, String> {
     };
     let percent: u64 =
         percent.parse().map_err(|_| format!("{} is not a rollout bound", crate::policy::quoted(text)))?;
-    let product = u64::from(replicas) * percent;
+    let product = u64::from(replicas).saturating_mul(percent);
     Ok(saturated(if up { product.div_ceil(100) } else { product / 100 }))
 }
 
@@ -177,10 +177,10 @@ fn unavailable(rules: &[BlastRadiusRule], rollout: &Answer<Rollout>) -> Verdict 
     };
     let Rollout { replicas, ready, max_surge, .. } = *rollout;
     let taken = rollout.taken();
-    let built_in = (replicas * MAX_UNAVAILABLE_PERCENT) / 100;
+    let built_in = saturated(u64::from(replicas) * u64::from(MAX_UNAVAILABLE_PERCENT) / 100);
     let allowed = rules.iter().filter_map(|rule| rule.max_unavailable).map(|bound| bound.of(replicas)).min();
     let allowed = allowed.unwrap_or(built_in).min(built_in);
-    let share = if replicas == 0 { 0 } else { taken * 100 / replicas };
+    let share = (u64::from(taken) * 100).checked_div(u64::from(replicas)).unwrap_or(0);
     let numbers = format!(
         "the rollout takes at most {taken} of {ready} serving pods out of service at once \
          ({share}% of {replicas} replicas, {max_surge} extra)"

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::GateFacts;
-use crate::policy::{Problems, quoted};
+use crate::policy::{Problems, cleaned, quoted};
 use crate::verdict::{GateName, Verdict};
 
 /// Settings of the gate.
@@ -120,7 +120,7 @@ fn nesting(cel: &str) -> usize {
 }
 
 fn quoted_long(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control()).take(160).collect()
+    cleaned(text, 160)
 }
 
 /// Refuses unknown names, unknown functions and nested loops. `scope` holds the variables that loops bring.

@@ -3,7 +3,7 @@
 use amend_diagnosis::evidence::Answer;
 
 use crate::plan::Plan;
-use crate::policy::quoted;
+use crate::policy::{cleaned, quoted};
 use crate::verdict::{GateName, Verdict};
 
 /// What the gate looks at.
@@ -55,7 +55,7 @@ fn tried(question: &str, what: &str, run: &Answer<DryRun>) -> Verdict {
     match run {
         Answer::Known(DryRun::Accepted) => Verdict::pass(GATE, question, format!("{what} passed a dry run")),
         Answer::Known(DryRun::Refused { because }) => {
-            let because: String = because.chars().filter(|letter| !letter.is_control()).take(200).collect();
+            let because = cleaned(because, 200);
             Verdict::fail(GATE, question, format!("{what} was refused in a dry run: {because}"))
         }
         Answer::Unknown { why } => Verdict::unknown(GATE, question, format!("{what} was not tried: {why}")),

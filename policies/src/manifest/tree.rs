@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
             Some(Ok(next)) => Ok(next),
             Some(Err(error)) => {
                 let line = error.marker().line();
-                Err(format!("line {line}: {}", plain(&error.info())))
+                Err(format!("line {line}: {}", crate::policy::cleaned(&error.info(), 120)))
             }
             None => Err("it ends in the middle".into()),
         }
@@ -186,8 +186,4 @@ impl<'a> Reader<'a> {
             _ => Err("an unexpected piece of YAML".into()),
         }
     }
-}
-
-fn plain(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control()).take(120).collect()
 }

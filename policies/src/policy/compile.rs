@@ -131,15 +131,20 @@ mod settle {
 
 /// Untrusted text in double quotes for a sentence: no control or direction characters, at most 40 characters.
 pub fn quoted(text: &str) -> String {
-    let hidden = |letter: &char| {
-        letter.is_control()
-            || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
-    let clean: String = text.chars().filter(|letter| !hidden(letter)).take(41).collect();
+    let clean = cleaned(text, 41);
     match clean.char_indices().nth(40) {
         Some((end, _)) => format!("\"{}...\"", &clean[..end]),
         None => format!("\"{clean}\""),
     }
+}
+
+/// The first characters of untrusted text without those that hide, move or control: what an eye can check.
+pub fn cleaned(text: &str, most: usize) -> String {
+    let hidden = |letter: &char| {
+        letter.is_control()
+            || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    text.chars().filter(|letter| !hidden(letter)).take(most).collect()
 }
 
 /// Collects problems under a path.
