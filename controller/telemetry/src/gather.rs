@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{Answer, Asked, LinkKind, LogLine, Series, Span, Topology, TopologyEdge, Window};
+use amend_diagnosis::metric::name;
 use futures::future::{BoxFuture, FutureExt, join_all};
 use jiff::SignedDuration;
 use tokio::time::Instant;
@@ -301,15 +302,15 @@ fn derived(series: Vec<Series>) -> Vec<Series> {
     }
     for (labels, group) in groups {
         let asked = group.first().map(|series| series.asked.clone()).unwrap_or_default();
-        let mut named = |name: &str, samples: Vec<(f64, f64)>| {
+        let mut named = |called: &str, samples: Vec<(f64, f64)>| {
             if !samples.is_empty() {
                 let mut labels = labels.clone();
-                labels.insert("__name__".to_owned(), name.to_owned());
+                labels.insert("__name__".to_owned(), called.to_owned());
                 rest.push(Series { labels, samples, asked: asked.clone() });
             }
         };
-        named("requestRate", crate::golden::summed(&group));
-        named("errorRatio", ratio(&group));
+        named(name::REQUEST_RATE, crate::golden::summed(&group));
+        named(name::ERROR_RATIO, ratio(&group));
     }
     rest
 }

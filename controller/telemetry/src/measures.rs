@@ -1,6 +1,7 @@
 //! Each measure as PromQL, in the names that a store uses.
 
 use amend_diagnosis::evidence::Series;
+use amend_diagnosis::metric::name;
 use jiff::SignedDuration;
 use regex::Regex;
 
@@ -63,28 +64,22 @@ pub(crate) fn forms(question: &SeriesQuestion, mapping: &Mapping, rate: SignedDu
     let of = &question.of;
     let containers = Containers { of, mapping };
     match question.measure {
-        Measure::Memory => vec![containers.per_container(
-            "container_memory_working_set_bytes",
-            Expr::from(containers.running("container_memory_working_set_bytes")),
-        )],
-        Measure::Cpu => vec![containers.per_container(
-            "container_cpu_usage_seconds_total",
-            Expr::from(containers.running("container_cpu_usage_seconds_total")),
-        )],
+        Measure::Memory => vec![containers.per_container(name::MEMORY, Expr::from(containers.running(name::MEMORY)))],
+        Measure::Cpu => vec![containers.per_container(name::CPU, Expr::from(containers.running(name::CPU)))],
         Measure::Throttling => {
             let share = containers
                 .sum_rate("container_cpu_cfs_throttled_periods_total", rate)
                 .with(Operator::Divide, containers.sum_rate("container_cpu_cfs_periods_total", rate));
             vec![Form::new(share, "container_cpu_throttled_ratio", &containers.labels())]
         }
-        Measure::Limits => vec![containers.by_also("kube_pod_container_resource_limits", &["resource", "unit"])],
+        Measure::Limits => vec![containers.by_also(name::LIMITS, &["resource", "unit"])],
         Measure::Restarts => vec![containers.per_container(
-            "kube_pod_container_status_restarts_total",
+            name::RESTARTS,
             // Bounded in age, so that a dead exporter does not look like a container that stays up.
-            containers.selected("kube_pod_container_status_restarts_total").over(OverTime::Last, rate),
+            containers.selected(name::RESTARTS).over(OverTime::Last, rate),
         )],
         Measure::LastTerminated => {
-            vec![containers.by_also("kube_pod_container_status_last_terminated_reason", &["reason"])]
+            vec![containers.by_also(name::LAST_TERMINATED, &["reason"])]
         }
         Measure::Waiting => vec![containers.by_also("kube_pod_container_status_waiting_reason", &["reason"])],
         Measure::MemoryFullness => vec![containers.fullness(rate)],
@@ -146,9 +141,8 @@ impl Containers<'_> {
 
     /// `last_over_time` bounds how old a sample may be: without it a store repeats the last one for five minutes.
     fn fullness(&self, fresh: SignedDuration) -> Form {
-        let used = self.running("container_memory_working_set_bytes").over(OverTime::Last, fresh);
-        let limit =
-            self.selected("kube_pod_container_resource_limits").is("resource", "memory").over(OverTime::Last, fresh);
+        let used = self.running(name::MEMORY).over(OverTime::Last, fresh);
+        let limit = self.selected(name::LIMITS).is("resource", "memory").over(OverTime::Last, fresh);
         let share = used
             .aggregate(Aggregation::Max, &self.by())
             .with(Operator::Divide, limit.aggregate(Aggregation::Max, &self.by()));
@@ -198,7 +192,7 @@ fn requests(mapping: &Mapping, of: &Selection, rate: SignedDuration, pods: bool)
                 .aggregate(Aggregation::Sum, &by_labels);
             // The expression was checked when the mapping was read.
             let errors = Regex::new(&format!("^(?:{})$", family.error_codes)).ok()?;
-            Some(Form { errors: Some(errors), ..Form::new(query, "requestRate", &labels) })
+            Some(Form { errors: Some(errors), ..Form::new(query, name::REQUEST_RATE, &labels) })
         })
         .collect()
 }
@@ -217,7 +211,7 @@ fn latency(mapping: &Mapping, of: &Selection, rate: SignedDuration, pods: bool) 
                 Unit::Seconds => 1.0,
                 Unit::Milliseconds => 0.001,
             };
-            Some(Form { factor, ..Form::new(query, "latencyP99", &labels) })
+            Some(Form { factor, ..Form::new(query, name::LATENCY_P99, &labels) })
         })
         .collect()
 }

@@ -1,5 +1,7 @@
 //! Asking several stores about one incident: what is found, and what is said about the rest.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::{Duration, Instant};
 
 use amend_diagnosis::entity::{Entity, EntityKind};

@@ -1,5 +1,7 @@
 //! Every source keeps the same promises, whatever its server does.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::Write;
 use std::time::Duration;
 

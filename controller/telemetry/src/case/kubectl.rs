@@ -227,7 +227,7 @@ impl State {
         let taints: Vec<Value> = std::iter::once(field(text, "Taints").unwrap_or_default())
             .chain(block(text, "Taints").iter().map(|line| line.trim().to_owned()))
             .filter(|taint| taint.contains(':'))
-            .map(|taint| Value::String(taint))
+            .map(Value::String)
             .collect();
         json!({
             "kind": "Node",
