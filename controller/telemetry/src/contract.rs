@@ -8,10 +8,11 @@ use std::time::Duration;
 use amend_diagnosis::evidence::{Answer, Window};
 use amend_diagnosis::signal::Signal;
 use jiff::SignedDuration;
+use tokio::net::TcpListener;
 
 use crate::alert::{Muting, firing, silenced};
 use crate::digest::Canonical;
-use crate::egress::Egress;
+use crate::egress::{Allowed, Egress};
 use crate::questions::{LineFilter, LineQuestion, Measure, Selection, SeriesQuestion, Target, TraceQuestion};
 use crate::source::{Credentials, Reply, Source, SourceConfig, SourceKind, open};
 use crate::sources::Sources;
@@ -79,8 +80,7 @@ pub async fn holds(subject: &Subject) -> Vec<Broken> {
         change(&mut config);
         Subject { config, ..subject.clone() }
     };
-    let hasty = tight(&|config| config.limits.timeout = Duration::ZERO);
-    promise("a missed deadline is unknown, with what to do", unknown(&hasty, "no complete answer").await);
+    promise("a missed deadline is unknown, with what to do", never_answered(subject).await);
     let narrow = tight(&|config| config.limits.bytes = 1);
     promise("too many bytes are unknown, with what to do", unknown(&narrow, "larger than 1 bytes").await);
     if first.answer.known().is_some_and(|found| *found > 0) && holds_lists(subject.config.kind) {
@@ -127,6 +127,17 @@ pub async fn holds(subject: &Subject) -> Vec<Broken> {
         }
     }
     broken
+}
+
+/// The deadline, on a port that takes connections and says nothing: a real server may be faster than any deadline.
+async fn never_answered(subject: &Subject) -> Result<(), String> {
+    let silent = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
+    let address = silent.local_addr().map_err(|error| error.to_string())?;
+    let mut config = subject.config.clone();
+    config.url = format!("http://{address}").parse().map_err(|error| format!("{error}"))?;
+    config.limits.timeout = Duration::from_millis(100);
+    let egress = Egress::new([Allowed::Network(address.ip().into())]);
+    unknown(&Subject { config, egress, ..subject.clone() }, "no complete answer within 100 ms").await
 }
 
 /// Whether the main answer of this kind is a list that can be too long.
