@@ -151,6 +151,8 @@ pub struct StepStanding {
     pub authored_at: Option<Timestamp>,
     /// First intent to revert, for the same reason.
     pub revert_authored_at: Option<Timestamp>,
+    /// Last intent to push or to open: a request of a process that died may still be under way since then.
+    pub reached_out_at: Option<Timestamp>,
     pub branch: Option<String>,
     pub commit: Option<String>,
     pub pull_request: Option<PullRequest>,

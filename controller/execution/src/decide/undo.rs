@@ -67,13 +67,11 @@ impl Run<'_> {
             }
             (_, Some(PullRequestState::Closed { .. }) | None) => {}
         }
+        // A push that outlived its process would bring the branch back after we deleted it.
+        if at.reached_out_at.is_some_and(|moment| self.is_fresh(moment)) {
+            return self.rest("waiting until no earlier request can be under way", super::LOOK_AGAIN);
+        }
         match &seen.branch {
-            BranchSeen::Absent
-                if !at.happened.contains(&EffectKind::DeleteBranch)
-                    && at.authored_at.is_some_and(|pushed| self.is_fresh(pushed)) =>
-            {
-                self.rest("the forge may not show the branch yet", super::LOOK_AGAIN)
-            }
             BranchSeen::Ours { .. } => self.take_back_by(step, at, EffectKind::DeleteBranch),
             BranchSeen::Absent => self.say("neither branch nor open pull request is left", Event::Undone { step }),
             BranchSeen::Foreign { .. } => {

@@ -275,6 +275,9 @@ fn intend(
     if effect == EffectKind::PushBranch {
         standing.authored_at.get_or_insert(at);
     }
+    if matches!(effect, EffectKind::PushBranch | EffectKind::OpenPullRequest) {
+        standing.reached_out_at = Some(entry.at);
+    }
     if effect == EffectKind::OpenRevert {
         standing.revert_authored_at.get_or_insert(at);
     }

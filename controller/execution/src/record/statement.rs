@@ -61,7 +61,7 @@ pub enum Predicate {
         remediation: About,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         previous: Option<Hash>,
-        entry: Entry,
+        entry: Box<Entry>,
     },
     /// Another key signs from the next leaf on; signed by both.
     KeyRotated { old: String, new: String },
@@ -80,7 +80,7 @@ impl Statement {
     pub fn entry(remediation: About, previous: Option<Hash>, entry: Entry) -> Self {
         let name = format!("remediation/{}/{}", remediation.namespace, remediation.name);
         let digest = remediation.plan_digest.clone();
-        Self::new(name, digest, Predicate::Entry { remediation, previous, entry })
+        Self::new(name, digest, Predicate::Entry { remediation, previous, entry: Box::new(entry) })
     }
 
     /// The record that hands over to another key.
