@@ -111,7 +111,7 @@ async fn one_incident_shows_cause_graph_evidence_gates_diff_and_record() {
         "max_over_time(container_memory_working_set_bytes{namespace=&#34;shop&#34;",
         "no answer within 3 s",
         "one pod of 1.7.2 was killed as well",
-        "6 of 7 pass",
+        "7 of 7 pass",
         "<tr class=\"del\">",
         "memory: 96Mi",
         "href=\"https://git.example/shop/fleet/pulls/7\"",

@@ -52,7 +52,7 @@
   pause.onclick = () => {
     paused = !paused;
     pause.setAttribute("aria-pressed", String(paused));
-    pause.textContent = paused ? "Resume updates" : "Pause updates";
+    pause.textContent = paused ? "Resume" : "Pause";
     show(paused ? "paused" : "on", paused ? "paused" : "live");
     if (!paused && stale) swap();
   };

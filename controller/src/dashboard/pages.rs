@@ -128,8 +128,9 @@ fn shown(row: IncidentRow, now: Timestamp) -> Row {
         phase_class: phase_class(&row.phase),
         because: one_line(&row.because, 400),
         entity: one_line(&row.entity, 200),
+        // How sure we are of nothing is no news.
+        confidence: row.confidence.filter(|_| row.cause.is_some()).map(percent),
         cause: row.cause.map(|cause| one_line(&cause, 300)),
-        confidence: row.confidence.map(percent),
         signals: row.signals,
         opened_at: row.opened_at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
         age: span_in_words(now.duration_since(row.opened_at)),

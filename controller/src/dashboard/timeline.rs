@@ -46,7 +46,7 @@ pub struct Timeline {
 /// Lays out moments in time order.
 pub fn timeline(moments: &[Moment]) -> Timeline {
     let mut moments: Vec<&Moment> = moments.iter().collect();
-    moments.sort_by(|left, right| (left.at, left.lane).cmp(&(right.at, right.lane)));
+    moments.sort_by_key(|moment| (moment.at, moment.lane));
     let (Some(first), Some(last)) = (moments.first().map(|moment| moment.at), moments.last().map(|moment| moment.at))
     else {
         return Timeline::default();

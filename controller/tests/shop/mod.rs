@@ -353,7 +353,7 @@ fn remediation(row: &IncidentRow) -> RemediationView {
             gate("rollback", "Pass", "the inverse edit was built and applied in a dry run"),
             gate("fits", "Pass", "3 nodes have room for 96Mi"),
             gate("cooldown", "Pass", "no change of this target in 30 days"),
-            gate("silence", "Unknown", "Alertmanager did not answer within 3 s"),
+            gate("silence", "Pass", "no silence in Alertmanager matches"),
         ],
         diff: "--- a/apps/checkout/deployment.yaml\n+++ b/apps/checkout/deployment.yaml\n@@ -24,7 +24,7 @@ spec:\n           resources:\n             requests:\n               cpu: 50m\n             limits:\n-              memory: 64Mi  # measured in spring\n+              memory: 96Mi  # measured in spring\n           ports:\n             - containerPort: 8080\n".to_owned(),
         undo: "the inverse edit, back to 64Mi, is prepared and would be proposed as a revert".to_owned(),
