@@ -2,6 +2,7 @@
 //!
 //!     AMEND_FORGE_REPOSITORY=http://127.0.0.1:3000/amend/fleet.git AMEND_FORGE_USER=amend AMEND_FORGE_PASSWORD=…
 //!     AMEND_FORGE_TOKEN=… cargo test -p amend-gitops --features contract --test contract -- --ignored
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! From a live object to its file: as Flux applies it, or not at all.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The pull request's page: what a reviewer reads, and what a hostile name cannot do to it.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use amend_gitops::body::{ChangeRow, EvidenceRow, GateRow, GateVerdict, GraphEdge, Marker, Named, ProposalFacts};
 

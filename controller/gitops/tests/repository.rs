@@ -1,4 +1,5 @@
 //! One repository over smart HTTP: what is fetched, committed, pushed, compared and reverted.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 

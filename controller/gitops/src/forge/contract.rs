@@ -18,11 +18,14 @@ use crate::error::{GitError, chain};
 use crate::path::RepoPath;
 use crate::repo::{CommitId, CommitRequest, Containment, ContentChange, Pushed, Repo, Trailers};
 
+/// Makes a client of the forge under test for a token.
+pub type MakeForge = Box<dyn Fn(SecretString) -> Result<Arc<dyn Forge>, ForgeError> + Send + Sync>;
+
 /// Where the suite runs: a repository whose base branch holds at least one text file.
 pub struct Ground {
     pub access: GitAccess,
     /// Makes the forge client for a token, so that a wrong one can be tried too.
-    pub forge: Box<dyn Fn(SecretString) -> Result<Arc<dyn Forge>, ForgeError> + Send + Sync>,
+    pub forge: MakeForge,
     pub token: SecretString,
     /// A plain text file on the base branch that the suite may append to.
     pub file: String,

@@ -3,6 +3,8 @@
 //! A draft is a title that begins with `WIP: `; there are commit statuses but no checks; one pull request per pair of
 //! branches (409 on a second); merging takes the expected head (`head_commit_id`).
 
+mod answer;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt;
@@ -10,18 +12,18 @@ use jiff::Timestamp;
 use reqwest::Method;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
 use super::http::Api;
 use super::{
-    BRANCHES, BranchRules, CommitStatus, Forge, ForgeError, NewPullRequest, Observation, PullRequest, PullRequestEdit,
-    PullRequestState, Reply, Review, ReviewVerdict, StatusVerdict,
+    BranchRules, CommitStatus, Forge, ForgeError, NewPullRequest, Observation, PullRequest, PullRequestEdit,
+    PullRequestState, Reply, StatusVerdict,
 };
 use crate::access::GitAccess;
 use crate::repo::CommitId;
 use crate::untrusted;
+use answer::{Branch, Comment, Label, Pull, RawReview, RawStatus, Settings, bare_title};
 
 const DRAFT: &str = "WIP: ";
 
@@ -349,196 +351,4 @@ impl Forge for Gitea {
     fn rules(&self, branch: String) -> Reply<'_, BranchRules> {
         self.branch_rules(branch).boxed()
     }
-}
-
-/// A title without Gitea's draft prefix.
-fn bare_title(title: &str) -> &str {
-    for prefix in ["WIP:", "[WIP]"] {
-        if title.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)) {
-            return title[prefix.len()..].trim_start();
-        }
-    }
-    title
-}
-
-#[derive(Deserialize)]
-struct Pull {
-    number: u64,
-    html_url: String,
-    title: String,
-    #[serde(default)]
-    body: String,
-    state: String,
-    #[serde(default)]
-    merged: bool,
-    #[serde(default)]
-    mergeable: bool,
-    merge_commit_sha: Option<String>,
-    merged_by: Option<User>,
-    merged_at: Option<Timestamp>,
-    closed_at: Option<Timestamp>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-    head: Side,
-    base: Side,
-    #[serde(default, deserialize_with = "null_is_empty")]
-    labels: Vec<Label>,
-    user: Option<User>,
-}
-
-#[derive(Deserialize)]
-struct Side {
-    #[serde(default)]
-    label: String,
-    #[serde(rename = "ref", default)]
-    reference: String,
-    #[serde(default)]
-    sha: String,
-    repo_id: i64,
-}
-
-impl Side {
-    /// A deleted branch is `refs/pull/N/head` from then on; its name stays in the label.
-    fn branch(&self) -> &str {
-        if self.reference.starts_with("refs/pull/") || self.reference.is_empty() {
-            &self.label
-        } else {
-            &self.reference
-        }
-    }
-}
-
-impl Pull {
-    fn draft(&self) -> bool {
-        bare_title(&self.title) != self.title
-    }
-
-    fn label_names(&self) -> BTreeSet<String> {
-        self.labels.iter().map(|label| label.name.clone()).collect()
-    }
-
-    /// From a branch of Amend's in this very repository: a fork may name its branches as it likes.
-    fn is_ours(&self) -> bool {
-        self.head.repo_id == self.base.repo_id && self.head.branch().starts_with(BRANCHES)
-    }
-
-    fn read(self) -> Option<PullRequest> {
-        let state = if self.merged {
-            PullRequestState::Merged {
-                commit: self.merge_commit_sha.as_deref().and_then(|id| CommitId::parse(id).ok()),
-                by: self.merged_by.as_ref().map(|user| user.login.clone()),
-                at: self.merged_at,
-            }
-        } else if self.state == "open" {
-            PullRequestState::Open
-        } else {
-            PullRequestState::Closed { at: self.closed_at }
-        };
-        Some(PullRequest {
-            number: self.number,
-            title: bare_title(&self.title).to_owned(),
-            draft: self.draft(),
-            state,
-            branch: self.head.branch().to_owned(),
-            base: self.base.branch().to_owned(),
-            head: CommitId::parse(&self.head.sha).ok()?,
-            labels: self.label_names(),
-            author: self.user.map(|user| user.login).unwrap_or_default(),
-            created: self.created_at,
-            updated: self.updated_at,
-            url: self.html_url,
-            body: self.body,
-        })
-    }
-}
-
-#[derive(Deserialize)]
-struct User {
-    login: String,
-}
-
-#[derive(Deserialize)]
-struct Label {
-    id: u64,
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct Comment {
-    id: u64,
-    #[serde(default)]
-    body: String,
-}
-
-#[derive(Deserialize)]
-struct Settings {
-    default_merge_style: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Branch {
-    #[serde(default)]
-    protected: bool,
-    #[serde(default)]
-    required_approvals: u32,
-    #[serde(default)]
-    enable_status_check: bool,
-    status_check_contexts: Option<BTreeSet<String>>,
-    #[serde(default)]
-    user_can_merge: bool,
-}
-
-#[derive(Deserialize)]
-struct RawReview {
-    user: Option<User>,
-    state: String,
-    commit_id: Option<String>,
-    #[serde(default)]
-    dismissed: bool,
-    submitted_at: Option<Timestamp>,
-}
-
-impl RawReview {
-    fn read(self) -> Review {
-        let verdict = match (self.dismissed, self.state.as_str()) {
-            (false, "APPROVED") => ReviewVerdict::Approved,
-            (false, "REQUEST_CHANGES") => ReviewVerdict::ChangesRequested,
-            _ => ReviewVerdict::Neutral,
-        };
-        Review {
-            by: self.user.map(|user| user.login).unwrap_or_default(),
-            verdict,
-            commit: self.commit_id.as_deref().and_then(|id| CommitId::parse(id).ok()),
-            at: self.submitted_at,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct RawStatus {
-    id: u64,
-    #[serde(default)]
-    context: String,
-    status: String,
-    #[serde(default)]
-    description: String,
-    #[serde(default)]
-    target_url: String,
-}
-
-impl RawStatus {
-    fn read(self) -> CommitStatus {
-        let verdict = match self.status.as_str() {
-            "success" => StatusVerdict::Success,
-            "failure" | "warning" => StatusVerdict::Failure,
-            "pending" => StatusVerdict::Pending,
-            _ => StatusVerdict::Error,
-        };
-        let url = Some(self.target_url).filter(|url| !url.is_empty());
-        CommitStatus { context: self.context, verdict, description: self.description, url }
-    }
-}
-
-fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
-    Ok(Option::<Vec<T>>::deserialize(from)?.unwrap_or_default())
 }

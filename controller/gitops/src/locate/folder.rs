@@ -65,8 +65,9 @@ impl Files<'_> {
         namespace: Option<&str>,
         wanted: &Wanted<'_>,
     ) -> Result<Vec<Found>, Unlocated> {
-        let mut found = Vec::new();
-        self.visit(folder, namespace, wanted, 0, &mut found)?;
+        let mut search = Search { files: self, wanted, found: Vec::new() };
+        search.folder(folder, namespace, 0)?;
+        let mut found = search.found;
         // One file reached over two ways is still one place.
         found.sort_by(|a, b| (&a.file.path, a.line).cmp(&(&b.file.path, b.line)));
         found.dedup_by(|a, b| a.file.path == b.file.path && a.line == b.line);
@@ -75,79 +76,12 @@ impl Files<'_> {
 
     /// The places in one file whose documents say themselves which namespace they are for, if they say it.
     pub fn places_in(&self, path: &RepoPath, wanted: &Wanted<'_>) -> Result<Vec<Found>, Unlocated> {
-        let mut found = Vec::new();
-        self.search(path, Some(wanted.object.namespace.as_str()), wanted, &mut found)?;
-        let elsewhere =
-            |place: &Found| !place.object.namespace.is_empty() && place.object.namespace != wanted.object.namespace;
-        found.retain(|place| !elsewhere(place));
+        let mut search = Search { files: self, wanted, found: Vec::new() };
+        search.file(path, Some(wanted.object.namespace.as_str()))?;
+        let mut found = search.found;
+        let here = |written: &str| written.is_empty() || written == wanted.object.namespace;
+        found.retain(|place| here(&place.object.namespace));
         Ok(found)
-    }
-
-    fn visit(
-        &self,
-        folder: &RepoPath,
-        namespace: Option<&str>,
-        wanted: &Wanted<'_>,
-        depth: usize,
-        found: &mut Vec<Found>,
-    ) -> Result<(), Unlocated> {
-        if depth > DEPTH {
-            return Err(Unlocated::new(format!("{folder} is more than {DEPTH} bases deep")));
-        }
-        if let Some((path, text)) = self.kustomization(folder) {
-            return self.visit_kustomized(folder, path, text, namespace, wanted, depth, found);
-        }
-        let mut below: Vec<RepoPath> = Vec::new();
-        for path in self.texts.keys().chain(self.refused.keys()).filter(|path| path.is_inside(folder)) {
-            // The nearest folder with a kustomization of its own decides about everything in it.
-            match self.kustomized_above(path, folder) {
-                Some(kustomized) if !below.contains(&kustomized) => below.push(kustomized),
-                Some(_) => {}
-                None => self.search(path, namespace, wanted, found)?,
-            }
-        }
-        below.iter().try_for_each(|folder| self.visit(folder, namespace, wanted, depth + 1, found))
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn visit_kustomized(
-        &self,
-        folder: &RepoPath,
-        path: &RepoPath,
-        text: &str,
-        namespace: Option<&str>,
-        wanted: &Wanted<'_>,
-        depth: usize,
-        found: &mut Vec<Found>,
-    ) -> Result<(), Unlocated> {
-        let settings: Value =
-            serde_saphyr::from_str(text).map_err(|_| Unlocated::new(format!("{path} is not valid YAML")))?;
-        let fields = settings.as_object().ok_or_else(|| Unlocated::new(format!("{path} is not a mapping")))?;
-        let strange: Vec<&str> = fields.keys().map(String::as_str).filter(|name| !HARMLESS.contains(name)).collect();
-        if !strange.is_empty() {
-            return Err(Unlocated::new(format!(
-                "{path} uses {}, which Amend does not follow yet; name the object's file in the GitTarget",
-                strange.join(", ")
-            )));
-        }
-        // The outermost namespace wins, as in Kustomize.
-        let own = settings.get("namespace").and_then(Value::as_str);
-        let namespace = namespace.or(own);
-        for resource in settings.get("resources").and_then(Value::as_array).into_iter().flatten() {
-            let resource = resource.as_str().unwrap_or_default();
-            if resource.contains("://") || resource.contains('?') {
-                return Err(Unlocated::new(format!("{path} takes resources from another repository ({resource})")));
-            }
-            let target = folder.join(resource).map_err(|error| Unlocated::new(format!("{path}: {error}")))?;
-            if self.texts.contains_key(&target) || self.refused.contains_key(&target) {
-                self.search(&target, namespace, wanted, found)?;
-            } else if self.kustomization(&target).is_some() {
-                self.visit(&target, namespace, wanted, depth + 1, found)?;
-            } else {
-                return Err(Unlocated::new(format!("{path} names {resource}, which is not there")));
-            }
-        }
-        Ok(())
     }
 
     fn kustomization(&self, folder: &RepoPath) -> Option<(&RepoPath, &str)> {
@@ -169,17 +103,78 @@ impl Files<'_> {
         }
         outermost
     }
+}
+
+/// One search, and what it has found so far.
+struct Search<'a> {
+    files: &'a Files<'a>,
+    wanted: &'a Wanted<'a>,
+    found: Vec<Found>,
+}
+
+impl Search<'_> {
+    fn folder(&mut self, folder: &RepoPath, namespace: Option<&str>, depth: usize) -> Result<(), Unlocated> {
+        if depth > DEPTH {
+            return Err(Unlocated::new(format!("{folder} is more than {DEPTH} bases deep")));
+        }
+        let files = self.files;
+        if let Some((path, text)) = files.kustomization(folder) {
+            return self.kustomized(path, text, namespace, depth);
+        }
+        let mut below: Vec<RepoPath> = Vec::new();
+        for path in files.texts.keys().filter(|path| path.is_inside(folder)) {
+            // The nearest folder with a kustomization of its own decides about everything in it.
+            match files.kustomized_above(path, folder) {
+                Some(kustomized) if !below.contains(&kustomized) => below.push(kustomized),
+                Some(_) => {}
+                None => self.file(path, namespace)?,
+            }
+        }
+        below.iter().try_for_each(|folder| self.folder(folder, namespace, depth + 1))
+    }
+
+    fn kustomized(
+        &mut self,
+        path: &RepoPath,
+        text: &str,
+        namespace: Option<&str>,
+        depth: usize,
+    ) -> Result<(), Unlocated> {
+        let files = self.files;
+        let settings: Value =
+            serde_saphyr::from_str(text).map_err(|_| Unlocated::new(format!("{path} is not valid YAML")))?;
+        let fields = settings.as_object().ok_or_else(|| Unlocated::new(format!("{path} is not a mapping")))?;
+        let strange: Vec<&str> = fields.keys().map(String::as_str).filter(|name| !HARMLESS.contains(name)).collect();
+        if !strange.is_empty() {
+            return Err(Unlocated::new(format!(
+                "{path} uses {}, which Amend does not follow yet; name the object's file in the GitTarget",
+                strange.join(", ")
+            )));
+        }
+        // The outermost namespace wins, as in Kustomize.
+        let namespace = namespace.or(settings.get("namespace").and_then(Value::as_str));
+        for resource in settings.get("resources").and_then(Value::as_array).into_iter().flatten() {
+            let resource = resource.as_str().unwrap_or_default();
+            if resource.contains("://") || resource.contains('?') {
+                return Err(Unlocated::new(format!("{path} takes resources from another repository ({resource})")));
+            }
+            let target = path.parent().join(resource).map_err(|error| Unlocated::new(format!("{path}: {error}")))?;
+            if files.texts.contains_key(&target) || files.refused.contains_key(&target) {
+                self.file(&target, namespace)?;
+            } else if files.kustomization(&target).is_some() {
+                self.folder(&target, namespace, depth + 1)?;
+            } else {
+                return Err(Unlocated::new(format!("{path} names {resource}, which is not there")));
+            }
+        }
+        Ok(())
+    }
 
     /// Adds the places of the object in one file. Encrypted files and symlinks are passed over: what is found elsewhere
     /// is not in doubt because of them, since Flux would refuse to apply an object that it finds twice.
-    fn search(
-        &self,
-        path: &RepoPath,
-        namespace: Option<&str>,
-        wanted: &Wanted<'_>,
-        found: &mut Vec<Found>,
-    ) -> Result<(), Unlocated> {
-        let Some(text) = self.texts.get(path) else { return Ok(()) };
+    fn file(&mut self, path: &RepoPath, namespace: Option<&str>) -> Result<(), Unlocated> {
+        let wanted = self.wanted;
+        let Some(text) = self.files.texts.get(path) else { return Ok(()) };
         if !is_yaml(path) || !text.contains(wanted.object.name.as_str()) {
             return Ok(());
         }
@@ -194,7 +189,7 @@ impl Files<'_> {
             if wanted.substitutes && document.contains("${") {
                 return Err(Unlocated::new(format!("{path} has ${{…}} that Flux replaces before it applies the file")));
             }
-            found.push(Found { file: SourceFile::new(path.as_str(), text.as_str()), object, line });
+            self.found.push(Found { file: SourceFile::new(path.as_str(), text.as_str()), object, line });
         }
         Ok(())
     }

@@ -102,7 +102,7 @@ impl Store {
 
     /// One push of one reference, given up when the server's branch is not at `expected`.
     fn send(&self, shared: &Shared, refspec: &str, branch: &str, expected: Option<&CommitId>) -> Result<(), GitError> {
-        let expected = expected.map(CommitId::oid).transpose()?.unwrap_or_else(|| git2::Oid::ZERO_SHA1);
+        let expected = expected.map(CommitId::oid).transpose()?.unwrap_or(git2::Oid::ZERO_SHA1);
         let refusal: RefCell<Option<GitError>> = RefCell::new(None);
         let result = shared.wire().carry(|| {
             let mut callbacks = RemoteCallbacks::new();
