@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use amend_diagnosis::entity::{Entity, EntityKind};
+use amend_diagnosis::entity::Entity;
 use amend_diagnosis::evidence::{Answer, Asked, LinkKind, LogLine, Series, Span, Topology, TopologyEdge, Window};
 use amend_diagnosis::metric::name;
 use futures::future::{BoxFuture, FutureExt, join_all};
 use jiff::SignedDuration;
 use tokio::time::Instant;
 
+use crate::calls::traced;
 use crate::golden::{aligned, ratio};
 use crate::measures::ERROR_LABEL;
 use crate::questions::{LineFilter, LineQuestion, Measure, Selection, SeriesQuestion, Target, TraceQuestion};
@@ -189,7 +190,7 @@ async fn calls(sources: &Sources, windows: Windows, end: Instant) -> Vec<Reply<V
     // Who calls whom is asked over all the time there is: a caller that fails stops calling.
     let window =
         Window { from: windows.normal.from.min(windows.fault.from), to: windows.fault.to.max(windows.normal.to) };
-    let questions = sources.holding(SourceKind::holds_traces).into_iter().map(|source| async move {
+    let questions = sources.holding(SourceKind::holds_calls).into_iter().map(|source| async move {
         let id = format!("{}/calls", source.config().name);
         in_time(source, &id, window, end, source.calls(window)).await
     });
@@ -335,7 +336,7 @@ fn topology(calls: Answer<Vec<TopologyEdge>>, spans: &Answer<Vec<Span>>) -> Answ
         edges.extend(calls.iter().map(|edge| (edge.from.clone(), edge.to.clone())));
     }
     if let Answer::Known(spans) = spans {
-        edges.extend(called(spans));
+        edges.extend(traced(spans));
     }
     if let (Answer::Unknown { why }, true) = (calls, edges.is_empty()) {
         return Answer::Unknown { why };
@@ -343,18 +344,4 @@ fn topology(calls: Answer<Vec<TopologyEdge>>, spans: &Answer<Vec<Span>>) -> Answ
     let nodes: BTreeSet<Entity> = edges.iter().flat_map(|(from, to)| [from.clone(), to.clone()]).collect();
     let edges = edges.into_iter().map(|(from, to)| TopologyEdge { from, to, kind: LinkKind::Calls }).collect();
     Answer::Known(Topology { nodes: nodes.into_iter().collect(), edges })
-}
-
-/// Pairs of services where a span of the one is the parent of a span of the other.
-fn called(spans: &[Span]) -> BTreeSet<(Entity, Entity)> {
-    let named = |name: &str| Entity::new(EntityKind::Unaligned, "", name);
-    let services: BTreeMap<(&str, &str), &str> =
-        spans.iter().map(|span| ((span.trace_id.as_str(), span.span_id.as_str()), span.service.as_str())).collect();
-    spans
-        .iter()
-        .filter_map(|span| {
-            let caller = services.get(&(span.trace_id.as_str(), span.parent_id.as_deref()?))?;
-            (*caller != span.service).then(|| (named(caller), named(&span.service)))
-        })
-        .collect()
 }

@@ -6,6 +6,7 @@
 
 pub mod alert;
 mod alertmanager;
+mod calls;
 pub mod case;
 mod connection;
 #[cfg(feature = "contract")]

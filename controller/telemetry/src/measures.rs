@@ -216,6 +216,6 @@ fn latency(mapping: &Mapping, of: &Selection, rate: SignedDuration, pods: bool) 
         .collect()
 }
 
-fn only(selector: Selector, mapping: &Mapping) -> Selector {
+pub(crate) fn only(selector: Selector, mapping: &Mapping) -> Selector {
     mapping.only.iter().fold(selector, |selector, (label, value)| selector.is(label, value))
 }

@@ -4,15 +4,16 @@
 
 use std::time::Duration;
 
-use amend_diagnosis::evidence::{Series, Window};
+use amend_diagnosis::evidence::{Series, TopologyEdge, Window};
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::alert::{AlertQuestion, AlertState};
+use crate::calls::{CALL_METRICS, edges};
 use crate::connection::{Connection, clean};
 use crate::egress::Egress;
 use crate::measures;
-use crate::promql::{OverTime, Selector};
+use crate::promql::{Aggregation, OverTime, Selector};
 use crate::questions::SeriesQuestion;
 use crate::samples::Response;
 use crate::source::{Asking, Source, SourceConfig, SourceError, Told};
@@ -101,6 +102,28 @@ impl Prometheus {
         first.unwrap_or_else(|| Told::new("", Ok(Vec::new())))
     }
 
+    /// Who calls whom by the first metric that knows of any call.
+    async fn ask_calls(&self, window: Window) -> Told<Vec<TopologyEdge>> {
+        let over = window.to.duration_since(window.from).max(self.config.sample_every * 4);
+        let mut asked = String::new();
+        for known in &CALL_METRICS {
+            let selector = measures::only(Selector::metric(known.metric), &self.config.mapping);
+            let query =
+                selector.over(OverTime::Increase, over).aggregate(Aggregation::Sum, &known.labels()).to_string();
+            asked.clone_from(&query);
+            match self.instant(&query, window.to).await {
+                Ok(found) => {
+                    let pairs = known.pairs(&found);
+                    if !pairs.is_empty() {
+                        return Told::new(query, edges(pairs));
+                    }
+                }
+                Err(error) => return Told::new(query, Err(error)),
+            }
+        }
+        Told::new(asked, Err(SourceError::NoCalls))
+    }
+
     async fn alert(&self, question: &AlertQuestion) -> Told<AlertState> {
         let mut selector = Selector::metric("ALERTS").is("alertname", &question.name);
         for label in ENTITY_LABELS {
@@ -164,6 +187,10 @@ impl Source for Prometheus {
 
     fn series<'a>(&'a self, question: &'a SeriesQuestion) -> Asking<'a, Vec<Series>> {
         self.measured(question).boxed()
+    }
+
+    fn calls(&self, window: Window) -> Asking<'_, Vec<TopologyEdge>> {
+        self.ask_calls(window).boxed()
     }
 
     fn alert_state<'a>(&'a self, question: &'a AlertQuestion) -> Asking<'a, AlertState> {

@@ -151,6 +151,8 @@ pub enum SourceError {
     NotHeld { kind: SourceKind, what: &'static str },
     #[error("{0}")]
     UnheardOf(String),
+    #[error("no call between services was seen in this window")]
+    NoCalls,
 }
 
 impl SourceError {
@@ -176,6 +178,9 @@ impl SourceError {
             Self::Malformed { .. } => "check that the URL leads to the store itself and not to a login or error page",
             Self::Partial { .. } => "look at the store's own health; a partial answer is not used",
             Self::NotHeld { .. } => "add a TelemetrySource of the right kind",
+            Self::NoCalls => {
+                "check that services send traces, or export service-graph or mesh metrics to a Prometheus source"
+            }
             Self::UnheardOf(_) => {
                 "check that its rule is evaluated by this store and that the alert's entity labels come from the rule"
             }

@@ -98,6 +98,13 @@ impl SourceKind {
         }
     }
 
+    pub fn holds_calls(self) -> bool {
+        match self {
+            Self::Jaeger | Self::Prometheus => true,
+            Self::Alertmanager | Self::Loki => false,
+        }
+    }
+
     pub fn holds_logs(self) -> bool {
         match self {
             Self::Loki => true,

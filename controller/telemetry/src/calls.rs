@@ -1,0 +1,105 @@
+//! Who calls whom, out of whatever tells it: traces, service-graph metrics, a mesh.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use amend_diagnosis::entity::{Entity, EntityKind};
+use amend_diagnosis::evidence::{LinkKind, Series, Span, TopologyEdge};
+
+use crate::source::SourceError;
+
+/// A service or workload as telemetry names it. Which object it is, is found out by the diagnosis.
+pub(crate) fn named(namespace: &str, name: &str) -> Entity {
+    Entity::new(EntityKind::Unaligned, namespace, name)
+}
+
+/// Edges, each once, in order.
+///
+/// # Errors
+/// No edge at all: a store that saw no call can say of nobody that nothing depends on it.
+pub(crate) fn edges(pairs: BTreeSet<(Entity, Entity)>) -> Result<Vec<TopologyEdge>, SourceError> {
+    if pairs.is_empty() {
+        return Err(SourceError::NoCalls);
+    }
+    Ok(pairs.into_iter().map(|(from, to)| TopologyEdge { from, to, kind: LinkKind::Calls }).collect())
+}
+
+/// Pairs of services where a span of the one is the parent of a span of the other.
+pub(crate) fn traced(spans: &[Span]) -> BTreeSet<(Entity, Entity)> {
+    let services: BTreeMap<(&str, &str), &str> =
+        spans.iter().map(|span| ((span.trace_id.as_str(), span.span_id.as_str()), span.service.as_str())).collect();
+    spans
+        .iter()
+        .filter_map(|span| {
+            let caller = services.get(&(span.trace_id.as_str(), span.parent_id.as_deref()?))?;
+            (*caller != span.service).then(|| (named("", caller), named("", &span.service)))
+        })
+        .collect()
+}
+
+/// A metric that counts calls by who calls whom.
+#[derive(Debug)]
+pub(crate) struct CallMetric {
+    pub metric: &'static str,
+    /// Labels of the caller's namespace (empty: none) and name.
+    pub from: [&'static str; 2],
+    /// The same of the called.
+    pub to: [&'static str; 2],
+}
+
+/// What is commonly there: the service graph of Tempo's metrics generator and of OpenTelemetry's connector
+/// (<https://grafana.com/docs/tempo/latest/metrics-generator/service_graphs/>), and Istio's standard metrics
+/// (<https://istio.io/latest/docs/reference/config/metrics/>).
+pub(crate) const CALL_METRICS: [CallMetric; 2] = [
+    CallMetric { metric: "traces_service_graph_request_total", from: ["", "client"], to: ["", "server"] },
+    CallMetric {
+        metric: "istio_requests_total",
+        from: ["source_workload_namespace", "source_workload"],
+        to: ["destination_workload_namespace", "destination_workload"],
+    },
+];
+
+impl CallMetric {
+    pub fn labels(&self) -> [&'static str; 4] {
+        [self.from[0], self.from[1], self.to[0], self.to[1]]
+    }
+
+    /// The pairs among series with a call in them.
+    pub fn pairs(&self, found: &[Series]) -> BTreeSet<(Entity, Entity)> {
+        let end = |series: &Series, [namespace, name]: [&str; 2]| {
+            let name = series.labels.get(name).filter(|name| !name.is_empty() && *name != "unknown")?;
+            Some(named(series.labels.get(namespace).map_or("", String::as_str), name))
+        };
+        let called = |series: &&Series| series.samples.iter().any(|(_, rate)| *rate > 0.0);
+        found
+            .iter()
+            .filter(called)
+            .filter_map(|series| Some((end(series, self.from)?, end(series, self.to)?)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(labels: &[(&str, &str)], rate: f64) -> Series {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Series { labels, samples: vec![(1.0, rate)], asked: String::new() }
+    }
+
+    #[test]
+    fn only_calls_that_happened_between_known_ends_count() {
+        let found = [
+            series(&[("client", "frontend"), ("server", "checkout")], 2.0),
+            series(&[("client", "frontend"), ("server", "cart")], 0.0),
+            series(&[("client", ""), ("server", "frontend")], 9.0),
+        ];
+        let pairs = CALL_METRICS[0].pairs(&found);
+        assert_eq!(pairs.into_iter().collect::<Vec<_>>(), [(named("", "frontend"), named("", "checkout"))]);
+    }
+
+    #[test]
+    fn no_call_at_all_is_not_an_empty_answer() {
+        assert!(edges(BTreeSet::new()).is_err());
+    }
+}
