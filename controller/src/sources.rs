@@ -101,11 +101,11 @@ impl Sources {
     /// Who called whom lately, by any trace store of the namespace.
     pub async fn calls(&self, namespace: &str, window: Window) -> Answer<Vec<TopologyEdge>> {
         let sources = self.serving(namespace).await;
-        let tracing = sources.holding(SourceKind::holds_traces);
-        if tracing.is_empty() {
-            return Answer::unknown("no trace store serves this namespace");
+        let telling = sources.holding(SourceKind::holds_calls);
+        if telling.is_empty() {
+            return Answer::unknown("no store that knows call edges serves this namespace");
         }
-        let asked = futures::future::join_all(tracing.iter().map(|source| tokio::time::timeout(CALLS, source.calls(window)))).await;
+        let asked = futures::future::join_all(telling.iter().map(|source| tokio::time::timeout(CALLS, source.calls(window)))).await;
         let mut edges = Vec::new();
         let mut known = false;
         for told in asked.into_iter().flatten() {
@@ -121,7 +121,7 @@ impl Sources {
                 }
             }
         }
-        if known { Answer::Known(edges) } else { Answer::unknown("no trace store answered in time") }
+        if known { Answer::Known(edges) } else { Answer::unknown("no store told call edges in time") }
     }
 
     async fn list(&self, namespace: &str) -> Result<Vec<TelemetrySource>, kube::Error> {

@@ -100,7 +100,7 @@ pub async fn gather(sources: &Sources, scope: &Scope, windows: Windows, deadline
         metrics.extend(counted);
     }
     let spans = settled(spans, "traces", &mut asked, &mut dropped).map(unique_spans);
-    let calls = settled(calls, "traces", &mut asked, &mut dropped);
+    let calls = settled(calls, "call edges", &mut asked, &mut dropped);
     let logs = settled(logs, "logs", &mut asked, &mut dropped).map(unique_lines);
     Gathered {
         series: metrics.map(|series| derived(merged(series))),
