@@ -1,11 +1,41 @@
 //! The bench: real parts on this machine, started for a test run and gone after it.
 //!
 //! ```no_run
-//! use amend_tests::bench::{Bench, Part};
-//! # async fn story() -> anyhow::Result<()> {
-//! let bench = Bench::shared(&[Part::Kwok, Part::Flux, Part::Gitea]).await?;
-//! bench.gitea().create_org("shop").await?;
-//! bench.control_plane().create_namespace("shop").await?;
+//! # use std::path::Path;
+//! # use amend_tests::bench::*;
+//! # async fn story(manifests: &str, rules: &str) -> anyhow::Result<()> {
+//! let bench = Bench::shared(&[Part::Kwok, Part::Flux, Part::Gitea, Part::Prometheus, Part::Helm]).await?;
+//! let (cluster, gitea) = (bench.control_plane(), bench.gitea());
+//! cluster.create_namespace("oom").await?;
+//! gitea.create_org("oom").await?;
+//! let bot = gitea.create_user("oom-amend").await?;
+//! let repo = gitea.create_repo("oom", "shop", &[("apps/cart.yaml", manifests)]).await?;
+//! repo.add_collaborator(&bot.name, "write").await?;
+//! let (url, admin) = (repo.clone_url(), gitea.admin());
+//! let follow = Follow { name: "shop", namespace: "oom", url: &url, branch: "main", path: "./apps", user: &admin.name, password: &admin.token };
+//! bench.flux().follow(&follow).await?;
+//!
+//! bench.helm().install(&cluster.kubeconfig(), Path::new("/repo/charts/amend"), "amend", "amend-oom", &["egress.allow=[\"127.0.0.0/8\"]"]).await?;
+//! let amend = Deployed::prepare(cluster, "amend-oom", "amend", 0, &amend_binary().await?).await?;
+//! amend.start().await?;
+//! let receiver = Receiver {
+//!     url: format!("{}/alertmanager", amend.url()?),
+//!     bearer_token: Some("secret".to_owned()),
+//!     matchers: vec!["namespace=\"oom\"".to_owned()],
+//!     repeat_interval: "5s".to_owned(),
+//! };
+//! bench.alertmanager().add_receiver("oom", receiver).await?;
+//! bench.prometheus().add_rules("oom", rules).await?;
+//!
+//! let opened = until("a pull request", std::time::Duration::from_secs(60), || async {
+//!     Ok::<_, anyhow::Error>(repo.pull_requests().await?.into_iter().next())
+//! });
+//! repo.merge(&opened.await?, MergeStyle::Squash).await?;
+//! bench.flux().wait_applied("oom", "shop", &repo.head("main").await?).await?;
+//! for entry in cluster.audit_of("system:serviceaccount:amend-oom:amend")? {
+//!     assert!(!entry.has_written() || entry.group == "amend.dev" || entry.resource == "events", "{entry:?}");
+//! }
+//! amend.program().kill();
 //! # Ok(()) }
 //! ```
 //!
@@ -28,6 +58,7 @@ pub mod kwok;
 pub mod loki;
 pub mod parts;
 pub mod ports;
+pub mod product;
 pub mod program;
 pub mod prometheus;
 pub mod proxy;
@@ -55,6 +86,7 @@ pub use kwok::{Kwok, NodeSize, PodSeen};
 pub use loki::Loki;
 pub use parts::{Binaries, Build};
 pub use ports::free_port;
+pub use product::amend_binary;
 pub use program::Program;
 pub use prometheus::Prometheus;
 pub use proxy::{Moment, Proxy};
@@ -137,6 +169,8 @@ impl Bench {
     }
 
     async fn ensure(&self, parts: &[Part]) -> anyhow::Result<()> {
+        // Shown by the test runner when the story fails.
+        eprintln!("bench: logs in {}", Run::current()?.logs().display());
         let mut builds: Vec<Build> = parts.iter().flat_map(|part| part.builds()).copied().collect();
         builds.sort_unstable();
         builds.dedup();

@@ -105,12 +105,15 @@ impl Run {
     }
 }
 
-/// `target/bench-logs` beside the test binary; the newest twenty runs are kept.
+/// The target folder that the running test binary lies in.
+pub(super) fn target_folder() -> Option<PathBuf> {
+    let exe = std::env::current_exe().ok()?;
+    exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists()).map(Path::to_path_buf)
+}
+
+/// `target/bench-logs`; the newest twenty runs are kept.
 fn log_root() -> PathBuf {
-    let target = std::env::current_exe()
-        .ok()
-        .and_then(|exe| exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists()).map(Path::to_path_buf));
-    let root = target.unwrap_or_else(std::env::temp_dir).join("bench-logs");
+    let root = target_folder().unwrap_or_else(std::env::temp_dir).join("bench-logs");
     let mut runs: Vec<_> = fs::read_dir(&root)
         .into_iter()
         .flatten()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use amend_tests::bench::{Bench, Deployed, Moment, Part, Program, Proxy, Run, until};
+use amend_tests::bench::{Bench, Deployed, Moment, Part, Program, Proxy, Run, amend_binary, until};
 use axum::http::StatusCode;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, ListParams};
@@ -76,6 +76,17 @@ async fn a_deployment_runs_as_a_process_with_its_secrets_as_its_service_account(
     assert_eq!(format!("http://{}", written.await?.trim()), deployed.url()?);
     assert_eq!(fs::read_to_string(scratch.join("seen"))?, "app-0 hello secret-1");
     assert_eq!(fs::read_to_string(scratch.join("who"))?.trim(), "system:serviceaccount:smoke-deployed:worker");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_binary_under_test_is_built_from_this_tree() -> anyhow::Result<()> {
+    let folder = Run::current()?.folder("amend")?;
+
+    let version =
+        Program::new("amend-version", amend_binary().await?, folder.path())?.arg("--version").output().await?;
+
+    assert_eq!(version.trim(), concat!("amend ", env!("CARGO_PKG_VERSION")));
     Ok(())
 }
 
