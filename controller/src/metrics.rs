@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use amend_diagnosis::signal::SignalSource;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -175,6 +176,15 @@ impl Metrics {
         self.signals_dropped.get_or_create(&Dropped { source, reason }).inc();
     }
 
+    /// A signal that was over before any work began.
+    pub fn signal_dropped(&self, source: SignalSource) {
+        self.drop_signal(source_name(source), "over");
+    }
+
+    pub fn reconcile_failed(&self, controller: &'static str) {
+        self.reconcile_errors.get_or_create(&ByController { controller }).inc();
+    }
+
     pub fn refuse(&self, route: &'static str, reason: &'static str) {
         self.intake_refused.get_or_create(&Refused { route, reason }).inc();
     }
@@ -188,6 +198,17 @@ impl Metrics {
             text.push_str("# incomplete\n");
         }
         text
+    }
+}
+
+/// What a source is called in a label.
+pub fn source_name(source: SignalSource) -> &'static str {
+    match source {
+        SignalSource::Alert => "alert",
+        SignalSource::Event => "event",
+        SignalSource::Condition => "condition",
+        SignalSource::Build => "build",
+        SignalSource::Slo => "slo",
     }
 }
 

@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use amend_diagnosis::signal::{Signal, SignalSource};
+use amend_diagnosis::signal::Signal;
 use tokio::sync::{Semaphore, watch};
 
 use super::{SignalStore, StoreError};
-use crate::metrics::{BySource, Metrics};
+use crate::metrics::{BySource, Metrics, source_name};
 
 /// How long a signal waits for others.
 pub const COALESCING: Duration = Duration::from_millis(100);
@@ -206,22 +206,12 @@ fn merge(kept: &mut Signal, again: Signal) {
     kept.ended_at = again.ended_at;
 }
 
-fn source_name(source: SignalSource) -> &'static str {
-    match source {
-        SignalSource::Alert => "alert",
-        SignalSource::Event => "event",
-        SignalSource::Condition => "condition",
-        SignalSource::Build => "build",
-        SignalSource::Slo => "slo",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use amend_diagnosis::entity::{Entity, EntityKind};
-    use amend_diagnosis::signal::Severity;
+    use amend_diagnosis::signal::{Severity, SignalSource};
     use futures::FutureExt;
     use futures::future::BoxFuture;
     use jiff::Timestamp;
