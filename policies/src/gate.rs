@@ -54,6 +54,7 @@ pub struct IncidentFacts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdicts {
     plan: PlanDigest,
+    autonomy: Autonomy,
     list: Vec<Verdict>,
 }
 
@@ -82,7 +83,7 @@ impl Verdicts {
 pub fn evaluate_all(policy: &CompiledPolicy, plan: &Plan, facts: &GateFacts, now: Timestamp) -> Verdicts {
     let mut list = permission::evaluate(plan, &facts.permission);
     list.extend(environment::evaluate(plan, &facts.environment));
-    list.extend(blast_radius::evaluate(&blast_radius::tightest(&policy.gates), &facts.blast_radius));
+    list.extend(blast_radius::evaluate(&blast_radius::rules_among(&policy.gates), &facts.blast_radius));
     list.extend(rollback::evaluate(plan, &facts.rollback));
     for gate in &policy.gates {
         match gate {
@@ -92,7 +93,7 @@ pub fn evaluate_all(policy: &CompiledPolicy, plan: &Plan, facts: &GateFacts, now
             Gate::Expression(rule) => list.push(expression::evaluate(rule, facts, now)),
         }
     }
-    Verdicts { plan: plan.digest(), list }
+    Verdicts { plan: plan.digest(), autonomy: plan.autonomy, list }
 }
 
 /// Proof that every gate passed for one plan. What changes the world demands it.
@@ -151,12 +152,12 @@ impl ClearedForDraft {
     }
 }
 
-/// Clears a plan when every gate passed for exactly this plan.
+/// Clears a plan when every gate passed for exactly this plan and its policy does more than observe.
 ///
 /// # Errors
-/// The reasons, when a gate did not pass or the verdicts are about another plan.
+/// The reasons, when a gate did not pass, the policy only observes or the verdicts are about another plan.
 pub fn clear(plan: &PlanDigest, verdicts: &Verdicts) -> Result<Cleared, Blocked> {
-    about(plan, verdicts)?;
+    about(plan, verdicts.autonomy, verdicts)?;
     let said = |verdict: &Verdict| format!("{}: {}", verdict.gate.name(), verdict.sentence);
     let reasons: Vec<_> = verdicts.iter().filter(|one| one.outcome != Outcome::Pass).map(said).collect();
     match (verdicts.is_empty(), reasons.is_empty()) {
@@ -168,10 +169,12 @@ pub fn clear(plan: &PlanDigest, verdicts: &Verdicts) -> Result<Cleared, Blocked>
 
 /// Allows a draft pull request by [`readiness`]: all pass, or only gaps that a reviewer can judge remain.
 ///
+/// `autonomy` must be the plan's own: the caller says in which mode it is about to act.
+///
 /// # Errors
-/// The reasons, when a gate blocks or the verdicts are about another plan.
+/// The reasons, when a gate blocks, the policy only observes or the verdicts are about another plan.
 pub fn clear_for_draft(plan: &PlanDigest, autonomy: Autonomy, verdicts: &Verdicts) -> Result<ClearedForDraft, Blocked> {
-    about(plan, verdicts)?;
+    about(plan, autonomy, verdicts)?;
     match readiness(autonomy, verdicts) {
         Readiness::Ready => Ok(ClearedForDraft { plan: plan.clone(), gaps: Vec::new() }),
         Readiness::Draft { gaps } => Ok(ClearedForDraft { plan: plan.clone(), gaps }),
@@ -179,9 +182,11 @@ pub fn clear_for_draft(plan: &PlanDigest, autonomy: Autonomy, verdicts: &Verdict
     }
 }
 
-fn about(plan: &PlanDigest, verdicts: &Verdicts) -> Result<(), Blocked> {
-    match verdicts.plan == *plan {
-        true => Ok(()),
-        false => Err(Blocked { reasons: vec!["the gates judged another plan than this one".into()] }),
-    }
+fn about(plan: &PlanDigest, autonomy: Autonomy, verdicts: &Verdicts) -> Result<(), Blocked> {
+    let reason = match (verdicts.plan == *plan && verdicts.autonomy == autonomy, verdicts.autonomy) {
+        (false, _) => "the gates judged another plan than this one",
+        (true, Autonomy::Observe) => "the policy only observes",
+        (true, Autonomy::Propose | Autonomy::Act) => return Ok(()),
+    };
+    Err(Blocked { reasons: vec![reason.into()] })
 }

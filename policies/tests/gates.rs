@@ -74,6 +74,18 @@ fn verdicts_about_another_plan_clear_nothing() {
 }
 
 #[test]
+fn a_policy_that_observes_clears_nothing() {
+    let mut plan = plan();
+    plan.autonomy = Autonomy::Observe;
+    let verdicts = evaluate_all(&policy(), &plan, &facts(&plan), now());
+    assert_eq!(readiness(Autonomy::Observe, &verdicts), Readiness::Ready);
+    assert_eq!(clear(&plan.digest(), &verdicts).unwrap_err().reasons, ["the policy only observes"]);
+    for autonomy in [Autonomy::Observe, Autonomy::Propose] {
+        assert!(clear_for_draft(&plan.digest(), autonomy, &verdicts).is_err());
+    }
+}
+
+#[test]
 fn every_unknown_fact_blocks_with_its_reason() {
     let plan = plan();
     type Change = fn(&mut GateFacts);

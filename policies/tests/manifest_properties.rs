@@ -63,7 +63,7 @@ fn write(tree: &Tree, indent: usize, dressing: &mut impl FnMut() -> u8, out: &mu
     match tree {
         Tree::Scalar(text) => {
             out.push_str(&format!(" {text}"));
-            if dressing() % 4 == 0 {
+            if dressing().is_multiple_of(4) {
                 out.push_str("   # a comment: {\"x\"}");
             }
             out.push('\n');
@@ -99,7 +99,7 @@ fn write(tree: &Tree, indent: usize, dressing: &mut impl FnMut() -> u8, out: &mu
         Tree::List(items) => {
             out.push('\n');
             // Half of all manifests indent their lists, the other half do not.
-            let pad = if dressing() % 2 == 0 && indent >= 2 { " ".repeat(indent - 2) } else { pad };
+            let pad = if dressing().is_multiple_of(2) && indent >= 2 { " ".repeat(indent - 2) } else { pad };
             for item in items {
                 out.push_str(&format!("{pad}-"));
                 match item {

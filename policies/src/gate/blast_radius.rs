@@ -80,8 +80,8 @@ impl BlastRadius {
     }
 }
 
-/// All listed bounds together: the tightest of each kind counts when it is applied, so several entries are kept.
-pub fn tightest(gates: &[Gate]) -> Vec<BlastRadiusRule> {
+/// The blast radius entries among a policy's gates; the tightest of each bound counts.
+pub fn rules_among(gates: &[Gate]) -> Vec<BlastRadiusRule> {
     gates
         .iter()
         .filter_map(|gate| match gate {

@@ -14,7 +14,7 @@ use crate::verdict::{GateName, Verdict};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.for) || has(self.perTarget)", "message": "cooldown needs for, perTarget or both"
+    "rule": "has(self.__for__) || has(self.perTarget)", "message": "cooldown needs for, perTarget or both"
 }]))]
 pub struct Cooldown {
     /// Time since the last action on the same target.
