@@ -16,6 +16,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use rand_core::{OsRng, RngCore};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -32,6 +33,16 @@ pub struct Candidacy {
     /// Unique for this process: a restarted process must not take itself for its predecessor, so a pod name is not enough.
     pub identity: String,
     pub pace: Pace,
+}
+
+impl Candidacy {
+    /// A candidate of its own: two processes under one replica name are still two.
+    pub fn new(namespace: impl Into<String>, lease: impl Into<String>, replica: &str) -> Self {
+        let mut bytes = [0_u8; 8];
+        OsRng.fill_bytes(&mut bytes);
+        let identity = format!("{replica}_{}", hex::encode(bytes));
+        Self { namespace: namespace.into(), lease: lease.into(), identity, pace: Pace::default() }
+    }
 }
 
 /// How fast leadership changes hands.
@@ -350,6 +361,13 @@ mod tests {
     async fn until(standing: &mut watch::Receiver<Standing>, wanted: impl Fn(&Standing) -> bool) -> Standing {
         let found = timeout(Duration::from_secs(10), standing.wait_for(|standing| wanted(standing))).await;
         found.expect("in time").expect("the campaign still runs").clone()
+    }
+
+    #[test]
+    fn two_processes_under_one_replica_name_are_two_candidates() {
+        let candidate = || Candidacy::new("amend-system", "amend", "amend-0").identity;
+        assert_ne!(candidate(), candidate());
+        assert!(candidate().starts_with("amend-0_"));
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ pub struct Voice {
     pub format: LogFormat,
     /// As `tracing_subscriber::EnvFilter` reads it, for example `info,amend_controller=debug`.
     pub filter: String,
-    /// Collector for traces, for example `http://collector:4318/v1/traces`; none: no traces.
+    /// Collector for traces, as `OTEL_EXPORTER_OTLP_ENDPOINT` names it: `http://collector:4318`; none: no traces.
     pub otlp_endpoint: Option<String>,
     /// Name of this process in traces: the pod's name.
     pub instance: String,
@@ -103,7 +103,7 @@ fn exporter(endpoint: &str, instance: &str) -> Result<SdkTracerProvider, VoiceEr
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(endpoint)
+        .with_endpoint(traces_url(endpoint))
         .with_timeout(std::time::Duration::from_secs(5))
         .build()
         .map_err(|source| VoiceError::Exporter { endpoint: endpoint.to_owned(), source })?;
@@ -119,6 +119,12 @@ fn exporter(endpoint: &str, instance: &str) -> Result<SdkTracerProvider, VoiceEr
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
         .with_batch_exporter(exporter)
         .build())
+}
+
+/// The path that OTLP over HTTP prescribes under a collector's base URL, unless it is there already.
+fn traces_url(endpoint: &str) -> String {
+    let base = endpoint.trim_end_matches('/');
+    if base.ends_with("/v1/traces") { base.to_owned() } else { format!("{base}/v1/traces") }
 }
 
 #[cfg(test)]
@@ -148,6 +154,13 @@ mod tests {
         let body = tokio::time::timeout(std::time::Duration::from_secs(10), bodies.recv()).await.unwrap().unwrap();
         let text = String::from_utf8_lossy(&body).into_owned();
         assert!(text.contains("remediation") && text.contains("amend-0"), "{text:?}");
+    }
+
+    #[test]
+    fn traces_go_below_the_collectors_base_url() {
+        for endpoint in ["http://collector:4318", "http://collector:4318/", "http://collector:4318/v1/traces"] {
+            assert_eq!(traces_url(endpoint), "http://collector:4318/v1/traces");
+        }
     }
 
     #[test]
