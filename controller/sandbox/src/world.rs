@@ -177,6 +177,7 @@ impl World {
         let release_at = start.checked_sub(EARLIER_RELEASE).unwrap_or(start);
         let mut engine = self.engine();
         engine.model.set_quiet(true);
+        engine.telemetry.set_quiet(true);
         let mut released = false;
         while engine.last < start {
             if !released && engine.last >= release_at {
@@ -188,6 +189,7 @@ impl World {
             engine.step(next);
         }
         engine.model.set_quiet(false);
+        engine.telemetry.set_quiet(false);
         Ok(())
     }
 

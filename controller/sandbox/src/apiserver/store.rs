@@ -288,9 +288,13 @@ impl Store {
             let spec_changed = differs_beyond(&live, &object, &["metadata", "status"]);
             let generation = live["metadata"]["generation"].as_i64().unwrap_or(1);
             object["metadata"]["generation"] = json!(generation + i64::from(spec_changed));
+            object["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
+            // Writing what is there already is no write; only an apply may still claim fields by it.
+            if claims.is_none() && object == *live {
+                return Ok(live);
+            }
             let writer = Writer { manager: how.manager, status: how.status, apply: claims.is_some() };
             fields::record(Some(&live), &mut object, writer, claims, self.clock.now());
-            object["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
             if object == *live || how.dry_run {
                 return Ok(Arc::new(object));
             }

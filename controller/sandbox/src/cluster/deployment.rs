@@ -245,17 +245,21 @@ fn write_status(store: &Store, deployment: &Value, sets: &[Arc<Value>], current:
         } else {
             ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
         };
-        set_condition(status, "Available", value, reason, words, now, json!({ "lastUpdateTime": seconds(now) }));
+        let at = match condition(status, "Available") {
+            Some(before) if before["status"] == value => before["lastUpdateTime"].clone(),
+            _ => json!(seconds(now)),
+        };
+        set_condition(status, "Available", value, reason, words, now, json!({ "lastUpdateTime": at }));
         progress(status, &set_name, done, moved, deadline, now);
     });
 }
 
+fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
+    status["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
 fn progress(status: &mut Value, set: &str, done: bool, moved: bool, deadline: i64, now: Timestamp) {
-    let before = status["conditions"]
-        .as_array()
-        .and_then(|all| all.iter().find(|one| one["type"] == "Progressing"))
-        .cloned()
-        .unwrap_or_default();
+    let before = condition(status, "Progressing").cloned().unwrap_or_default();
     let last: Option<Timestamp> = before["lastUpdateTime"].as_str().and_then(|at| at.parse().ok());
     let complete = before["reason"] == "NewReplicaSetAvailable";
     if done {

@@ -131,7 +131,7 @@ impl Model {
         }
         let killed = lives.iter().filter(|(_, life)| life.killed_in_step).count() as f64 / lives.len() as f64;
         // The pods that are left take more than their share: some requests time out.
-        let overload = (0.45 * missing + 0.3 * killed).min(0.6);
+        let overload = (0.7 * missing + 0.3 * killed).min(0.8);
         Health {
             own_errors: 1.0 - (1.0 - errors / ready as f64) * (1.0 - overload),
             unreachable: 0.15 * missing,

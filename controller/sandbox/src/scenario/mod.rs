@@ -102,7 +102,7 @@ impl Scenario {
         let mut scenario = Self::base("oom", "checkout");
         scenario.behaves("checkout", "v1.9.0", |usual| Version {
             memory_mib: 310.0,
-            warm_up_seconds: 110.0,
+            warm_up_seconds: 80.0,
             error_message: "cannot allocate memory for order batch".into(),
             ..usual
         });
@@ -153,7 +153,7 @@ impl Scenario {
         scenario.name = "bad-fix".into();
         scenario.behaves("checkout", "v1.9.0", |usual| Version {
             memory_mib: 310.0,
-            warm_up_seconds: 110.0,
+            warm_up_seconds: 80.0,
             oversized: Some(Oversized { above_mib: 300.0, error_ratio: 0.75, latency_factor: 6.0 }),
             error_message: "request timed out while collecting garbage".into(),
             ..usual

@@ -21,6 +21,9 @@ use tsdb::{Labels, Tsdb};
 /// Virtual time between scrapes, and between evaluations of the rules.
 pub const SCRAPE: SignedDuration = SignedDuration::from_secs(10);
 
+/// How often old samples are forgotten.
+const SWEEP: SignedDuration = SignedDuration::from_mins(10);
+
 /// What the query handlers share.
 #[derive(Clone, Debug)]
 pub(crate) struct Stores {
@@ -47,6 +50,8 @@ pub struct Telemetry {
     prometheus: Serving,
     alertmanager_server: Serving,
     scraped: Option<Timestamp>,
+    swept: Timestamp,
+    quiet: bool,
 }
 
 impl Telemetry {
@@ -57,7 +62,15 @@ impl Telemetry {
         let prometheus = serve(prometheus::router(stores.clone())).await?;
         let alertmanager_server = serve(alertmanager.router()).await?;
         alertmanager.set_url(format!("http://{}", alertmanager_server.address()));
-        Ok(Self { stores, alertmanager, prometheus, alertmanager_server, scraped: None })
+        Ok(Self {
+            stores,
+            alertmanager,
+            prometheus,
+            alertmanager_server,
+            scraped: None,
+            swept: Timestamp::UNIX_EPOCH,
+            quiet: false,
+        })
     }
 
     /// URL of Prometheus.
@@ -85,6 +98,11 @@ impl Telemetry {
         promql::evaluate(&promql::parse(text)?, &self.stores.tsdb(), self.stores.clock.now().as_millisecond())
     }
 
+    /// Leaves out the evaluation of rules, for cheap history in which nothing happens.
+    pub fn set_quiet(&mut self, quiet: bool) {
+        self.quiet = quiet;
+    }
+
     /// How many samples are held.
     pub fn samples(&self) -> usize {
         self.stores.tsdb().len()
@@ -95,16 +113,19 @@ impl Telemetry {
         let due = self.scraped.is_none_or(|last| now.duration_since(last) >= SCRAPE);
         if due && !self.prometheus.is_cut() {
             self.scraped = Some(now);
-            let samples = model.scrape().into_iter().map(|sample| {
-                let mut labels: Labels =
-                    sample.labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-                labels.insert("__name__".into(), sample.name.into());
-                (labels, sample.value)
-            });
+            let samples = model.scrape();
             let mut tsdb = self.stores.tsdb();
-            tsdb.scrape("model", now.as_millisecond(), samples);
-            let alerts = self.stores.rules().evaluate(&mut tsdb, now);
-            tsdb.forget(now.as_millisecond());
+            let at = now.as_millisecond();
+            tsdb.scrape(
+                "model",
+                at,
+                samples.iter().map(|sample| (sample.name, sample.labels.as_slice(), sample.value)),
+            );
+            let alerts = if self.quiet { Vec::new() } else { self.stores.rules().evaluate(&mut tsdb, now) };
+            if now.duration_since(self.swept) >= SWEEP {
+                self.swept = now;
+                tsdb.forget(at);
+            }
             drop(tsdb);
             self.alertmanager.receive(alerts);
         }

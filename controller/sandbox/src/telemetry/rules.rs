@@ -114,18 +114,19 @@ impl Rules {
                 }
             }
             for alert in rule.alerts.values() {
-                let mut labels = alert.labels.clone();
-                labels.insert("__name__".into(), "ALERTS_FOR_STATE".into());
-                states.push((labels.clone(), alert.active.as_second() as f64));
-                labels.insert("__name__".into(), "ALERTS".into());
-                labels.insert("alertstate".into(), if alert.firing.is_some() { "firing" } else { "pending" }.into());
-                states.push((labels, 1.0));
+                let mut labels: Vec<(&str, String)> =
+                    alert.labels.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+                states.push(("ALERTS_FOR_STATE", labels.clone(), alert.active.as_second() as f64));
+                let state = if alert.firing.is_some() { "firing" } else { "pending" };
+                labels.push(("alertstate", state.to_owned()));
+                labels.sort();
+                states.push(("ALERTS", labels, 1.0));
                 if alert.firing.is_some() {
                     told.push(alert.clone());
                 }
             }
         }
-        tsdb.scrape("rules", time, states.into_iter());
+        tsdb.scrape("rules", time, states.iter().map(|(name, labels, value)| (*name, labels.as_slice(), *value)));
         told
     }
 

@@ -1,6 +1,7 @@
 //! An in-memory time-series store with Prometheus' notion of staleness.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use regex::Regex;
 
@@ -20,6 +21,8 @@ pub struct Series {
     pub labels: Labels,
     /// Time in milliseconds and value, ascending; NaN is a staleness mark.
     pub samples: Vec<(i64, f64)>,
+    /// When it was last part of a scrape.
+    scraped: i64,
 }
 
 /// One label matcher.
@@ -52,31 +55,34 @@ impl Matcher {
 #[derive(Debug, Default)]
 pub struct Tsdb {
     series: Vec<Series>,
-    by_labels: BTreeMap<Labels, usize>,
+    /// By the hash of name and labels: found without building a label set.
+    by_hash: HashMap<u64, usize>,
     by_name: BTreeMap<String, Vec<usize>>,
     /// Series that had a sample in the last scrape of a job.
-    live: BTreeMap<&'static str, BTreeSet<usize>>,
+    live: BTreeMap<&'static str, Vec<usize>>,
 }
 
 impl Tsdb {
     /// Takes a scrape of a job: its series that were there before and are not now go stale.
-    pub fn scrape(&mut self, job: &'static str, at: i64, samples: impl Iterator<Item = (Labels, f64)>) {
-        let mut now = BTreeSet::new();
-        for (labels, value) in samples {
-            let index = self.index(labels);
-            now.insert(index);
+    pub fn scrape<'a>(
+        &mut self,
+        job: &'static str,
+        at: i64,
+        samples: impl Iterator<Item = (&'a str, &'a [(&'a str, String)], f64)>,
+    ) {
+        let mut now = Vec::new();
+        for (name, labels, value) in samples {
+            let index = self.index(name, labels);
+            self.series[index].scraped = at;
+            now.push(index);
             self.push(index, at, value);
         }
-        let before = self.live.insert(job, now.clone()).unwrap_or_default();
-        for index in before.difference(&now) {
-            self.push(*index, at, f64::NAN);
+        let before = self.live.insert(job, now).unwrap_or_default();
+        for index in before {
+            if self.series[index].scraped != at {
+                self.push(index, at, f64::NAN);
+            }
         }
-    }
-
-    /// Adds a sample outside of a scrape; an earlier one than the last is ignored.
-    pub fn append(&mut self, labels: Labels, at: i64, value: f64) {
-        let index = self.index(labels);
-        self.push(index, at, value);
     }
 
     fn push(&mut self, index: usize, at: i64, value: f64) {
@@ -92,15 +98,20 @@ impl Tsdb {
         }
     }
 
-    fn index(&mut self, labels: Labels) -> usize {
-        if let Some(index) = self.by_labels.get(&labels) {
+    /// The series of these labels, which are ordered by name; hashes of 64 bits do not meet in a sandbox.
+    fn index(&mut self, name: &str, labels: &[(&str, String)]) -> usize {
+        let mut hash = DefaultHasher::new();
+        (name, labels).hash(&mut hash);
+        let hash = hash.finish();
+        if let Some(index) = self.by_hash.get(&hash) {
             return *index;
         }
         let index = self.series.len();
-        let name = labels.get("__name__").cloned().unwrap_or_default();
-        self.by_name.entry(name).or_default().push(index);
-        self.by_labels.insert(labels.clone(), index);
-        self.series.push(Series { labels, samples: Vec::new() });
+        let mut all: Labels = labels.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        all.insert("__name__".into(), name.to_owned());
+        self.by_name.entry(name.to_owned()).or_default().push(index);
+        self.by_hash.insert(hash, index);
+        self.series.push(Series { labels: all, samples: Vec::new(), scraped: i64::MIN });
         index
     }
 
