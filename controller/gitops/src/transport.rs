@@ -126,26 +126,22 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Wire>>> = const { RefCell::new(None) };
 }
 
-/// Registers the transport and cuts libgit2 off from the machine's own Git configuration, once per process.
+/// Registers the transport, once per process.
 #[allow(unsafe_code)]
 fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: `register` and the options below must not run beside other libgit2 calls that create transports or
-        // read configuration. Every transport of this process is made inside `carry`, which passes this `Once` first.
-        unsafe {
-            let registered = git2::transport::register("amend", |remote| {
+        // SAFETY: `register` must not run beside the creation of another transport. Every transport of this process is
+        // made inside `carry`, which passes this `Once` first; nothing else here uses libgit2's network side.
+        let registered = unsafe {
+            git2::transport::register("amend", |remote| {
                 let wire = CURRENT.with_borrow(Clone::clone);
                 let wire = wire.ok_or_else(|| git2::Error::from_str("no repository is being worked on"))?;
                 Transport::smart(remote, true, Subtransport { wire })
-            });
-            if let Err(error) = registered {
-                tracing::error!(%error, "cannot register the Git transport");
-            }
-            for level in [git2::ConfigLevel::System, git2::ConfigLevel::Global, git2::ConfigLevel::XDG] {
-                // A user's `insteadOf`, hooks path or filters have no business here.
-                let _ = git2::opts::set_search_path(level, "");
-            }
+            })
+        };
+        if let Err(error) = registered {
+            tracing::error!(%error, "cannot register the Git transport");
         }
     });
 }

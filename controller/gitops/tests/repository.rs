@@ -225,6 +225,8 @@ async fn a_revert_undoes_the_guilty_commit_and_keeps_what_came_after() {
             ContentChange { path: path("new.yaml"), before: Some("b: 1\n".into()), after: None },
         ]
     );
+    let files = revert.files();
+    assert_eq!((files[1].path.as_str(), files[1].then.is_none()), ("new.yaml", true));
     let commit = repo.commit(request(&head, revert.changes)).await.unwrap();
     let files = repo.list(&commit, &RepoPath::root()).await.unwrap();
     assert_eq!(files.len(), 1);

@@ -34,6 +34,8 @@ pub struct CommitInfo {
     pub committed: Timestamp,
     /// Paths that differ from the first parent.
     pub paths: Vec<String>,
+    /// The message has a trailer `Forward-Only: true`: a migration, say, that must not be taken back.
+    pub forward_only: bool,
 }
 
 /// Whether a revision holds a change, and how that was seen.
@@ -167,6 +169,7 @@ impl Store {
             author: untrusted::line(&String::from_utf8_lossy(commit.author().name_bytes()), 80),
             committed: Timestamp::from_second(commit.time().seconds()).unwrap_or(Timestamp::UNIX_EPOCH),
             paths,
+            forward_only: is_forward_only(&String::from_utf8_lossy(commit.message_bytes())),
         })
     }
 
@@ -204,5 +207,27 @@ impl Store {
             same &= there == planned;
         }
         Ok(if same { Containment::SameContents } else { Containment::Absent })
+    }
+}
+
+/// Whether a message says so on a line of its own; anything but a plain `false` counts, since the doubt is about harm.
+fn is_forward_only(message: &str) -> bool {
+    let trailer = |line: &str| {
+        let (key, value) = line.split_once(':')?;
+        key.trim().eq_ignore_ascii_case("forward-only").then(|| !value.trim().eq_ignore_ascii_case("false"))
+    };
+    message.lines().filter_map(trailer).any(|marked| marked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forward_only_commit_says_so_in_a_trailer() {
+        assert!(is_forward_only("release 2.0\n\nmigrates the orders table\n\nForward-Only: true\n"));
+        assert!(is_forward_only("release 2.0\n\nforward-only: yes, see ADR 7\n"));
+        assert!(!is_forward_only("release 2.0\n\nForward-Only: false\n"));
+        assert!(!is_forward_only("release 2.0, forward only in spirit\n"));
     }
 }

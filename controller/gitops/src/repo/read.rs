@@ -1,5 +1,6 @@
 //! Reading files at a revision, refusing those that Amend must not edit.
 
+use amend_policies::plan::{BlobId, SourceFile};
 use git2::ObjectType;
 
 use super::{CommitId, Repo, Store};
@@ -20,6 +21,12 @@ pub struct FileAt {
     /// Git's id of the contents: the pre-image that a commit is checked against.
     pub blob: String,
     pub text: String,
+}
+
+impl From<FileAt> for SourceFile {
+    fn from(file: FileAt) -> Self {
+        Self { path: file.path.as_str().to_owned(), blob: BlobId::from_hex(file.blob), text: file.text }
+    }
 }
 
 /// A file in a listing.

@@ -1,5 +1,8 @@
 //! What undoing one commit would change today.
 
+use amend_policies::action::RevertedFile;
+use amend_policies::plan::SourceFile;
+
 use super::{CommitId, ContentChange, Repo, Store};
 use crate::error::GitError;
 use crate::path::RepoPath;
@@ -11,6 +14,21 @@ pub struct Revert {
     pub onto: CommitId,
     /// By path; empty when the commit's changes are gone already.
     pub changes: Vec<ContentChange>,
+}
+
+impl Revert {
+    /// The changes as a plan reads them.
+    pub fn files(&self) -> Vec<RevertedFile> {
+        let file = |change: &ContentChange, text: &Option<String>| {
+            text.as_ref().map(|text| SourceFile::new(change.path.as_str(), text.as_str()))
+        };
+        let read = |change: &ContentChange| RevertedFile {
+            path: change.path.as_str().to_owned(),
+            now: file(change, &change.before),
+            then: file(change, &change.after),
+        };
+        self.changes.iter().map(read).collect()
+    }
 }
 
 impl Repo {
