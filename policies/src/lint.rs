@@ -116,15 +116,15 @@ pub fn advice(policy: &Policy, compiled: &CompiledPolicy) -> Vec<Finding> {
         warn("verify", "success is judged by errorRatio and restarts only; add verify: { golden: [errorRatio, latencyP99, saturation, restarts] }".into());
     }
     match &policy.rollback {
-        None => warn("rollback", "aborted and failed changes are taken back by default; write rollback: { on: [Aborted, VerificationFailed] } so that readers know".into()),
+        None => warn("rollback", "aborted and failed changes are taken back by default; write rollback: { when: [Aborted, VerificationFailed] } so that readers know".into()),
         Some(_) => {
             for outcome in [RollbackOn::Aborted, RollbackOn::VerificationFailed] {
                 if !compiled.rollback.on.contains(&outcome) {
-                    warn("rollback.on", format!("after {outcome:?} the harmful change stays until a person acts; add {outcome:?}"));
+                    warn("rollback.when", format!("after {outcome:?} the harmful change stays until a person acts; add {outcome:?}"));
                 }
             }
             if compiled.rollback.on.contains(&RollbackOn::Unverified) {
-                warn("rollback.on", "Unverified means that nothing was measured: the rollback may undo a cure that works".into());
+                warn("rollback.when", "Unverified means that nothing was measured: the rollback may undo a cure that works".into());
             }
         }
     }

@@ -207,7 +207,8 @@ pub struct AbortSignal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RollbackRule {
-    // A list in the schema: Kubernetes refuses uniqueItems.
+    // A list in the schema: Kubernetes refuses uniqueItems. Written as policies write it.
+    #[serde(rename = "when")]
     #[schemars(with = "Vec<RollbackOn>")]
     pub on: BTreeSet<RollbackOn>,
     pub via: RollbackVia,

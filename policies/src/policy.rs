@@ -214,9 +214,11 @@ fn auto() -> String {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollback {
-    /// SlaExceeded and Unverified hold and page unless listed here.
+    /// Outcomes after which it is taken back; SlaExceeded and Unverified hold and page unless listed here.
+    ///
+    /// Not called `on`: kubectl reads that key as the boolean true (YAML 1.1).
     #[schemars(length(min = 1, max = 4))]
-    pub on: Vec<RollbackOn>,
+    pub when: Vec<RollbackOn>,
     #[serde(default)]
     pub via: RollbackVia,
 }

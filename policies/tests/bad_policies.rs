@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// From, to, path, and a part of the sentence.
 type Slip = (&'static str, &'static str, &'static str, &'static str);
 
-const SLIPS: [Slip; 62] = [
+const SLIPS: [Slip; 64] = [
     // Typos and unknown fields: the API server would prune them in silence.
     (
         "maxUnavailable",
@@ -45,6 +45,13 @@ const SLIPS: [Slip; 62] = [
         "verify.set\u{202e}tle",
         "unknown field \"settle\"",
     ),
+    (
+        "rollback: { when:",
+        "rollback: { \"true\": [], when:",
+        "rollback.true",
+        "YAML reads the keys on, off, yes and no",
+    ),
+    ("rollback: { when:", "rollback: { \"on\":", "rollback.when", "is missing"),
     // Wrong words and types.
     (
         "autonomy: Propose",
@@ -62,7 +69,7 @@ const SLIPS: [Slip; 62] = [
     ),
     ("metric: errorRatio", "metric: errorRate", "abortWhen[0].metric", "did you mean errorRatio?"),
     ("restarts]", "restart]", "verify.golden[3]", "did you mean restarts?"),
-    ("Aborted, VerificationFailed", "Failed", "rollback.on[0]", "is not one of Aborted"),
+    ("Aborted, VerificationFailed", "Failed", "rollback.when[0]", "is not one of Aborted"),
     ("via: RevertPullRequest", "via: ForcePush", "rollback.via", "\"ForcePush\" is not one of RevertPullRequest"),
     ("increase: 15%", "increase: 15", "abortWhen[0].increase", "must be text: put it in quotes, with its unit"),
     (

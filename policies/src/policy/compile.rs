@@ -342,13 +342,13 @@ impl Policy {
         match &self.rollback {
             None => RollbackRule { on: default(), via: RollbackVia::default() },
             Some(rollback) => {
-                if rollback.on.is_empty() {
+                if rollback.when.is_empty() {
                     problems.add(
-                        "rollback.on",
+                        "rollback.when",
                         "name at least one outcome, such as Aborted: with none the change is never taken back",
                     );
                 }
-                RollbackRule { on: rollback.on.iter().copied().collect(), via: rollback.via }
+                RollbackRule { on: rollback.when.iter().copied().collect(), via: rollback.via }
             }
         }
     }

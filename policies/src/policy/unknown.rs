@@ -23,6 +23,12 @@ impl UnknownField {
     pub fn problem(&self) -> PolicyProblem {
         let name = self.path.rsplit('.').next().unwrap_or(&self.path);
         let sentence = match &self.nearest {
+            _ if matches!(name, "true" | "false") => {
+                format!(
+                    "unknown field {}: YAML reads the keys on, off, yes and no as true or false; put it in quotes or use another",
+                    quoted(name)
+                )
+            }
             Some(nearest) => format!("unknown field {}: did you mean {nearest}?", quoted(name)),
             None => format!("unknown field {}: remove it", quoted(name)),
         };

@@ -78,7 +78,7 @@ steps:
 abortWhen:
   - { metric: errorRatio, increase: 15% }
 verify: { settle: auto, golden: [errorRatio, latencyP99, saturation, restarts] }
-rollback: { on: [Aborted, VerificationFailed], via: RevertPullRequest }
+rollback: { when: [Aborted, VerificationFailed], via: RevertPullRequest }
 escalate: [{ after: 15m, notify: [oncall] }]
 ";
 
