@@ -33,9 +33,7 @@ pub async fn applied(managed: &Managed<'_>, namespace: &str, window: Window) -> 
         Err(why) => Answer::Unknown { why },
     };
     let (digest, unknown) = match &answer {
-        Answer::Known(changes) => {
-            (hex::encode(Sha256::digest(serde_json::to_vec(changes).unwrap_or_default())), None)
-        }
+        Answer::Known(changes) => (hex::encode(Sha256::digest(serde_json::to_vec(changes).unwrap_or_default())), None),
         Answer::Unknown { why } => (String::new(), Some(why.clone())),
     };
     (answer, Asked { id: format!("git-{name}"), source: "git".to_owned(), query, window, digest, unknown })
@@ -101,7 +99,8 @@ async fn changes_in(
     files: &[FileDiff],
     at: Timestamp,
 ) -> Vec<Change> {
-    let root = managed.kustomization["spec"]["path"].as_str().unwrap_or_default().trim_start_matches("./").trim_matches('/');
+    let root =
+        managed.kustomization["spec"]["path"].as_str().unwrap_or_default().trim_start_matches("./").trim_matches('/');
     let mut changes: Vec<Change> = Vec::new();
     for file in files.iter().filter(|file| root.is_empty() || file.path.starts_with(&format!("{root}/"))) {
         for target in objects_in(managed.repo, info, &file.path, namespace).await {
@@ -163,7 +162,9 @@ fn kind_named(kind: &str) -> Option<EntityKind> {
 fn kind_of(diff: &str) -> ChangeKind {
     let mut changed = diff
         .lines()
-        .filter(|line| (line.starts_with('+') || line.starts_with('-')) && !line.starts_with("+++") && !line.starts_with("---"))
+        .filter(|line| {
+            (line.starts_with('+') || line.starts_with('-')) && !line.starts_with("+++") && !line.starts_with("---")
+        })
         .map(|line| line[1..].trim_start().trim_start_matches("- "));
     let (mut image, mut replicas, mut other) = (false, false, false);
     for line in changed.by_ref().filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -186,7 +187,10 @@ mod tests {
 
     #[test]
     fn a_diff_that_changes_an_image_is_an_image_change() {
-        assert_eq!(kind_of("--- a\n+++ b\n-          image: shop/cart:1\n+          image: shop/cart:2\n"), ChangeKind::Image);
+        assert_eq!(
+            kind_of("--- a\n+++ b\n-          image: shop/cart:1\n+          image: shop/cart:2\n"),
+            ChangeKind::Image
+        );
         assert_eq!(kind_of("-  replicas: 2\n+  replicas: 3\n"), ChangeKind::Scale);
         assert_eq!(kind_of("-  LIMIT: a\n+  LIMIT: b\n"), ChangeKind::Config);
     }

@@ -28,7 +28,7 @@ pub struct Read {
 }
 
 /// What a look at a namespace reads; the chart's ClusterRole lists the same (`charts/amend/templates/rbac.yaml`).
-pub const NAMESPACED: [Read; 16] = [
+pub const NAMESPACED: [Read; 18] = [
     read("apps", "v1", "Deployment", "deployments"),
     read("apps", "v1", "StatefulSet", "statefulsets"),
     read("apps", "v1", "DaemonSet", "daemonsets"),
@@ -45,6 +45,8 @@ pub const NAMESPACED: [Read; 16] = [
     read("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     read("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
     read("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
+    read("autoscaling.k8s.io", "v1", "VerticalPodAutoscaler", "verticalpodautoscalers"),
+    read("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects"),
 ];
 
 /// Read without a namespace.
@@ -107,7 +109,7 @@ impl Look {
 
     /// One object by kind and name.
     pub fn find(&self, kind: &str, name: &str) -> Option<&Value> {
-        self.of_kind(kind).find(|object| object["metadata"]["name"] == name)
+        self.objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
     }
 }
 
@@ -177,12 +179,13 @@ pub async fn get(client: &Client, read: Read, namespace: &str, name: &str) -> An
 async fn events(client: &Client, namespace: &str, window: Window) -> (Answer<Vec<ObjectEvent>>, Asked) {
     let api: Api<k8s_openapi::api::core::v1::Event> = Api::namespaced(client.clone(), namespace);
     let answer = match api.list(&ListParams::default().limit(2 * OBJECTS_MAX)).await {
-        Ok(list) => Answer::Known(list.items.iter().filter_map(|event| object_event(event, window)).collect::<Vec<_>>()),
+        Ok(list) => {
+            Answer::Known(list.items.iter().filter_map(|event| object_event(event, window)).collect::<Vec<_>>())
+        }
         Err(error) => Answer::unknown(reason(&error, read("", "v1", "Event", "events"))),
     };
-    let digestible = answer.as_ref().map(|events| {
-        events.iter().map(|event| Value::from(format!("{event:?}"))).collect::<Vec<_>>()
-    });
+    let digestible =
+        answer.as_ref().map(|events| events.iter().map(|event| Value::from(format!("{event:?}"))).collect::<Vec<_>>());
     let asked = asked("cluster-events".to_owned(), format!("v1/namespaces/{namespace}/events"), window, &digestible);
     (answer, asked)
 }
@@ -234,9 +237,7 @@ fn whole(object: DynamicObject, read: Read) -> Value {
 
 fn asked<T: serde::Serialize>(id: String, query: String, window: Window, answer: &Answer<Vec<T>>) -> Asked {
     let (digest, unknown) = match answer {
-        Answer::Known(values) => {
-            (hex::encode(Sha256::digest(serde_json::to_vec(values).unwrap_or_default())), None)
-        }
+        Answer::Known(values) => (hex::encode(Sha256::digest(serde_json::to_vec(values).unwrap_or_default())), None),
         Answer::Unknown { why } => (String::new(), Some(why.clone())),
     };
     Asked { id, source: "cluster".to_owned(), query, window, digest, unknown }
@@ -250,7 +251,10 @@ fn is_absent(error: &kube::Error) -> bool {
 fn reason(error: &kube::Error, read: Read) -> String {
     match error {
         kube::Error::Api(status) if status.code == 403 => {
-            format!("not allowed to read {} (grant `get, list` on {} in group \"{}\")", read.plural, read.plural, read.group)
+            format!(
+                "not allowed to read {} (grant `get, list` on {} in group \"{}\")",
+                read.plural, read.plural, read.group
+            )
         }
         kube::Error::Api(status) => format!("the API server answered {}: {}", status.code, status.message),
         other => format!("the API server did not answer: {other}"),

@@ -3,9 +3,8 @@
 //! A plan holds no contents. That they can be made again bit by bit is what makes a push after a crash the same push.
 
 use amend_gitops::path::RepoPath;
-use amend_gitops::repo::{CommitId, FileChange, Repo};
+use amend_gitops::repo::{CommitId, ContentChange, Repo};
 use amend_policies::action::ActionKind;
-use amend_policies::field::{FieldPath, Step};
 use amend_policies::gate::permission::RenderedChange;
 use amend_policies::manifest;
 use amend_policies::plan::{BlobId, ObjectRef, Plan, PlanStep, SourceFile};
@@ -17,7 +16,7 @@ use crate::errors;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contents {
     pub base: CommitId,
-    pub changes: Vec<FileChange>,
+    pub changes: Vec<ContentChange>,
     pub rendered: Vec<RenderedChange>,
 }
 
@@ -32,11 +31,14 @@ pub async fn make(repo: &Repo, plan: &Plan) -> Result<Contents, String> {
             ActionKind::RevertCommit => reverted(repo, &base, step).await?,
         });
     }
-    let rendered = changes.iter().flat_map(|change| rendered(change, &plan.target.namespace)).collect();
-    Ok(Contents { base, changes, rendered })
+    let mut differing = Vec::new();
+    for change in &changes {
+        differing.extend(rendered(change, &plan.target.namespace)?);
+    }
+    Ok(Contents { base, changes, rendered: differing })
 }
 
-async fn edited(repo: &Repo, base: &CommitId, step: &PlanStep) -> Result<Vec<FileChange>, String> {
+async fn edited(repo: &Repo, base: &CommitId, step: &PlanStep) -> Result<Vec<ContentChange>, String> {
     let mut changes = Vec::new();
     for file in &step.files {
         let path = RepoPath::parse(&file.path).map_err(|error| errors::chain(&error))?;
@@ -48,12 +50,12 @@ async fn edited(repo: &Repo, base: &CommitId, step: &PlanStep) -> Result<Vec<Fil
         }
         same(file.before.as_ref(), Some(&at.text), &file.path)?;
         same(file.after.as_ref(), Some(&text.text), &file.path)?;
-        changes.push(FileChange { path, before: Some(at.text), after: Some(text.text) });
+        changes.push(ContentChange { path, before: Some(at.text), after: Some(text.text) });
     }
     Ok(changes)
 }
 
-async fn reverted(repo: &Repo, base: &CommitId, step: &PlanStep) -> Result<Vec<FileChange>, String> {
+async fn reverted(repo: &Repo, base: &CommitId, step: &PlanStep) -> Result<Vec<ContentChange>, String> {
     let guilty = step.reverts.as_deref().ok_or("the plan does not say which commit it takes back")?;
     let guilty = CommitId::parse(guilty).map_err(|error| errors::chain(&error))?;
     let revert = repo.revert(&guilty, base).await.map_err(|error| errors::chain(&error))?;
@@ -92,10 +94,23 @@ impl Contents {
     ///
     /// The undo puts the blobs from before in place, so this holds as long as every file has one.
     pub fn undone_differs(&self) -> Option<&str> {
-        self.changes.iter().find(|change| change.before.is_none() && change.after.is_none()).map(|change| change.path.as_str())
+        self.changes
+            .iter()
+            .find(|change| change.before.is_none() && change.after.is_none())
+            .map(|change| change.path.as_str())
     }
 
-    fn touched(&self, namespace: &str, side: impl Fn(&FileChange) -> Option<&str>) -> Vec<Value> {
+    /// The changes that take these back.
+    pub fn inverse(&self) -> Vec<ContentChange> {
+        let back = |change: &ContentChange| ContentChange {
+            path: change.path.clone(),
+            before: change.after.clone(),
+            after: change.before.clone(),
+        };
+        self.changes.iter().map(back).collect()
+    }
+
+    fn touched(&self, namespace: &str, side: impl Fn(&ContentChange) -> Option<&str>) -> Vec<Value> {
         let mut found = Vec::new();
         for change in &self.changes {
             for mut document in documents(side(change)) {
@@ -110,27 +125,28 @@ impl Contents {
     }
 }
 
-/// Every field that differs between the objects of a file before and after.
-fn rendered(change: &FileChange, namespace: &str) -> Vec<RenderedChange> {
-    let before = documents(change.before.as_deref());
-    let after = documents(change.after.as_deref());
-    let mut found = Vec::new();
-    for old in &before {
-        let object = object_ref(old, namespace);
-        let new = after.iter().find(|new| object_ref(new, namespace) == object).unwrap_or(&Value::Null);
-        differences(old, new, FieldPath::new(Vec::new()), &mut |field, from, to| {
-            found.push(RenderedChange { file: change.path.as_str().to_owned(), object: object.clone(), field, from, to });
-        });
-    }
-    for new in &after {
-        let object = object_ref(new, namespace);
-        if before.iter().all(|old| object_ref(old, namespace) != object) {
-            differences(&Value::Null, new, FieldPath::new(Vec::new()), &mut |field, from, to| {
-                found.push(RenderedChange { file: change.path.as_str().to_owned(), object: object.clone(), field, from, to });
-            });
+/// Every field that differs between the objects of a file before and after, with the namespace they will have.
+fn rendered(change: &ContentChange, namespace: &str) -> Result<Vec<RenderedChange>, String> {
+    let path = change.path.as_str();
+    let side = |text: &Option<String>| text.as_ref().map(|text| SourceFile::new(path, text.clone()));
+    let (before, after) = (side(&change.before), side(&change.after));
+    let edits = manifest::differences(before.as_ref(), after.as_ref()).map_err(|refusal| refusal.to_string())?;
+    let placed = |mut object: ObjectRef| {
+        if object.namespace.is_empty() {
+            namespace.clone_into(&mut object.namespace);
         }
-    }
-    found
+        object
+    };
+    Ok(edits
+        .into_iter()
+        .map(|edit| RenderedChange {
+            file: path.to_owned(),
+            object: placed(edit.object),
+            field: edit.field,
+            from: edit.from,
+            to: edit.to,
+        })
+        .collect())
 }
 
 fn documents(text: Option<&str>) -> Vec<Value> {
@@ -150,59 +166,6 @@ fn object_ref(document: &Value, namespace: &str) -> ObjectRef {
     }
 }
 
-/// Walks two values and tells each leaf that differs. Lists of named items are compared by name, other lists by position.
-fn differences(old: &Value, new: &Value, path: FieldPath, tell: &mut impl FnMut(FieldPath, Option<String>, Option<String>)) {
-    match (old, new) {
-        (old, new) if old == new => {}
-        (Value::Object(_) | Value::Null, Value::Object(_) | Value::Null) => {
-            let keys = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
-            let mut all = keys(old);
-            all.extend(keys(new));
-            all.sort();
-            all.dedup();
-            for key in all {
-                differences(&old[key.as_str()], &new[key.as_str()], path.clone().key(key), tell);
-            }
-        }
-        (Value::Array(old_items), Value::Array(new_items)) => list_differences(old_items, new_items, &path, tell),
-        (old, new) => tell(path, text_of(old), text_of(new)),
-    }
-}
-
-fn list_differences(
-    old: &[Value],
-    new: &[Value],
-    path: &FieldPath,
-    tell: &mut impl FnMut(FieldPath, Option<String>, Option<String>),
-) {
-    let name = |item: &Value| item["name"].as_str().map(str::to_owned);
-    let named = old.iter().chain(new).all(|item| name(item).is_some());
-    if named {
-        let mut names: Vec<String> = old.iter().chain(new).filter_map(name).collect();
-        names.sort();
-        names.dedup();
-        for one in names {
-            let of = |items: &[Value]| items.iter().find(|item| item["name"] == one.as_str()).cloned().unwrap_or_default();
-            differences(&of(old), &of(new), path.clone().named(one), tell);
-        }
-        return;
-    }
-    for position in 0..old.len().max(new.len()) {
-        let mut steps = path.steps().to_vec();
-        steps.push(Step::At(position));
-        let of = |items: &[Value]| items.get(position).cloned().unwrap_or_default();
-        differences(&of(old), &of(new), FieldPath::new(steps), tell);
-    }
-}
-
-fn text_of(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,8 +178,8 @@ mod tests {
             )
         };
         let path = RepoPath::parse("apps/cart.yaml").unwrap();
-        let change = FileChange { path, before: Some(file("128Mi")), after: Some(file("192Mi")) };
-        let found = rendered(&change, "shop");
+        let change = ContentChange { path, before: Some(file("128Mi")), after: Some(file("192Mi")) };
+        let found = rendered(&change, "shop").unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].field.to_string(), "spec.template.spec.containers[app].resources.limits.memory");
         assert_eq!((found[0].from.as_deref(), found[0].to.as_deref()), (Some("128Mi"), Some("192Mi")));

@@ -10,7 +10,7 @@ use amend_diagnosis::evidence::{Answer, LinkKind, Window};
 use amend_diagnosis::signal::{Signal, SignalSource};
 use amend_policies::gate::blast_radius::{BlastRadiusFacts, DisruptionBudget, Rollout};
 use amend_policies::gate::cooldown::{CooldownFacts, PastAction};
-use amend_policies::gate::environment::{EnvironmentFacts, Hold, Silence};
+use amend_policies::gate::environment::{EnvironmentFacts, FieldWriter, Hold, Silence, field_writers};
 use amend_policies::gate::permission::{PermissionFacts, RenderedChange};
 use amend_policies::gate::rollback::RollbackFacts;
 use amend_policies::gate::{GateFacts, IncidentFacts};
@@ -29,7 +29,6 @@ use crate::targets::Target;
 mod access;
 mod dry_run;
 mod fits;
-mod writers;
 
 /// How long the stores may take to say whether alerts fire and are silenced.
 const ALERTS: Duration = Duration::from_secs(8);
@@ -91,7 +90,7 @@ pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> Ga
             rendered: rendered.clone(),
         },
         environment: EnvironmentFacts {
-            writers: writers::of(&target, &look),
+            writers: writers(&target, &look),
             holds: with_hold_on_target(holds, &target, plan),
             silences,
             suspended,
@@ -147,7 +146,8 @@ pub async fn alerts(
         signals.iter().filter(|signal| signal.source == SignalSource::Alert && signal.ended_at.is_none()).collect();
     asked.sort_by_key(|signal| (std::cmp::Reverse(signal.severity), signal.key.clone()));
     asked.truncate(SIGNALS_ASKED);
-    let lasting = signals.iter().filter(|signal| signal.source != SignalSource::Alert && signal.ended_at.is_none()).count();
+    let lasting =
+        signals.iter().filter(|signal| signal.source != SignalSource::Alert && signal.ended_at.is_none()).count();
     if asked.is_empty() {
         return (Answer::Known(u32::try_from(lasting).unwrap_or(u32::MAX)), Answer::Known(Vec::new()));
     }
@@ -170,7 +170,11 @@ pub async fn alerts(
                 silences.extend(by.into_iter().map(|id| Silence { id, by: "people".into(), comment: String::new() }));
             }
             Answer::Known(Muting::Inhibited { by }) => {
-                silences.extend(by.into_iter().map(|id| Silence { id, by: "another alert".into(), comment: "inhibited".into() }));
+                silences.extend(by.into_iter().map(|id| Silence {
+                    id,
+                    by: "another alert".into(),
+                    comment: "inhibited".into(),
+                }));
             }
             Answer::Unknown { why } => not_asked = Some(why),
         }
@@ -233,7 +237,9 @@ async fn history(shell: &Shell, plan: &Plan) -> Answer<Vec<PastAction>> {
         Err(error) => return Answer::unknown(format!("cannot list earlier remediations: {error}")),
     };
     let digest = plan.digest();
-    let past = list.iter().filter(|one| one.spec.plan.digest() != digest && one.spec.plan.target.object() == plan.target.object());
+    let past = list
+        .iter()
+        .filter(|one| one.spec.plan.digest() != digest && one.spec.plan.target.object() == plan.target.object());
     Answer::Known(past.filter_map(past_action).collect())
 }
 
@@ -272,14 +278,31 @@ async fn dependents(shell: &Shell, plan: &Plan, now: Timestamp) -> Answer<Vec<En
     Answer::Known(reached.split_off(1))
 }
 
+/// Everything that writes fields of the target by itself.
+fn writers(target: &Answer<Value>, look: &Look) -> Answer<Vec<FieldWriter>> {
+    let unread = |plural: &str| {
+        look.asked.iter().find(|asked| asked.query.ends_with(plural)).and_then(|asked| asked.unknown.clone())
+    };
+    match (target, unread("horizontalpodautoscalers")) {
+        (Answer::Known(target), None) => Answer::Known(field_writers(target, &look.objects)),
+        (Answer::Unknown { why }, _) => Answer::unknown(why.clone()),
+        (_, Some(why)) => Answer::Unknown { why },
+    }
+}
+
 fn budgets(look: &Look, target: &Answer<Value>) -> Answer<Vec<DisruptionBudget>> {
-    let unread = look.asked.iter().find(|asked| asked.query.ends_with("poddisruptionbudgets")).and_then(|asked| asked.unknown.clone());
+    let unread = look
+        .asked
+        .iter()
+        .find(|asked| asked.query.ends_with("poddisruptionbudgets"))
+        .and_then(|asked| asked.unknown.clone());
     if let Some(why) = unread {
         return Answer::Unknown { why };
     }
     let Answer::Known(target) = target else { return Answer::unknown("the target cannot be read") };
     let labels = &target["spec"]["template"]["metadata"]["labels"];
-    let over = look.of_kind("PodDisruptionBudget").filter(|budget| crate::owner::selects(&budget["spec"]["selector"], labels));
+    let over =
+        look.of_kind("PodDisruptionBudget").filter(|budget| crate::owner::selects(&budget["spec"]["selector"], labels));
     Answer::Known(
         over.map(|budget| DisruptionBudget {
             name: budget["metadata"]["name"].as_str().unwrap_or_default().to_owned(),

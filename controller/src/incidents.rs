@@ -25,6 +25,9 @@ use crate::shell::Shell;
 /// How often a lost write is repeated before the sender is asked to come again.
 const ATTEMPTS_MAX: u32 = 5;
 
+/// Incidents that one alert with one start time may open: it ended and came back, which a sender rarely does.
+const NAMES_MAX: u32 = 9;
+
 /// Signals in an incident's spec: what was seen first, small enough to read.
 const FIRST_SIGNALS_MAX: usize = 16;
 
@@ -50,6 +53,12 @@ impl Incidents {
     pub async fn learn(&self, incident: &Incident) {
         let mut open = self.open.lock().await;
         remember(&mut open.incidents, incident.clone());
+    }
+
+    /// Whether an incident is open in a namespace.
+    pub async fn has_open(&self, namespace: &str) -> bool {
+        let open = self.open.lock().await;
+        open.incidents.values().any(|incident| incident.namespace().as_deref() == Some(namespace))
     }
 
     /// Forgets an incident that was deleted.
@@ -83,7 +92,8 @@ impl Incidents {
         let namespaces: BTreeSet<String> = batch.iter().map(|signal| signal.entity.namespace.clone()).collect();
         let mut pictures = BTreeMap::new();
         for namespace in namespaces.into_iter().filter(|namespace| !namespace.is_empty()) {
-            let picture = self.shell.topologies.of(&self.shell.clients.reader(), &self.shell.sources, &namespace, now).await;
+            let picture =
+                self.shell.topologies.of(&self.shell.clients.reader(), &self.shell.sources, &namespace, now).await;
             pictures.insert(namespace, picture);
         }
         batch
@@ -105,7 +115,8 @@ impl Incidents {
         let mut changed: BTreeMap<String, Incident> = BTreeMap::new();
         for signal in batch {
             let namespace = self.namespace_of(signal);
-            let links = self.shell.topologies.of(&self.shell.clients.reader(), &self.shell.sources, &namespace, now).await;
+            let links =
+                self.shell.topologies.of(&self.shell.clients.reader(), &self.shell.sources, &namespace, now).await;
             let known: Vec<OpenIncident> = open
                 .incidents
                 .iter()
@@ -114,27 +125,23 @@ impl Incidents {
                 .filter(|incident| !phase(incident).is_end())
                 .map(as_open)
                 .collect();
-            let because = match assign(signal, &known, &links.links, self.shell.settings.group_window, now) {
+            let (target, because) = match assign(signal, &known, &links.links, self.shell.settings.group_window, now) {
                 Assignment::Drop { because } => {
-                    self.shell.metrics.signal_dropped(signal.source);
+                    self.shell.metrics.drop_signal("alert", "over_before_work_began");
                     tracing::debug!(signal = signal.name, because, "signal dropped");
                     continue;
                 }
                 Assignment::Open { because } => {
-                    let incident = opened(signal, &namespace, now);
-                    let incident = match self.shell.effects.create_incident(&incident).await {
-                        Ok(created) => created,
-                        // The same signal was stored by another replica, or by us before a crash.
-                        Err(EffectError::Exists { .. }) => return Err(EffectError::Stale { what: id(&incident) }),
-                        Err(error) => return Err(error),
-                    };
-                    tracing::info!(incident = id(&incident), because, "incident opened");
-                    changed.insert(id(&incident), incident);
-                    (id_of(&namespace, &name_for(signal)), because)
+                    let incident = self.open_incident(signal, &namespace, now).await?;
+                    let opened = id(&incident);
+                    tracing::info!(incident = opened, because, "incident opened");
+                    changed.insert(opened.clone(), incident);
+                    (opened, because)
                 }
-                Assignment::Join { incident, because } | Assignment::Repeat { incident, because } => (incident, because),
+                Assignment::Join { incident, because } | Assignment::Repeat { incident, because } => {
+                    (incident, because)
+                }
             };
-            let (target, because) = because;
             let incident = match changed.remove(&target).or_else(|| open.incidents.get(&target).cloned()) {
                 Some(incident) => incident,
                 None => continue,
@@ -147,6 +154,31 @@ impl Incidents {
             open.incidents.insert(id, written);
         }
         Ok(())
+    }
+
+    /// Creates the incident, under the next free name when one of the same signal has ended.
+    async fn open_incident(&self, signal: &Signal, namespace: &str, now: Timestamp) -> Result<Incident, EffectError> {
+        let api: Api<Incident> = Api::namespaced(self.shell.clients.reader(), namespace);
+        for ordinal in 1..=NAMES_MAX {
+            let incident = opened(signal, namespace, ordinal, now);
+            match self.shell.effects.create_incident(&incident).await {
+                Ok(created) => return Ok(created),
+                Err(EffectError::Exists { .. }) => {
+                    let ended = api
+                        .get_opt(&incident.name_any())
+                        .await
+                        .ok()
+                        .flatten()
+                        .is_some_and(|found| phase(&found).is_end());
+                    // Open: stored by another replica, or by us before a crash; it is found after reading again.
+                    if !ended {
+                        return Err(EffectError::Stale { what: id(&incident) });
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(EffectError::Refused(format!("{} has opened {NAMES_MAX} incidents with one start time", signal.name)))
     }
 
     /// Incidents live beside their workload; what belongs to no namespace lives beside us.
@@ -209,16 +241,16 @@ fn as_open(incident: &Incident) -> OpenIncident {
 }
 
 /// The name is a hash of what arrived, so that two replicas that see the same signal make one object.
-fn name_for(signal: &Signal) -> String {
-    let digest = Sha256::digest(format!("{}\n{}", signal.key, signal.started_at));
+fn name_for(signal: &Signal, ordinal: u32) -> String {
+    let digest = Sha256::digest(format!("{}\n{}\n{ordinal}", signal.key, signal.started_at));
     format!("inc-{}", hex::encode(&digest[..5]))
 }
 
-fn opened(signal: &Signal, namespace: &str, now: Timestamp) -> Incident {
+fn opened(signal: &Signal, namespace: &str, ordinal: u32, now: Timestamp) -> Incident {
     let first = Signal { count: 1, ..signal.clone() };
     let spec = IncidentSpec { entity: signal.entity.clone(), severity: signal.severity, signals: vec![first] };
     debug_assert!(spec.signals.len() <= FIRST_SIGNALS_MAX);
-    let mut incident = Incident::new(&name_for(signal), spec);
+    let mut incident = Incident::new(&name_for(signal, ordinal), spec);
     incident.metadata.namespace = Some(namespace.to_owned());
     incident.status = Some(IncidentStatus { last_signal_at: Some(now), ..IncidentStatus::default() });
     incident
@@ -228,8 +260,8 @@ fn with_signal(mut incident: Incident, signal: &Signal, because: String, now: Ti
     let generation = incident.metadata.generation;
     let mut status = incident.status.take().unwrap_or_default();
     match keep(&mut status.signals, signal.clone()) {
-        Kept::Added | Kept::Merged => {}
-        Kept::Full => status.signals_not_kept = status.signals_not_kept.saturating_add(1),
+        Kept::New | Kept::Repeat => {}
+        Kept::Beyond => status.signals_not_kept = status.signals_not_kept.saturating_add(1),
     }
     status.signal_count = status.signal_count.saturating_add(signal.count.max(1));
     status.last_signal_at = Some(now);

@@ -46,7 +46,9 @@ pub async fn of(shell: &Shell, object: &Value) -> Answer<Option<Owner>> {
     let kustomization = match cluster::get(&client, KUSTOMIZATION, namespace, name).await {
         Answer::Known(Some(found)) => found,
         Answer::Known(None) => {
-            return Answer::unknown(format!("the object's labels name Kustomization {namespace}/{name}, which does not exist"));
+            return Answer::unknown(format!(
+                "the object's labels name Kustomization {namespace}/{name}, which does not exist"
+            ));
         }
         Answer::Unknown { why } => return Answer::Unknown { why },
     };
@@ -80,7 +82,12 @@ pub async fn of_target(shell: &Shell, plan: &Plan) -> Answer<Option<Owner>> {
 /// An object as people name it: `Kustomization flux-system/shop`.
 pub fn shown(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    format!("{} {}/{}", text(&object["kind"]), text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]))
+    format!(
+        "{} {}/{}",
+        text(&object["kind"]),
+        text(&object["metadata"]["namespace"]),
+        text(&object["metadata"]["name"])
+    )
 }
 
 /// Whether a label selector (`matchLabels` and `matchExpressions`) selects labels. An empty selector selects everything in
@@ -91,7 +98,8 @@ pub fn selects(selector: &Value, labels: &Value) -> bool {
     has_labels(labels, &selector["matchLabels"])
         && expressions.into_iter().all(|expression| {
             let found = expression["key"].as_str().and_then(|key| labels[key].as_str());
-            let listed = |value: &str| expression["values"].as_array().is_some_and(|list| list.iter().any(|one| one == value));
+            let listed =
+                |value: &str| expression["values"].as_array().is_some_and(|list| list.iter().any(|one| one == value));
             match expression["operator"].as_str() {
                 Some("In") => found.is_some_and(listed),
                 Some("NotIn") => !found.is_some_and(listed),
@@ -117,7 +125,10 @@ mod tests {
         let labels = json!({ "app": "cart", "tier": "backend" });
         assert!(selects(&json!({ "matchLabels": { "app": "cart" } }), &labels));
         assert!(!selects(&json!({ "matchLabels": { "app": "other" } }), &labels));
-        assert!(selects(&json!({ "matchExpressions": [{ "key": "tier", "operator": "In", "values": ["backend"] }] }), &labels));
+        assert!(selects(
+            &json!({ "matchExpressions": [{ "key": "tier", "operator": "In", "values": ["backend"] }] }),
+            &labels
+        ));
         assert!(selects(&json!({}), &labels));
         assert!(!selects(&Value::Null, &labels));
     }

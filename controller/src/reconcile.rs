@@ -80,7 +80,10 @@ pub trait Control: Send + Sync + 'static {
 
     /// Reads everything that the decision needs; changes nothing. What cannot be read is `Unknown` in the snapshot,
     /// and an error only when nothing can be decided without it.
-    fn gather(shell: &Arc<Shell>, object: Self::Kind) -> impl Future<Output = Result<Self::Snapshot, GatherError>> + Send;
+    fn gather(
+        shell: &Arc<Shell>,
+        object: Self::Kind,
+    ) -> impl Future<Output = Result<Self::Snapshot, GatherError>> + Send;
 
     /// What follows from the snapshot. Pure: no clock, no ids from thin air.
     fn decide(snapshot: &Self::Snapshot) -> Decision<Self::Kind, Self::Effect>;
@@ -174,7 +177,11 @@ pub async fn run<C: Control>(shell: Arc<Shell>, stop: CancellationToken) {
         .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_on(nudges)
         .graceful_shutdown_on(async move { stop.cancelled().await })
-        .run(|object, state| async move { state.reconcile(object).await }, |object, error, state| state.after(&object, error), state)
+        .run(
+            |object, state| async move { state.reconcile(object).await },
+            |object, error, state| state.after(&object, error),
+            state,
+        )
         .for_each(|done| async move {
             if let Err(error) = done {
                 tracing::debug!(control = C::NAME, error = ?error, "reconcile did not end well");
@@ -204,7 +211,12 @@ impl<C: Control> Running<C> {
             return Ok(Action::await_change());
         }
         if let Err(invalid) = &object.0 {
-            tracing::warn!(control = C::NAME, object = id, error = invalid.error, "object cannot be read and is left alone");
+            tracing::warn!(
+                control = C::NAME,
+                object = id,
+                error = invalid.error,
+                "object cannot be read and is left alone"
+            );
             return Ok(Action::await_change());
         }
         let outcome = AssertUnwindSafe(self.look(&namespace, &name)).catch_unwind().await;
@@ -225,7 +237,10 @@ impl<C: Control> Running<C> {
     /// One turn of the loop, on the live object.
     async fn look(&self, namespace: &str, name: &str) -> Result<SignedDuration, ReconcileError> {
         let api: Api<C::Kind> = Api::namespaced(self.shell.clients.reader(), namespace);
-        let live = api.get_opt(name).await.map_err(|error| GatherError::unreadable(format!("{} {namespace}/{name}", C::NAME), error))?;
+        let live = api
+            .get_opt(name)
+            .await
+            .map_err(|error| GatherError::unreadable(format!("{} {namespace}/{name}", C::NAME), error))?;
         let Some(live) = live else { return Ok(RESYNC) };
         let snapshot = C::gather(&self.shell, live.clone()).await?;
         let decision = C::decide(&snapshot);

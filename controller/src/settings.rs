@@ -96,7 +96,8 @@ pub enum LogFormat {
 /// Reads `90s`, `5m`, `1h30m`.
 fn duration(text: &str) -> Result<SignedDuration, String> {
     let span: Span = text.parse().map_err(|_| format!("`{text}` is not a duration: write it like 90s, 5m or 1h30m"))?;
-    let duration = SignedDuration::try_from(span).map_err(|_| format!("`{text}` must be in hours, minutes and seconds"))?;
+    let duration =
+        SignedDuration::try_from(span).map_err(|_| format!("`{text}` must be in hours, minutes and seconds"))?;
     if duration <= SignedDuration::ZERO {
         return Err(format!("`{text}` must be longer than zero"));
     }

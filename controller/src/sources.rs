@@ -19,7 +19,6 @@ use url::Url;
 
 use crate::clients::Clients;
 use crate::credentials::{self, Credential};
-use crate::errors;
 
 /// How long a list of sources is used without looking again.
 const FRESH: Duration = Duration::from_secs(10);
@@ -105,7 +104,9 @@ impl Sources {
         if telling.is_empty() {
             return Answer::unknown("no store that knows call edges serves this namespace");
         }
-        let asked = futures::future::join_all(telling.iter().map(|source| tokio::time::timeout(CALLS, source.calls(window)))).await;
+        let asked =
+            futures::future::join_all(telling.iter().map(|source| tokio::time::timeout(CALLS, source.calls(window))))
+                .await;
         let mut edges = Vec::new();
         let mut known = false;
         for told in asked.into_iter().flatten() {
@@ -151,7 +152,8 @@ impl Sources {
             return Ok(source.clone());
         }
         let config = config(object, secret.as_ref())?;
-        let source = open(config, &self.egress).map_err(|error| SourceProblem::Unopenable(error.why(&object.name_any())))?;
+        let source =
+            open(config, &self.egress).map_err(|error| SourceProblem::Unopenable(error.why(&object.name_any())))?;
         cache.opened.insert(id, (version, source.clone()));
         Ok(source)
     }
@@ -169,7 +171,8 @@ fn serves(source: &TelemetrySource, namespace: &str) -> bool {
 /// The settings of a source as the telemetry room wants them.
 fn config(object: &TelemetrySource, secret: Option<&Credential>) -> Result<SourceConfig, SourceProblem> {
     let spec = &object.spec;
-    let url = Url::parse(&spec.url).map_err(|error| SourceProblem::Spec { field: "spec.url", why: error.to_string() })?;
+    let url =
+        Url::parse(&spec.url).map_err(|error| SourceProblem::Spec { field: "spec.url", why: error.to_string() })?;
     let kind = match spec.kind {
         Kind::Prometheus => SourceKind::Prometheus,
         Kind::Alertmanager => SourceKind::Alertmanager,
@@ -186,7 +189,9 @@ fn config(object: &TelemetrySource, secret: Option<&Credential>) -> Result<Sourc
     let defaults = Limits::default();
     config.limits = Limits {
         timeout: match &spec.limits.timeout {
-            Some(text) => Duration::try_from(span("spec.limits.timeout", text)?.min(TIMEOUT_MAX)).unwrap_or(defaults.timeout),
+            Some(text) => {
+                Duration::try_from(span("spec.limits.timeout", text)?.min(TIMEOUT_MAX)).unwrap_or(defaults.timeout)
+            }
             None => defaults.timeout,
         },
         series: spec.limits.series.map_or(defaults.series, |series| series as usize),

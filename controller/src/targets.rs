@@ -10,6 +10,7 @@ use amend_crds::gittarget::ForgeKind;
 use amend_gitops::access::{GitAccess, normalised};
 use amend_gitops::error::GitError;
 use amend_gitops::forge::{Forge, ForgeError, Gitea};
+use amend_gitops::proposal::Proposals;
 use amend_gitops::repo::Repo;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -26,8 +27,8 @@ pub struct Target {
     /// `namespace/name` of the `GitTarget`.
     pub id: String,
     pub object: GitTarget,
-    pub repo: Repo,
-    pub forge: Box<dyn Forge>,
+    /// The forge and the bare repository behind it.
+    pub proposals: Proposals,
 }
 
 /// Everything that opens targets; cheap to clone.
@@ -44,7 +45,9 @@ pub struct Targets {
 /// Why a repository cannot be used; says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetProblem {
-    #[error("no GitTarget serves repository {repository}: create one with this URL, and list namespace {namespace} in allowedNamespaces")]
+    #[error(
+        "no GitTarget serves repository {repository}: create one with this URL, and list namespace {namespace} in allowedNamespaces"
+    )]
     NoTarget { repository: String, namespace: String },
     #[error("cannot list GitTargets")]
     Unlisted(#[source] Box<kube::Error>),
@@ -52,10 +55,22 @@ pub enum TargetProblem {
     Credentials(#[from] CredentialError),
     #[error("Secret {name} needs the keys `username` and `password` (or `token`)")]
     Login { name: String },
+    #[error("spec.forge.url is not a URL: {why}")]
+    ForgeUrl { why: String },
     #[error("cannot use the repository")]
     Repository(#[from] GitError),
     #[error("cannot use the forge")]
     Forge(#[from] ForgeError),
+}
+
+impl Target {
+    pub fn repo(&self) -> &Repo {
+        self.proposals.repo()
+    }
+
+    pub fn forge(&self) -> &Arc<dyn Forge> {
+        self.proposals.forge()
+    }
 }
 
 impl Targets {
@@ -119,12 +134,16 @@ impl Targets {
             access = access.with_signing_key(key);
         }
         access.authority = secret.text("ca.crt").map(str::to_owned);
-        let forge: Box<dyn Forge> = match object.spec.forge.kind {
-            ForgeKind::Gitea => Box::new(Gitea::new(&access, object.spec.forge.url.as_deref())?),
+        let forge: Arc<dyn Forge> = match object.spec.forge.kind {
+            ForgeKind::Gitea => Arc::new(match &object.spec.forge.url {
+                Some(url) => Gitea::at(base_url(url)?, &access, None)?,
+                None => Gitea::serving(&access, None)?,
+            }),
         };
         let folder = self.scratch.join(hex::encode(&Sha256::digest(&version)[..8]));
         let repo = Repo::open(access, &folder).await?;
-        let target = Arc::new(Target { id: id.clone(), object: object.clone(), repo, forge });
+        let target =
+            Arc::new(Target { id: id.clone(), object: object.clone(), proposals: Proposals::new(forge, repo) });
         opened.insert(id, (version, target.clone()));
         Ok(target)
     }
@@ -137,6 +156,10 @@ impl Targets {
             Err(_) => !self.private.is_empty(),
         }
     }
+}
+
+fn base_url(text: &str) -> Result<Url, TargetProblem> {
+    Url::parse(text).map_err(|error| TargetProblem::ForgeUrl { why: error.to_string() })
 }
 
 /// Whether a network like `10.0.0.0/8` (or a single address) contains an address.

@@ -15,6 +15,9 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::sync::Mutex;
 
+use amend_telemetry::questions::Target;
+use serde_json::Value;
+
 use crate::cluster;
 use crate::sources::Sources;
 
@@ -33,11 +36,59 @@ pub struct Picture {
 
 impl std::fmt::Debug for Picture {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Picture").field("taken", &self.taken).field("edges", &self.links.edges.len()).finish_non_exhaustive()
+        out.debug_struct("Picture")
+            .field("taken", &self.taken)
+            .field("edges", &self.links.edges.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl Picture {
+    /// A workload under the names of its Services, ReplicaSets and pods.
+    pub fn target(&self, workload: &Entity) -> Target {
+        let cluster = Cluster::new(&self.observations);
+        let selecting =
+            cluster.services.iter().filter(|service| cluster.selected_by(service).as_ref() == Some(workload));
+        let mut services: Vec<String> = selecting.map(|service| service.name.clone()).collect();
+        if !services.contains(&workload.name) {
+            services.push(workload.name.clone());
+        }
+        let owned = |object: &&Value| {
+            let owners = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+            object["kind"] == "ReplicaSet" && owners.into_iter().any(|owner| owner["name"] == workload.name.as_str())
+        };
+        let objects = self.observations.objects.known().map(Vec::as_slice).unwrap_or_default();
+        let name = |object: &Value| object["metadata"]["name"].as_str().map(str::to_owned);
+        Target {
+            entity: workload.clone(),
+            services,
+            replica_sets: objects.iter().filter(owned).filter_map(name).collect(),
+            pods: cluster.pods_of(workload).map(|pod| pod.name.clone()).collect(),
+        }
+    }
+
+    /// Workloads linked to one over calls, nearest first: what it calls, then what calls it.
+    pub fn neighbours(&self, workload: &Entity, most: usize) -> Vec<Entity> {
+        let mut reached = vec![workload.clone()];
+        let mut next = 0;
+        while next < reached.len() && reached.len() <= most {
+            let here = reached[next].clone();
+            for edge in self.links.edges.iter().filter(|edge| edge.kind == LinkKind::Calls) {
+                for other in [(&edge.from, &edge.to), (&edge.to, &edge.from)]
+                    .into_iter()
+                    .filter(|(from, _)| **from == here)
+                    .map(|(_, to)| to)
+                {
+                    if !reached.contains(other) {
+                        reached.push(other.clone());
+                    }
+                }
+            }
+            next += 1;
+        }
+        reached.into_iter().skip(1).take(most).collect()
+    }
+
     /// The workload that a name stands for: pods and replica sets are named by their owner.
     pub fn resolved(&self, entities: impl IntoIterator<Item = Entity>) -> Vec<Entity> {
         let cluster = Cluster::new(&self.observations);

@@ -11,8 +11,6 @@
 //! `Held` may follow anything: in doubt, a person decides. An entry that cannot follow the ones before it is an error,
 //! never ignored: then nobody acts, and a person looks.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -121,9 +119,16 @@ pub struct Standing {
     pub late_verdict: Option<Word>,
     /// Whether the ending asked for a revert to be prepared as a draft.
     pub prepare_revert: bool,
-    /// What people were paged about.
-    pub paged: BTreeSet<String>,
+    /// How often people were paged: during the run, after its end.
+    pub pages: Pages,
     entries: u32,
+}
+
+/// Pages that went out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pages {
+    pub under_way: u32,
+    pub ended: u32,
 }
 
 /// An intent whose outcome is not journaled yet.
@@ -222,7 +227,7 @@ impl Standing {
             verdict: None,
             late_verdict: None,
             prepare_revert: false,
-            paged: BTreeSet::new(),
+            pages: Pages::default(),
             entries: 0,
         }
     }

@@ -63,6 +63,26 @@ pub trait Forge: Send + Sync + fmt::Debug {
 
     /// What has to happen before anything may be merged into a branch.
     fn rules(&self, branch: String) -> Reply<'_, BranchRules>;
+
+    /// The log of one CI job, bounded like every answer.
+    fn job_log(&self, job: String) -> Reply<'_, String>;
+
+    /// CI runs that failed lately, newest first: what the poller compares with the webhooks that arrived.
+    fn failed_runs(&self) -> Reply<'_, Vec<FailedRun>>;
+}
+
+/// A CI run that failed, as the forge lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedRun {
+    pub run_id: String,
+    pub attempt: u32,
+    pub commit: String,
+    pub branch: String,
+    pub workflow: String,
+    /// The first job that failed: its name, and its id for `job_log`.
+    pub job: Option<(String, String)>,
+    pub url: String,
+    pub finished: Option<Timestamp>,
 }
 
 /// A pull request as the forge shows it now.

@@ -21,7 +21,9 @@ pub async fn both(shell: &Shell, plan: &Plan, contents: &Contents) -> RollbackFa
     };
     let deed = all(&client, contents.objects_after(&plan.target.namespace)).await;
     let inverse = match contents.undone_differs() {
-        Some(path) => Answer::Known(DryRun::Refused { because: format!("undoing the change does not give {path} back byte for byte") }),
+        Some(path) => Answer::Known(DryRun::Refused {
+            because: format!("undoing the change does not give {path} back byte for byte"),
+        }),
         None => all(&client, contents.objects_before(&plan.target.namespace)).await,
     };
     RollbackFacts { deed, inverse }
@@ -43,7 +45,8 @@ async fn all(client: &Client, objects: Vec<Value>) -> Answer<DryRun> {
 /// A merge patch of the manifest onto the live object: what a GitOps controller will do, as far as validation and
 /// admission are concerned.
 async fn one(client: &Client, object: &Value) -> Result<(), kube::Error> {
-    let (api_version, kind) = (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
+    let (api_version, kind) =
+        (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();

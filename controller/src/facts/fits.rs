@@ -8,9 +8,9 @@ use amend_policies::gate::fits::{FitsFacts, LimitRange, NodeRoom, PodChange, Pod
 use amend_policies::gate::permission::RenderedChange;
 use amend_policies::quantity::Quantity;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, ListParams};
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 use crate::cluster::{self, Look};
@@ -57,7 +57,9 @@ async fn requested(client: &Client) -> Answer<BTreeMap<String, (Quantity, Quanti
         token = page.metadata.continue_.filter(|token| !token.is_empty());
         match (&token, seen > PODS_MAX) {
             (None, _) => return Answer::Known(sums),
-            (Some(_), true) => return Answer::unknown(format!("more than {PODS_MAX} pods; room on nodes is not added up")),
+            (Some(_), true) => {
+                return Answer::unknown(format!("more than {PODS_MAX} pods; room on nodes is not added up"));
+            }
             (Some(_), false) => {}
         }
     }
@@ -87,7 +89,9 @@ fn known<T>(look: &Look, plural: &str, found: T) -> Answer<T> {
 fn pod_change(target: &Value, changes: &[RenderedChange]) -> PodChange {
     let containers = &target["spec"]["template"]["spec"]["containers"];
     let mut after = containers.clone();
-    for change in changes.iter().filter(|change| target["kind"] == change.object.kind.as_str() && target["metadata"]["name"] == change.object.name.as_str()) {
+    for change in changes.iter().filter(|change| {
+        target["kind"] == change.object.kind.as_str() && target["metadata"]["name"] == change.object.name.as_str()
+    }) {
         let steps = change.field.steps();
         let at = steps.iter().position(|step| *step == Step::Key("containers".to_owned()));
         let (Some(at), Some(to)) = (at, &change.to) else { continue };
@@ -124,7 +128,8 @@ fn resources(containers: &Value) -> PodResources {
         let read = |part: &str, name: &str| quantity(&container["resources"][part][name]);
         let (cpu_limit, memory_limit) = (read("limits", "cpu"), read("limits", "memory"));
         sum.cpu_request = sum.cpu_request.plus(read("requests", "cpu").or(cpu_limit).unwrap_or(Quantity::whole(0)));
-        sum.memory_request = sum.memory_request.plus(read("requests", "memory").or(memory_limit).unwrap_or(Quantity::whole(0)));
+        sum.memory_request =
+            sum.memory_request.plus(read("requests", "memory").or(memory_limit).unwrap_or(Quantity::whole(0)));
         sum.cpu_limit = sum.cpu_limit.zip(cpu_limit).map(|(sum, limit)| sum.plus(limit));
         sum.memory_limit = sum.memory_limit.zip(memory_limit).map(|(sum, limit)| sum.plus(limit));
     }
@@ -164,7 +169,13 @@ fn room(node: &Value, requested: &BTreeMap<String, (Quantity, Quantity)>) -> Opt
     let (cpu, memory) = (quantity(&allocatable["cpu"])?, quantity(&allocatable["memory"])?);
     let zero = (Quantity::whole(0), Quantity::whole(0));
     let taken = requested.get(&name).copied().unwrap_or(zero);
-    Some(NodeRoom { name, cpu_allocatable: cpu, memory_allocatable: memory, cpu_free: cpu.minus(taken.0), memory_free: memory.minus(taken.1) })
+    Some(NodeRoom {
+        name,
+        cpu_allocatable: cpu,
+        memory_allocatable: memory,
+        cpu_free: cpu.minus(taken.0),
+        memory_free: memory.minus(taken.1),
+    })
 }
 
 /// Whether every taint that keeps pods away is tolerated.
@@ -197,7 +208,9 @@ fn limit_ranges(look: &Look) -> Vec<LimitRange> {
     let mut ranges = Vec::new();
     for range in look.of_kind("LimitRange") {
         let name = range["metadata"]["name"].as_str().unwrap_or_default();
-        for limit in range["spec"]["limits"].as_array().into_iter().flatten().filter(|limit| limit["type"] == "Container") {
+        for limit in
+            range["spec"]["limits"].as_array().into_iter().flatten().filter(|limit| limit["type"] == "Container")
+        {
             for resource in ["memory", "cpu"] {
                 let (max, min) = (quantity(&limit["max"][resource]), quantity(&limit["min"][resource]));
                 if max.is_some() || min.is_some() {

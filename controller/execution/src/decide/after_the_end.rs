@@ -20,7 +20,8 @@ impl Run<'_> {
             return Ok(Next::Rest);
         }
         let because = self.because.clone();
-        if self.standing.phase.ending().is_some_and(needs_people) && !self.standing.paged.contains("ended") {
+        if self.standing.phase.ending().is_some_and(needs_people) && self.standing.pages.ended == 0 && self.room_for(1)
+        {
             self.page("ended", &because)?;
             self.wake = Some(super::LOOK_AGAIN);
         }

@@ -221,8 +221,11 @@ fn apply(now: &mut Standing, entry: &Entry) -> Result<Phase, &'static str> {
                 Ending::Stuck => Stuck,
             })
         }
-        Event::Paged { about, .. } => {
-            now.paged.insert(about.as_str().to_owned());
+        Event::Paged { .. } => {
+            match phase.ending() {
+                Some(_) => now.pages.ended += 1,
+                None => now.pages.under_way += 1,
+            }
             Ok(phase)
         }
         Event::Note { .. } => Ok(phase),

@@ -4,6 +4,7 @@
 //! branches (409 on a second); merging takes the expected head (`head_commit_id`).
 
 mod answer;
+mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,7 @@ use url::Url;
 
 use super::http::Api;
 use super::{
-    BranchRules, CommitStatus, Forge, ForgeError, NewPullRequest, Observation, PullRequest, PullRequestEdit,
+    BranchRules, CommitStatus, FailedRun, Forge, ForgeError, NewPullRequest, Observation, PullRequest, PullRequestEdit,
     PullRequestState, Reply, StatusVerdict,
 };
 use crate::access::GitAccess;
@@ -350,5 +351,13 @@ impl Forge for Gitea {
 
     fn rules(&self, branch: String) -> Reply<'_, BranchRules> {
         self.branch_rules(branch).boxed()
+    }
+
+    fn job_log(&self, job: String) -> Reply<'_, String> {
+        async move { self.api.text("read the job's log", &self.path(&["actions", "jobs", &job, "logs"])).await }.boxed()
+    }
+
+    fn failed_runs(&self) -> Reply<'_, Vec<FailedRun>> {
+        self.runs_that_failed().boxed()
     }
 }

@@ -52,6 +52,12 @@ impl Api {
         self.read(doing, &answer)
     }
 
+    /// Reads plain text, at most as large as any answer; what is not UTF-8 in it is replaced.
+    pub async fn text(&self, doing: &str, path: &[&str]) -> Result<String, ForgeError> {
+        let answer = self.call(doing, Method::GET, path, &[], None).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
     /// Writes once and reads what the forge made of it.
     pub async fn write<T: DeserializeOwned>(
         &self,

@@ -1,8 +1,6 @@
 //! Telemetry stores in memory behind the HTTP interfaces of the real ones.
 
 pub mod alertmanager;
-pub mod jaeger;
-pub mod loki;
 mod post;
 mod prometheus;
 pub mod promql;
@@ -14,11 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::SandboxClock;
-use crate::model::{LogLine, Model, Span};
+use crate::model::{Model, Step};
 use crate::serving::{Serving, serve};
 use alertmanager::Alertmanager;
-use jaeger::Jaeger;
-use loki::Loki;
 use rules::Rules;
 use tsdb::{Labels, Tsdb};
 
@@ -53,10 +49,6 @@ pub struct Telemetry {
     alertmanager: Alertmanager,
     prometheus: Serving,
     alertmanager_server: Serving,
-    loki: Loki,
-    loki_server: Serving,
-    jaeger: Jaeger,
-    jaeger_server: Serving,
     scraped: Option<Timestamp>,
     swept: Timestamp,
     quiet: bool,
@@ -66,9 +58,6 @@ impl Telemetry {
     /// Starts every store, empty, on free ports of 127.0.0.1.
     pub async fn start(clock: SandboxClock) -> std::io::Result<Self> {
         let stores = Stores { clock: clock.clone(), tsdb: Arc::default(), rules: Arc::default() };
-        let (loki, jaeger) = (Loki::new(clock.clone()), Jaeger::new(clock.clone()));
-        let loki_server = serve(loki.router()).await?;
-        let jaeger_server = serve(jaeger.router()).await?;
         let alertmanager = Alertmanager::new(clock);
         let prometheus = serve(prometheus::router(stores.clone())).await?;
         let alertmanager_server = serve(alertmanager.router()).await?;
@@ -78,10 +67,6 @@ impl Telemetry {
             alertmanager,
             prometheus,
             alertmanager_server,
-            loki,
-            loki_server,
-            jaeger,
-            jaeger_server,
             scraped: None,
             swept: Timestamp::UNIX_EPOCH,
             quiet: false,
@@ -96,16 +81,6 @@ impl Telemetry {
     /// URL of Alertmanager.
     pub fn alertmanager_url(&self) -> String {
         format!("http://{}", self.alertmanager_server.address())
-    }
-
-    /// URL of Loki.
-    pub fn loki_url(&self) -> String {
-        format!("http://{}", self.loki_server.address())
-    }
-
-    /// URL of Jaeger's query service.
-    pub fn jaeger_url(&self) -> String {
-        format!("http://{}", self.jaeger_server.address())
     }
 
     /// The Alertmanager itself.
@@ -134,14 +109,7 @@ impl Telemetry {
     }
 
     /// Takes in what happened, and scrapes and evaluates when it is time. A dead Prometheus does neither.
-    pub fn step(&mut self, now: Timestamp, model: &Model, logs: Vec<LogLine>, spans: Vec<Span>) {
-        // What is sent to a dead store is lost.
-        if !self.loki_server.is_cut() {
-            self.loki.push(logs);
-        }
-        if !self.jaeger_server.is_cut() {
-            self.jaeger.push(spans);
-        }
+    pub fn step(&mut self, now: Timestamp, model: &Model, _step: Step) {
         let due = self.scraped.is_none_or(|last| now.duration_since(last) >= SCRAPE);
         if due && !self.prometheus.is_cut() {
             self.scraped = Some(now);
@@ -161,28 +129,17 @@ impl Telemetry {
             drop(tsdb);
             self.alertmanager.receive(alerts);
         }
-        if !self.alertmanager_server.is_cut() {
-            self.alertmanager.step(now);
-        }
+        self.alertmanager.step(now);
     }
 
-    fn servers(&self) -> [&Serving; 4] {
-        [&self.prometheus, &self.alertmanager_server, &self.loki_server, &self.jaeger_server]
-    }
-
-    /// Cuts every store off: connections drop, nothing is scraped, taken in or evaluated.
+    /// Cuts Prometheus off: connections drop, nothing is scraped, no rule is evaluated.
     pub fn cut(&self) {
-        self.servers().into_iter().for_each(Serving::cut);
-    }
-
-    /// Cuts off Prometheus alone.
-    pub fn cut_prometheus(&self) {
         self.prometheus.cut();
     }
 
     /// Brings everything back.
     pub fn mend(&self) {
-        self.servers().into_iter().for_each(Serving::mend);
+        self.prometheus.mend();
     }
 }
 

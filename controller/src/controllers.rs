@@ -1,0 +1,8 @@
+//! One controller for each kind: what it looks at, and what it makes of it.
+
+pub mod build;
+pub mod gittarget;
+pub mod incident;
+pub mod remediation;
+pub mod remediationpolicy;
+pub mod telemetrysource;

@@ -1,0 +1,501 @@
+//! `Incident`: diagnoses, matches policies, makes the plan that becomes a Remediation, and knows when it is over.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use amend_crds::condition::{self, Claim};
+use amend_crds::incident::{IncidentPhase, PolicyMatch};
+use amend_crds::reference::NamespacedName;
+use amend_crds::{Incident, IncidentStatus, Remediation, RemediationSpec};
+use amend_diagnosis::diagnose::diagnose;
+use amend_diagnosis::diagnosis::Diagnosis;
+use amend_diagnosis::evidence::Answer;
+use amend_diagnosis::incident::{OpenIncident, cleared, joins, keep};
+use amend_diagnosis::signal::{Signal, SignalSource};
+use amend_execution::phase::Phase;
+use amend_execution::phase::incident::{CauseState, Found, IncidentFacts, incident_phase};
+use amend_policies::plan::Plan;
+use amend_policies::policy::Sla;
+use amend_telemetry::alert::{AlertState, firing};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use serde_json::Value;
+
+use crate::effects::{EffectError, Notice, reference};
+use crate::evidence;
+use crate::facts;
+use crate::planner;
+use crate::reconcile::{Control, Decision, GatherError};
+use crate::shell::Shell;
+use crate::watch::before_fields;
+
+/// How often an open incident is looked at.
+const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(15);
+
+/// A diagnosis that no policy answers is made again after this, since evidence arrives late.
+const DIAGNOSE_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// Deadline for asking rules whether one alert fires.
+const ASKED_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long a proposal that people rejected or that did harm is not made again.
+const MUTED_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// See the module.
+#[derive(Debug)]
+pub struct IncidentControl;
+
+/// One moment of an incident.
+#[derive(Debug)]
+pub struct Moment {
+    object: Incident,
+    now: Timestamp,
+    clear_for: SignedDuration,
+    /// Signals with the ends that their sources report.
+    signals: Vec<Signal>,
+    joined_to: Option<NamespacedName>,
+    /// A diagnosis made just now.
+    diagnosis: Option<Diagnosis>,
+    diagnose_within: SignedDuration,
+    cause: Answer<CauseState>,
+    remediation: Option<Phase>,
+    remediation_name: Option<String>,
+    policies: Vec<PolicyMatch>,
+    /// The plan that answers it, when one does and nothing is under way.
+    plan: Option<Box<Plan>>,
+    /// Why there is none although a policy matches.
+    no_plan: Option<String>,
+}
+
+/// What the controller does besides its status.
+#[derive(Debug)]
+pub enum IncidentEffect {
+    Start(Box<Plan>),
+    /// Hands the signals to the incident that it joins.
+    HandOver(NamespacedName),
+    Tell(Notice),
+}
+
+impl Control for IncidentControl {
+    type Kind = Incident;
+    type Snapshot = Moment;
+    type Effect = IncidentEffect;
+    const NAME: &'static str = "incident";
+
+    async fn gather(shell: &Arc<Shell>, object: Incident) -> Result<Moment, GatherError> {
+        let now = shell.time.now();
+        let status = object.status.clone().unwrap_or_default();
+        let over = status.phase.is_end();
+        let namespace = object.namespace().unwrap_or_default();
+        let mut moment = Moment {
+            now,
+            clear_for: shell.settings.clear_for,
+            signals: if status.signals.is_empty() { object.spec.signals.clone() } else { status.signals.clone() },
+            joined_to: None,
+            diagnosis: None,
+            diagnose_within: Sla::default().diagnose,
+            cause: Answer::unknown("nothing is diagnosed yet"),
+            remediation: None,
+            remediation_name: status.remediation.clone(),
+            policies: status.policies.clone(),
+            plan: None,
+            no_plan: None,
+            object,
+        };
+        if over {
+            return Ok(moment);
+        }
+        moment.signals = with_ends(shell, &namespace, moment.signals, now).await;
+        let remediations = remediations(shell, &namespace).await?;
+        let own: Vec<&Remediation> =
+            remediations.iter().filter(|one| one.spec.incident == moment.object.name_any()).collect();
+        let latest = own.iter().max_by_key(|one| one.spec.plan.revision).copied();
+        moment.remediation = latest.and_then(|one| one.status.as_ref()?.phase).or(latest.map(|_| Phase::Planned));
+        moment.remediation_name = latest.map(ResourceExt::name_any);
+        if latest.is_none() {
+            moment.joined_to = older(shell, &moment.object, &moment.signals, now).await?;
+        }
+        let under_way = moment.remediation.is_some_and(|phase| phase.ending().is_none());
+        if moment.joined_to.is_none() && !under_way && is_due(&status, moment.remediation, now) {
+            let observations = evidence::observe(shell, &namespace, &moment.signals, now).await;
+            let began = Instant::now();
+            let found = tokio::task::spawn_blocking(move || diagnose(&observations)).await;
+            shell.metrics.observe_diagnosis(began.elapsed());
+            moment.diagnosis = found.ok();
+        }
+        let diagnosis = moment.diagnosis.as_ref().or(status.diagnosis.as_ref()).cloned();
+        let live = match diagnosis.as_ref().and_then(Diagnosis::actionable) {
+            Some(cause) => planner::workload(shell, cause).await,
+            None => Answer::unknown("no cause may be acted on"),
+        };
+        moment.cause = cause_state(&status, diagnosis.as_ref(), latest, &live, &moment.signals, now);
+        if let Some(diagnosis) = &diagnosis {
+            answer(shell, &mut moment, diagnosis, &live, &own, &remediations).await;
+        }
+        Ok(moment)
+    }
+
+    fn decide(moment: &Moment) -> Decision<Incident, IncidentEffect> {
+        let before = moment.object.status.clone().unwrap_or_default();
+        if before.phase.is_end() {
+            return Decision::rest(None);
+        }
+        let mut status = before.clone();
+        status.signals.clone_from(&moment.signals);
+        if let Some(diagnosis) = &moment.diagnosis {
+            status.diagnosis = Some(diagnosis.clone());
+            status.diagnosed_at = Some(moment.now);
+        }
+        status.policies.clone_from(&moment.policies);
+        status.remediation.clone_from(&moment.remediation_name);
+        status.joined_to.clone_from(&moment.joined_to);
+        let clearing = cleared(&moment.signals, moment.clear_for, moment.now);
+        status.quiet_since = match clearing {
+            amend_diagnosis::incident::Clearing::Firing => None,
+            amend_diagnosis::incident::Clearing::Quiet { .. } => status.quiet_since.or(Some(moment.now)),
+            amend_diagnosis::incident::Clearing::Cleared { since } => Some(since),
+        };
+        status.cause_absent_since = match &moment.cause {
+            Answer::Known(CauseState::AbsentSince { since }) => Some(*since),
+            Answer::Known(CauseState::Present {}) => None,
+            // What cannot be told now does not restart the clock, nor does it stop it.
+            Answer::Unknown { .. } => status.cause_absent_since,
+        };
+        let facts = IncidentFacts {
+            now: moment.now,
+            symptoms: clearing,
+            joined_to: moment.joined_to.as_ref().map(ToString::to_string),
+            found: found(&status),
+            diagnose_within: moment.diagnose_within,
+            cause: moment.cause.clone(),
+            remediation: moment.remediation,
+        };
+        let mut effects = Vec::new();
+        let mut wake = LOOK_EVERY;
+        for _ in 0..8 {
+            let next = incident_phase(status.phase, &facts);
+            let moved = next.phase != status.phase;
+            status.because = next.because;
+            wake = next.wake.unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
+            status.phase = next.phase;
+            if !moved || next.phase == IncidentPhase::Diagnosing {
+                break;
+            }
+        }
+        if status.phase == IncidentPhase::Diagnosing {
+            wake = SignedDuration::from_secs(1);
+        }
+        if let (IncidentPhase::Diagnosed, Some(why)) = (status.phase, &moment.no_plan) {
+            status.because.clone_from(why);
+        }
+        if status.phase != before.phase {
+            let warning = matches!(status.phase, IncidentPhase::Abstained);
+            let notice = Notice { warning, reason: format!("{:?}", status.phase), note: status.because.clone() };
+            effects.push(IncidentEffect::Tell(notice));
+        }
+        if let (IncidentPhase::Joined, Some(older)) = (status.phase, &moment.joined_to) {
+            effects.push(IncidentEffect::HandOver(older.clone()));
+        }
+        if let (IncidentPhase::Diagnosed, Some(plan)) = (status.phase, &moment.plan) {
+            effects.push(IncidentEffect::Start(plan.clone()));
+            wake = SignedDuration::from_secs(1);
+        }
+        status.observed_generation = moment.object.metadata.generation;
+        status.conditions =
+            condition::settled(&before.conditions, &claims(&status), status.observed_generation, moment.now);
+        let mut changed = moment.object.clone();
+        let differs = status != before;
+        changed.status = Some(status);
+        Decision { write: differs.then_some(changed), effects, wake: Some(wake) }
+    }
+
+    async fn perform(
+        shell: &Arc<Shell>,
+        object: &Incident,
+        _: &Moment,
+        effect: IncidentEffect,
+    ) -> Result<(), EffectError> {
+        match effect {
+            IncidentEffect::Tell(notice) => {
+                shell.effects.notice(&reference(object), notice).await;
+                Ok(())
+            }
+            IncidentEffect::Start(plan) => start(shell, object, *plan).await,
+            IncidentEffect::HandOver(older) => hand_over(shell, object, &older).await,
+        }
+    }
+}
+
+/// Whether evidence should be gathered now.
+fn is_due(status: &IncidentStatus, remediation: Option<Phase>, now: Timestamp) -> bool {
+    let age = status.diagnosed_at.map(|at| now.duration_since(at));
+    match status.phase {
+        IncidentPhase::Open | IncidentPhase::Diagnosing => true,
+        IncidentPhase::Abstained | IncidentPhase::Diagnosed => {
+            remediation.is_none() && age.is_none_or(|age| age >= DIAGNOSE_AGAIN)
+        }
+        IncidentPhase::Remediating
+        | IncidentPhase::Mitigated
+        | IncidentPhase::Resolved
+        | IncidentPhase::Dropped
+        | IncidentPhase::Joined => false,
+    }
+}
+
+fn found(status: &IncidentStatus) -> Found {
+    match (&status.diagnosis, status.diagnosed_at) {
+        (Some(Diagnosis { abstained: Some(why), .. }), Some(at)) => Found::Abstained { why: why.clone(), at },
+        (Some(diagnosis), _) => match diagnosis.causes.first() {
+            Some(cause) => Found::Cause { sentence: cause.sentence.clone() },
+            None => Found::NothingYet { since: None },
+        },
+        (None, _) => Found::NothingYet { since: None },
+    }
+}
+
+/// Signals with the ends that their rules report: a lost "resolved" must not keep an incident open for ever.
+async fn with_ends(shell: &Shell, namespace: &str, mut signals: Vec<Signal>, now: Timestamp) -> Vec<Signal> {
+    let sources = shell.sources.serving(namespace).await;
+    let open = signals.iter_mut().filter(|signal| signal.source == SignalSource::Alert && signal.ended_at.is_none());
+    let asked = open.take(12).map(|signal| async {
+        if let (Answer::Known(AlertState::Inactive), _) = firing(&sources, signal, now, ASKED_WITHIN).await {
+            signal.ended_at = Some(now);
+        }
+    });
+    futures::future::join_all(asked).await;
+    signals
+}
+
+async fn remediations(shell: &Shell, namespace: &str) -> Result<Vec<Remediation>, GatherError> {
+    let api: Api<Remediation> = Api::namespaced(shell.clients.reader(), namespace);
+    let list = api.list(&ListParams::default()).await;
+    list.map(|list| list.items).map_err(|error| GatherError::unreadable(format!("remediations of {namespace}"), error))
+}
+
+/// The older incident that this one turns out to be part of.
+async fn older(
+    shell: &Shell,
+    object: &Incident,
+    signals: &[Signal],
+    now: Timestamp,
+) -> Result<Option<NamespacedName>, GatherError> {
+    let namespace = object.namespace().unwrap_or_default();
+    let api: Api<Incident> = Api::namespaced(shell.clients.reader(), &namespace);
+    let list = api
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| GatherError::unreadable(format!("incidents of {namespace}"), error))?;
+    let open: Vec<OpenIncident> = list
+        .items
+        .iter()
+        .filter(|one| !one.status.as_ref().map(|status| status.phase).unwrap_or_default().is_end())
+        .map(|one| OpenIncident {
+            id: one.name_any(),
+            opened_at: one.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0),
+            signals: match (one.name_any() == object.name_any(), &one.status) {
+                (true, _) => signals.to_vec(),
+                (false, Some(status)) if !status.signals.is_empty() => status.signals.clone(),
+                (false, _) => one.spec.signals.clone(),
+            },
+        })
+        .collect();
+    if open.len() < 2 {
+        return Ok(None);
+    }
+    let picture = shell.topologies.of(&shell.clients.reader(), &shell.sources, &namespace, now).await;
+    let joined = joins(&open, &picture.links, shell.settings.group_window, now);
+    Ok(joined
+        .into_iter()
+        .find(|one| one.younger == object.name_any())
+        .map(|one| NamespacedName { namespace, name: one.older }))
+}
+
+/// Whether the cause is still there: by the fields that a plan wants changed, else by the symptoms.
+fn cause_state(
+    status: &IncidentStatus,
+    diagnosis: Option<&Diagnosis>,
+    latest: Option<&Remediation>,
+    live: &Answer<Option<Value>>,
+    signals: &[Signal],
+    now: Timestamp,
+) -> Answer<CauseState> {
+    let absent = || Answer::Known(CauseState::AbsentSince { since: status.cause_absent_since.unwrap_or(now) });
+    if diagnosis.is_none() {
+        return Answer::unknown("nothing is diagnosed yet");
+    }
+    match (latest, live) {
+        (Some(remediation), Answer::Known(Some(object))) => {
+            let fields = before_fields(&remediation.spec.plan);
+            match fields.iter().all(|field| field.missing_from(object).is_none()) {
+                true => Answer::Known(CauseState::Present {}),
+                false => absent(),
+            }
+        }
+        (Some(_), Answer::Known(None)) => absent(),
+        (Some(_), Answer::Unknown { why }) => Answer::unknown(why.clone()),
+        (None, _) => match signals.iter().all(|signal| signal.ended_at.is_some()) {
+            true => absent(),
+            false => Answer::Known(CauseState::Present {}),
+        },
+    }
+}
+
+/// Matches policies and makes the plan, as long as nothing is under way.
+async fn answer(
+    shell: &Arc<Shell>,
+    moment: &mut Moment,
+    diagnosis: &Diagnosis,
+    live: &Answer<Option<Value>>,
+    own: &[&Remediation],
+    all: &[Remediation],
+) {
+    let Some(cause) = diagnosis.actionable() else { return };
+    let under_way = moment.remediation.is_some_and(|phase| phase.ending().is_none());
+    if under_way || own.iter().any(|one| keeps_quiet(one)) {
+        return;
+    }
+    let namespace = moment.object.namespace().unwrap_or_default();
+    let known = match planner::policies(shell, &namespace).await {
+        Ok(known) => known,
+        Err(error) => {
+            moment.no_plan = Some(format!("cannot read the policies of this namespace: {error}"));
+            return;
+        }
+    };
+    let matched = planner::matched(&known, cause, live);
+    moment.policies = matched
+        .iter()
+        .map(|one| PolicyMatch { policy: one.policy.name.clone(), matched: one.matches, because: one.sentence.clone() })
+        .collect();
+    if matched.is_empty() {
+        moment.no_plan =
+            Some(format!("no RemediationPolicy exists in namespace {namespace}: nobody may answer {}", cause.kind));
+    } else if matched.iter().all(|one| !one.matches) {
+        moment.no_plan = Some(format!("no policy answers {}: see status.policies for each reason", cause.kind));
+    }
+    let Answer::Known(Some(live)) = live else { return };
+    for answering in matched.iter().filter(|one| one.matches) {
+        let Some(policy) = known.iter().find(|one| one.reference == answering.policy) else { continue };
+        if let Some(compiled) = &policy.compiled {
+            moment.diagnose_within = moment.diagnose_within.min(compiled.sla.diagnose);
+        }
+        let tried = own.iter().filter(|one| one.spec.plan.policy.uid == policy.reference.uid).count();
+        let revision = u32::try_from(tried).unwrap_or(u32::MAX).saturating_add(1);
+        match planner::plan(shell, &moment.object, cause, policy, live, revision).await {
+            Ok(plan) => match muted(&plan, all, moment.now) {
+                None => {
+                    moment.plan = Some(Box::new(plan));
+                    moment.no_plan = None;
+                    return;
+                }
+                Some(why) => moment.no_plan = Some(why),
+            },
+            Err(why) => moment.no_plan = Some(format!("policy {} has no plan: {why}", policy.reference.name)),
+        }
+    }
+}
+
+/// An ending after which this incident is in people's hands.
+fn keeps_quiet(remediation: &Remediation) -> bool {
+    match remediation.status.as_ref().and_then(|status| status.phase) {
+        Some(
+            Phase::Succeeded | Phase::Rejected | Phase::RolledBack | Phase::Unverified | Phase::Held | Phase::Stuck,
+        ) => true,
+        Some(
+            Phase::Withdrawn
+            | Phase::Planned
+            | Phase::Gating
+            | Phase::Blocked
+            | Phase::AwaitingApproval
+            | Phase::Proposing
+            | Phase::Proposed
+            | Phase::Merged
+            | Phase::Applying
+            | Phase::Verifying
+            | Phase::Undoing,
+        )
+        | None => false,
+    }
+}
+
+/// Why the same proposal is not made again: people said no, or it did harm.
+fn muted(plan: &Plan, all: &[Remediation], now: Timestamp) -> Option<String> {
+    let fingerprint = plan.fingerprint();
+    let no = all.iter().find(|one| {
+        let ended = one.status.as_ref().and_then(|status| status.phase);
+        let recent =
+            one.metadata.creation_timestamp.as_ref().is_some_and(|time| now.duration_since(time.0) < MUTED_FOR);
+        recent
+            && one.spec.plan.fingerprint() == fingerprint
+            && matches!(ended, Some(Phase::Rejected | Phase::RolledBack))
+    })?;
+    let phase = no.status.as_ref().and_then(|status| status.phase);
+    Some(
+        format!("the same proposal ended {phase:?} as {} and is muted for 7 days", no.name_any())
+            .replace("Some(", "")
+            .replace(')', ""),
+    )
+}
+
+fn claims(status: &IncidentStatus) -> Vec<Claim> {
+    let reason = format!("{:?}", status.phase);
+    let because = status.because.clone();
+    match status.phase {
+        IncidentPhase::Resolved | IncidentPhase::Dropped | IncidentPhase::Joined => {
+            vec![Claim::new(condition::READY, Some(true), reason, because)]
+        }
+        IncidentPhase::Abstained => vec![
+            Claim::new(condition::READY, Some(false), reason.clone(), because.clone()),
+            Claim::new(condition::STALLED, Some(true), reason, because),
+        ],
+        IncidentPhase::Open
+        | IncidentPhase::Diagnosing
+        | IncidentPhase::Diagnosed
+        | IncidentPhase::Remediating
+        | IncidentPhase::Mitigated => vec![
+            Claim::new(condition::READY, Some(false), reason.clone(), because.clone()),
+            Claim::new(condition::RECONCILING, Some(true), reason, because),
+        ],
+    }
+}
+
+/// Makes the Remediation. Its name is the action key of the plan, so that doing this twice makes one.
+async fn start(shell: &Arc<Shell>, object: &Incident, plan: Plan) -> Result<(), EffectError> {
+    let step = plan.steps.first().map_or("", |step| step.name.as_str());
+    let key = plan.action_key(&shell.install, step).to_string();
+    let spec = RemediationSpec { incident: object.name_any(), plan_digest: plan.digest().to_string(), plan };
+    let mut remediation = Remediation::new(&format!("rem-{}", &key[..key.len().min(16)]), spec);
+    remediation.metadata.namespace = object.namespace();
+    remediation.metadata.owner_references = None;
+    match shell.effects.create_remediation(&remediation).await {
+        Ok(_) => {
+            tracing::info!(incident = facts::shown(object), remediation = remediation.name_any(), "remediation started")
+        }
+        Err(EffectError::Exists { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    shell.nudges.nudge("remediation", &remediation.namespace().unwrap_or_default(), &remediation.name_any());
+    Ok(())
+}
+
+/// Gives the older incident the signals of the one that joined it; repeats are counted once by their keys.
+async fn hand_over(shell: &Arc<Shell>, object: &Incident, older: &NamespacedName) -> Result<(), EffectError> {
+    let api: Api<Incident> = Api::namespaced(shell.clients.reader(), &older.namespace);
+    let Ok(mut incident) = api.get(&older.name).await else { return Ok(()) };
+    let mut status = incident.status.take().unwrap_or_default();
+    let signals = object.status.as_ref().map_or(&object.spec.signals, |status| &status.signals);
+    for signal in signals
+        .iter()
+        .filter(|signal| !status.signals.iter().any(|kept| kept.key == signal.key))
+        .cloned()
+        .collect::<Vec<_>>()
+    {
+        status.signal_count = status.signal_count.saturating_add(signal.count.max(1));
+        keep(&mut status.signals, signal);
+    }
+    incident.status = Some(status);
+    shell.effects.write_status(&incident).await?;
+    shell.nudges.nudge("incident", &older.namespace, &older.name);
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! `RemediationPolicy`: accepted or refused with sentences, and what became of what it started.
+
+use std::sync::Arc;
+
+use amend_crds::condition::{self, Claim};
+use amend_crds::{Incident, Remediation, RemediationPolicy};
+use amend_execution::phase::Phase;
+use amend_policies::lint::Finding;
+use amend_policies::policy::Autonomy;
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+
+use crate::effects::EffectError;
+use crate::reconcile::{Control, Decision, GatherError};
+use crate::shell::Shell;
+
+/// Counts follow other objects, which do not wake this controller.
+const COUNT_EVERY: SignedDuration = SignedDuration::from_mins(1);
+
+/// See the module.
+#[derive(Debug)]
+pub struct PolicyControl;
+
+/// A policy, what is wrong with it, and what it started.
+#[derive(Debug)]
+pub struct Judged {
+    object: RemediationPolicy,
+    accepted: bool,
+    findings: Vec<Finding>,
+    observes: bool,
+    matched: u32,
+    phases: Vec<Phase>,
+    now: Timestamp,
+}
+
+impl Control for PolicyControl {
+    type Kind = RemediationPolicy;
+    type Snapshot = Judged;
+    type Effect = std::convert::Infallible;
+    const NAME: &'static str = "remediationpolicy";
+
+    async fn gather(shell: &Arc<Shell>, object: RemediationPolicy) -> Result<Judged, GatherError> {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let resource = ApiResource::erase::<RemediationPolicy>(&());
+        let raw: Api<DynamicObject> = Api::namespaced_with(shell.clients.reader(), &namespace, &resource);
+        let raw = raw
+            .get(&name)
+            .await
+            .map_err(|error| GatherError::unreadable(format!("policy {namespace}/{name}"), error))?;
+        let (compiled, findings) = amend_policies::lint::read(&raw.data["spec"]);
+        let observes = compiled.as_ref().is_some_and(|policy| policy.autonomy == Autonomy::Observe);
+        let unreadable = |what: &str| {
+            let what = format!("{what} of {namespace}");
+            move |error: kube::Error| GatherError::unreadable(what, error)
+        };
+        let incidents: Api<Incident> = Api::namespaced(shell.clients.reader(), &namespace);
+        let incidents = incidents.list(&ListParams::default()).await.map_err(unreadable("incidents"))?;
+        let matches = |incident: &&Incident| {
+            incident
+                .status
+                .as_ref()
+                .is_some_and(|status| status.policies.iter().any(|one| one.matched && one.policy == name))
+        };
+        let remediations: Api<Remediation> = Api::namespaced(shell.clients.reader(), &namespace);
+        let remediations = remediations.list(&ListParams::default()).await.map_err(unreadable("remediations"))?;
+        let uid = object.uid().unwrap_or_default();
+        let own = remediations.items.iter().filter(|remediation| remediation.spec.plan.policy.uid == uid);
+        let phases = own.filter_map(|remediation| remediation.status.as_ref()?.phase).collect();
+        let matched = u32::try_from(incidents.items.iter().filter(matches).count()).unwrap_or(u32::MAX);
+        Ok(Judged { object, accepted: compiled.is_some(), findings, observes, matched, phases, now: shell.time.now() })
+    }
+
+    fn decide(judged: &Judged) -> Decision<RemediationPolicy, Self::Effect> {
+        let mut changed = judged.object.clone();
+        let mut status = changed.status.take().unwrap_or_default();
+        let before = status.clone();
+        let count = |wanted: &dyn Fn(&Phase) -> bool| {
+            u32::try_from(judged.phases.iter().filter(|phase| wanted(phase)).count()).unwrap_or(u32::MAX)
+        };
+        status.matched = judged.matched;
+        status.succeeded = count(&|phase| *phase == Phase::Succeeded);
+        status.not_succeeded = count(&|phase| phase.ending().is_some() && *phase != Phase::Succeeded);
+        let begun = u32::try_from(judged.phases.len()).unwrap_or(u32::MAX);
+        (status.proposed, status.would_have) = if judged.observes { (0, begun) } else { (begun, 0) };
+        let ended = status.succeeded + status.not_succeeded;
+        status.trust = if ended == 0 || judged.observes {
+            String::new()
+        } else {
+            format!("right {} of {ended} here", status.succeeded)
+        };
+        status.observed_generation = changed.metadata.generation;
+        status.conditions =
+            condition::settled(&before.conditions, &claims(judged), changed.metadata.generation, judged.now);
+        let differs = status != before;
+        changed.status = Some(status);
+        Decision { write: differs.then_some(changed), effects: Vec::new(), wake: Some(COUNT_EVERY) }
+    }
+
+    async fn perform(
+        _: &Arc<Shell>,
+        _: &RemediationPolicy,
+        _: &Judged,
+        effect: Self::Effect,
+    ) -> Result<(), EffectError> {
+        match effect {}
+    }
+}
+
+fn claims(judged: &Judged) -> Vec<Claim> {
+    let said = |finding: &Finding| match finding.path.as_str() {
+        "" => finding.sentence.clone(),
+        path => format!("{path}: {}", finding.sentence),
+    };
+    let said = judged.findings.iter().map(said).collect::<Vec<_>>().join("; ");
+    if !judged.accepted {
+        return vec![
+            Claim::new(condition::ACCEPTED, Some(false), "Refused", said.clone()),
+            Claim::new(condition::READY, Some(false), "Refused", said.clone()),
+            Claim::new(condition::STALLED, Some(true), "Refused", said),
+        ];
+    }
+    let accepted = match judged.findings.is_empty() {
+        true => "the policy is understood and in use".to_owned(),
+        false => format!("in use; consider: {said}"),
+    };
+    vec![
+        Claim::new(condition::ACCEPTED, Some(true), "Accepted", accepted),
+        Claim::new(condition::READY, Some(true), "Accepted", "the policy is in use"),
+    ]
+}

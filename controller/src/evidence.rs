@@ -1,0 +1,174 @@
+//! Everything that a diagnosis looks at, asked of the cluster, the stores and Git at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amend_diagnosis::entity::Entity;
+use amend_diagnosis::evidence::{Answer, Asked, Change, Observations, Window};
+use amend_diagnosis::signal::Signal;
+use amend_telemetry::gather::{Scope, Windows, gather};
+use amend_telemetry::questions::Target;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::changes::{self, Managed};
+use crate::cluster;
+use crate::errors;
+use crate::owner;
+use crate::shell::Shell;
+
+/// Deadline of all stores together: the diagnosis itself takes well below a second, people wait for both.
+const STORES: Duration = Duration::from_secs(8);
+
+/// Healthy time that sick time is compared with.
+const NORMAL: SignedDuration = SignedDuration::from_hours(1);
+
+/// How far back changes are looked for before the first signal.
+const CHANGES_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+/// A change this close before the first signal is taken for the onset.
+const ONSET: SignedDuration = SignedDuration::from_mins(15);
+
+/// Without such a change: alerts wait for their `for` and a rate window.
+const BEFORE_SIGNALS: SignedDuration = SignedDuration::from_mins(5);
+
+/// Workloads asked about besides the one that alerts; a namespace's shop has about ten.
+const NEIGHBOURS: usize = 16;
+
+/// Kustomizations whose history is read.
+const OWNERS: usize = 4;
+
+/// Looks at the world of one incident.
+pub async fn observe(shell: &Arc<Shell>, namespace: &str, signals: &[Signal], now: Timestamp) -> Observations {
+    let client = shell.clients.reader();
+    let picture = shell.topologies.of(&client, &shell.sources, namespace, now).await;
+    let first = signals.iter().map(|signal| signal.started_at).min().unwrap_or(now).min(now);
+    let lookback = Window { from: first.saturating_sub(CHANGES_FOR).unwrap_or(first), to: now };
+    let look = cluster::look(&client, namespace, now).await;
+    let (changes, change_questions) = changes_of(shell, namespace, &look.objects, lookback).await;
+    let began = onset(first, changes.known().map(Vec::as_slice).unwrap_or_default());
+    let normal = Window { from: began.saturating_sub(NORMAL).unwrap_or(began), to: began };
+    let fault = Window { from: began, to: now };
+    let focus = focus(signals, namespace);
+    let scope = Scope {
+        neighbours: picture
+            .neighbours(&focus.workload(), NEIGHBOURS)
+            .iter()
+            .map(|entity| picture.target(entity))
+            .collect(),
+        focus: picture.target(&focus.workload()),
+    };
+    let scope = with_all_that_alert(scope, signals, &picture);
+    let sources = shell.sources.serving(namespace).await;
+    let gathered = gather(&sources, &scope, Windows { normal, fault }, STORES).await;
+    let mut asked: Vec<Asked> = look.asked.clone();
+    asked.extend(gathered.asked);
+    asked.extend(change_questions);
+    Observations {
+        at: now,
+        began: Some(began),
+        normal: Some(normal),
+        fault: Some(fault),
+        symptoms: signals.to_vec(),
+        candidates: None,
+        topology: gathered.topology,
+        series: gathered.series,
+        spans: gathered.spans,
+        logs: gathered.logs,
+        changes,
+        objects: match look.objects.is_empty() {
+            true => Answer::unknown(look.gaps().unwrap_or_else(|| format!("namespace {namespace} shows no objects"))),
+            false => Answer::Known(look.objects),
+        },
+        events: Answer::Known(look.events),
+        asked,
+    }
+}
+
+/// The entity of the loudest and earliest signal.
+fn focus(signals: &[Signal], namespace: &str) -> Entity {
+    let best =
+        signals.iter().min_by_key(|signal| (std::cmp::Reverse(signal.severity), signal.started_at, signal.key.clone()));
+    match best {
+        Some(signal) => signal.entity.clone(),
+        None => Entity::new(amend_diagnosis::entity::EntityKind::Namespace, "", namespace),
+    }
+}
+
+fn with_all_that_alert(mut scope: Scope, signals: &[Signal], picture: &crate::topology::Picture) -> Scope {
+    for signal in signals {
+        let workload = signal.entity.workload();
+        let known = |target: &Target| target.entity == workload;
+        if !known(&scope.focus) && !scope.neighbours.iter().any(known) && scope.neighbours.len() < NEIGHBOURS {
+            scope.neighbours.push(picture.target(&workload));
+        }
+    }
+    scope
+}
+
+/// When trouble may have begun: with the last change shortly before the first signal, else somewhat before it.
+fn onset(first: Timestamp, changes: &[Change]) -> Timestamp {
+    let close = |at: &Timestamp| *at <= first && first.duration_since(*at) <= ONSET;
+    let changed = changes.iter().map(|change| change.at).filter(close).min();
+    changed.unwrap_or_else(|| first.saturating_sub(BEFORE_SIGNALS).unwrap_or(first))
+}
+
+/// What GitOps applied to the namespace lately.
+async fn changes_of(
+    shell: &Arc<Shell>,
+    namespace: &str,
+    objects: &[Value],
+    window: Window,
+) -> (Answer<Vec<Change>>, Vec<Asked>) {
+    let mut owners: BTreeMap<String, owner::Owner> = BTreeMap::new();
+    let mut trouble = None;
+    for object in objects.iter().filter(|object| {
+        matches!(object["kind"].as_str(), Some("Deployment" | "StatefulSet" | "DaemonSet" | "ConfigMap"))
+    }) {
+        let labels = &object["metadata"]["labels"];
+        let id = format!(
+            "{}/{}",
+            labels["kustomize.toolkit.fluxcd.io/namespace"], labels["kustomize.toolkit.fluxcd.io/name"]
+        );
+        if owners.contains_key(&id) || owners.len() >= OWNERS {
+            continue;
+        }
+        match owner::of(shell, object).await {
+            Answer::Known(Some(owner)) => {
+                owners.insert(id, owner);
+            }
+            Answer::Known(None) => {}
+            Answer::Unknown { why } => trouble = Some(why),
+        }
+    }
+    if owners.is_empty() {
+        let why = trouble.unwrap_or_else(|| "no GitOps controller claims the workloads of this namespace".to_owned());
+        return (Answer::Unknown { why }, Vec::new());
+    }
+    let (mut all, mut asked, mut known) = (Vec::new(), Vec::new(), false);
+    for owner in owners.values() {
+        let Some(url) = owner.url() else { continue };
+        let target = match shell.targets.for_repository(url, namespace).await {
+            Ok(target) => target,
+            Err(error) => {
+                trouble = Some(errors::chain(&error));
+                continue;
+            }
+        };
+        let managed = Managed { kustomization: &owner.kustomization, repo: target.repo() };
+        let (answer, question) = changes::applied(&managed, namespace, window).await;
+        match answer {
+            Answer::Known(changes) => {
+                known = true;
+                all.extend(changes);
+            }
+            Answer::Unknown { why } => trouble = Some(why),
+        }
+        asked.push(question);
+    }
+    match (known, trouble) {
+        (true, _) => (Answer::Known(all), asked),
+        (false, why) => (Answer::unknown(why.unwrap_or_else(|| "no repository could be asked".to_owned())), asked),
+    }
+}

@@ -1,0 +1,40 @@
+//! What every controller of the process shares: clients, clock, stores, repositories, metrics.
+
+use std::sync::Arc;
+
+use crate::clients::Clients;
+use crate::effects::Effects;
+use crate::metrics::Metrics;
+use crate::notify::Pager;
+use crate::reconcile::Nudges;
+use crate::recorder::Recorder;
+use crate::reports::Reports;
+use crate::settings::Settings;
+use crate::sources::Sources;
+use crate::targets::Targets;
+use crate::time::Time;
+use crate::topology::Topologies;
+
+/// Shared by everything that runs; there is one for each process.
+pub struct Shell {
+    pub settings: Settings,
+    /// UID of the release namespace: tells two installations on one repository apart.
+    pub install: String,
+    pub time: Arc<dyn Time>,
+    pub clients: Clients,
+    pub effects: Effects,
+    pub recorder: Recorder,
+    pub sources: Sources,
+    pub targets: Targets,
+    pub topologies: Topologies,
+    pub nudges: Nudges,
+    pub reports: Reports,
+    pub metrics: Metrics,
+    pub pager: Option<Arc<dyn Pager>>,
+}
+
+impl std::fmt::Debug for Shell {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Shell").field("install", &self.install).finish_non_exhaustive()
+    }
+}

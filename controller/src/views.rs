@@ -1,0 +1,350 @@
+//! What the dashboard shows, read from the objects with the reader's own rights.
+
+use std::sync::Arc;
+
+use amend_crds::incident::IncidentPhase;
+use amend_crds::remediation::PullRequestRef;
+use amend_crds::{Incident, Remediation};
+use amend_diagnosis::evidence::Answer;
+use amend_execution::journal::Event;
+use amend_execution::phase::Phase;
+use amend_execution::record::{TrustRoot, verify};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use kube::runtime::{WatchStreamExt, watcher};
+
+use crate::contents;
+use crate::dashboard::views::{
+    Change, CheckView, GateView, IncidentRow, IncidentView, IncidentViews, Lane, Moment, PolicyView, PullRequestView,
+    Reader, RecordView, RemediationView, Step, StepState, ViewError,
+};
+use crate::records;
+use crate::shell::Shell;
+use crate::words;
+
+/// Incidents on the list.
+const LISTED: u32 = 1000;
+
+/// Reads objects for the dashboard.
+#[derive(Clone, Debug)]
+pub struct Views {
+    shell: Arc<Shell>,
+}
+
+impl Views {
+    pub fn new(shell: Arc<Shell>) -> Self {
+        Self { shell }
+    }
+
+    async fn rows(&self, reader: &Reader) -> Result<Vec<IncidentRow>, ViewError> {
+        let incidents: Api<Incident> = Api::all(reader.client.clone());
+        let remediations: Api<Remediation> = Api::all(reader.client.clone());
+        let list = incidents.list(&ListParams::default().limit(LISTED)).await.map_err(view_error)?;
+        let remediations = remediations.list(&ListParams::default().limit(LISTED)).await.map_err(view_error)?;
+        let of = |incident: &Incident| remediation_of(incident, &remediations.items);
+        Ok(list.items.iter().map(|incident| row(incident, of(incident))).collect())
+    }
+
+    async fn one(&self, reader: &Reader, namespace: &str, name: &str) -> Result<IncidentView, ViewError> {
+        let incidents: Api<Incident> = Api::namespaced(reader.client.clone(), namespace);
+        let incident = incidents.get(name).await.map_err(view_error)?;
+        let remediations: Api<Remediation> = Api::namespaced(reader.client.clone(), namespace);
+        let remediations = remediations.list(&ListParams::default()).await.map_err(view_error)?;
+        let remediation = remediation_of(&incident, &remediations.items);
+        let status = incident.status.clone().unwrap_or_default();
+        let signals = if status.signals.is_empty() { incident.spec.signals.clone() } else { status.signals.clone() };
+        let view = match remediation {
+            Some(found) => Some(self.remediation(found).await),
+            None => None,
+        };
+        Ok(IncidentView {
+            row: row(&incident, remediation),
+            signals,
+            steps: steps(&incident, remediation),
+            timeline: timeline(&incident, remediation),
+            policies: status
+                .policies
+                .iter()
+                .map(|one| PolicyView { name: one.policy.clone(), matched: one.matched, because: one.because.clone() })
+                .collect(),
+            remediation: view,
+            record: match remediation {
+                Some(found) => Some(self.record(reader, found).await),
+                None => None,
+            },
+            diagnosis: status.diagnosis,
+        })
+    }
+
+    async fn remediation(&self, remediation: &Remediation) -> RemediationView {
+        let plan = &remediation.spec.plan;
+        let status = remediation.status.clone().unwrap_or_default();
+        let diff = match self.shell.targets.for_repository(&plan.repository.url, &plan.target.namespace).await {
+            Ok(target) => contents::make(target.repo(), plan)
+                .await
+                .map(|contents| words::diff(&contents.changes))
+                .unwrap_or_default(),
+            Err(_) => String::new(),
+        };
+        let rows = crate::effects::remedy::gate_rows(&status.verdicts);
+        RemediationView {
+            name: remediation.name_any(),
+            phase: status.phase.map_or_else(|| "Planned".to_owned(), |phase| format!("{phase:?}")),
+            because: status.because.clone(),
+            policy: format!("{}/{}", plan.policy.namespace, plan.policy.name),
+            autonomy: format!("{:?}", plan.autonomy),
+            gates: rows
+                .into_iter()
+                .map(|row| GateView { name: row.name, verdict: format!("{:?}", row.verdict), sentence: row.sentence })
+                .collect(),
+            diff,
+            undo: "Revert the merge commit; Amend opens that revert by itself when the policy says so.".to_owned(),
+            pull_request: status.pull_request.as_ref().map(pull_request),
+            revert_pull_request: status.revert_pull_request.as_ref().map(pull_request),
+            checks: checks(&status.journal),
+        }
+    }
+
+    async fn record(&self, reader: &Reader, remediation: &Remediation) -> RecordView {
+        let status = remediation.status.clone().unwrap_or_default();
+        let release = &self.shell.settings.release_namespace;
+        let exported = records::export(&reader.client, release).await;
+        let (root, verified) = match exported {
+            Ok(export) => match verify(&export.lines, &TrustRoot { key: export.key.clone(), seen: Vec::new() }) {
+                Ok(summary) => (summary.root.to_string(), Answer::Known(true)),
+                Err(_) => (String::new(), Answer::Known(false)),
+            },
+            Err(why) => (String::new(), Answer::Unknown { why }),
+        };
+        RecordView {
+            entries: u64::try_from(status.record.len()).unwrap_or(u64::MAX),
+            root,
+            verified,
+            command: "kubectl amend record verify".to_owned(),
+        }
+    }
+}
+
+impl IncidentViews for Views {
+    fn list<'a>(&'a self, reader: &'a Reader) -> BoxFuture<'a, Result<Vec<IncidentRow>, ViewError>> {
+        Box::pin(self.rows(reader))
+    }
+
+    fn get<'a>(
+        &'a self,
+        reader: &'a Reader,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<IncidentView, ViewError>> {
+        Box::pin(self.one(reader, namespace, name))
+    }
+
+    fn changes(&self) -> BoxStream<'static, Change> {
+        let config = || watcher::Config::default().timeout(45);
+        let incidents: Api<Incident> = Api::all(self.shell.clients.reader());
+        let remediations: Api<Remediation> = Api::all(self.shell.clients.reader());
+        let incidents =
+            watcher(incidents, config()).default_backoff().touched_objects().filter_map(|item| async move {
+                let incident = item.ok()?;
+                Some(Change { namespace: incident.namespace().unwrap_or_default(), name: incident.name_any() })
+            });
+        let remediations =
+            watcher(remediations, config()).default_backoff().touched_objects().filter_map(|item| async move {
+                let remediation = item.ok()?;
+                Some(Change { namespace: remediation.namespace().unwrap_or_default(), name: remediation.spec.incident })
+            });
+        futures::stream::select(incidents, remediations).boxed()
+    }
+}
+
+fn view_error(error: kube::Error) -> ViewError {
+    match &error {
+        kube::Error::Api(status) if status.code == 401 => ViewError::Unauthenticated,
+        kube::Error::Api(status) if status.code == 403 => ViewError::Forbidden { why: status.message.clone() },
+        kube::Error::Api(status) if status.code == 404 => ViewError::NotFound,
+        _ => ViewError::Unavailable { why: error.to_string() },
+    }
+}
+
+fn remediation_of<'a>(incident: &Incident, all: &'a [Remediation]) -> Option<&'a Remediation> {
+    let own =
+        all.iter().filter(|one| one.spec.incident == incident.name_any() && one.namespace() == incident.namespace());
+    own.max_by_key(|one| one.spec.plan.revision)
+}
+
+fn row(incident: &Incident, remediation: Option<&Remediation>) -> IncidentRow {
+    let status = incident.status.clone().unwrap_or_default();
+    let best = status.diagnosis.as_ref().and_then(|diagnosis| diagnosis.causes.first());
+    let remedy = remediation.and_then(|one| one.status.as_ref());
+    IncidentRow {
+        namespace: incident.namespace().unwrap_or_default(),
+        name: incident.name_any(),
+        severity: incident.spec.severity,
+        phase: format!("{:?}", status.phase),
+        over: status.phase.is_end(),
+        because: status.because.clone(),
+        entity: incident.spec.entity.to_string(),
+        cause: best.map(|cause| cause.sentence.clone()),
+        confidence: best.map(|cause| cause.confidence),
+        signals: status.signal_count,
+        opened_at: opened_at(incident),
+        needs_person: needs_person(
+            status.phase,
+            remedy.and_then(|status| status.phase),
+            remedy.map(|status| status.because.as_str()),
+        ),
+        pull_request: remedy
+            .and_then(|status| status.revert_pull_request.as_ref().or(status.pull_request.as_ref()))
+            .map(pull_request),
+    }
+}
+
+fn opened_at(incident: &Incident) -> Timestamp {
+    incident.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
+}
+
+fn needs_person(incident: IncidentPhase, remediation: Option<Phase>, because: Option<&str>) -> Option<String> {
+    if incident.is_end() {
+        return None;
+    }
+    let because = because.unwrap_or_default().to_owned();
+    match remediation {
+        Some(Phase::Proposed) => Some("review and merge the pull request".to_owned()),
+        Some(Phase::AwaitingApproval) => Some("approve or refuse".to_owned()),
+        Some(Phase::Blocked | Phase::Unverified | Phase::Held | Phase::Stuck) => Some(because),
+        Some(
+            Phase::Planned
+            | Phase::Gating
+            | Phase::Proposing
+            | Phase::Merged
+            | Phase::Applying
+            | Phase::Verifying
+            | Phase::Undoing
+            | Phase::Succeeded
+            | Phase::Rejected
+            | Phase::Withdrawn
+            | Phase::RolledBack,
+        )
+        | None => None,
+    }
+}
+
+fn pull_request(pull: &PullRequestRef) -> PullRequestView {
+    let state = if pull.draft && pull.state == "open" { "draft" } else { pull.state.as_str() };
+    PullRequestView { number: pull.number, url: pull.url.clone(), state: state.to_owned() }
+}
+
+/// The way from signal to end, with the place where it is now.
+fn steps(incident: &Incident, remediation: Option<&Remediation>) -> Vec<Step> {
+    let status = incident.status.clone().unwrap_or_default();
+    let journal =
+        remediation.and_then(|one| one.status.as_ref()).map(|status| status.journal.clone()).unwrap_or_default();
+    let at = |wanted: &dyn Fn(&Event) -> bool| {
+        journal.entries().iter().find(|entry| wanted(&entry.event)).map(|entry| entry.at)
+    };
+    let ended = at(&|event| matches!(event, Event::Ended { .. }));
+    let times = [
+        ("Signal", Some(opened_at(incident))),
+        ("Diagnosis", status.diagnosed_at),
+        ("Gates", at(&|event| matches!(event, Event::GatesEvaluated { .. }))),
+        ("Pull request", at(&|event| matches!(event, Event::PullRequestOpened { .. }))),
+        ("Merge", at(&|event| matches!(event, Event::Merged { .. }))),
+        ("Rollout", at(&|event| matches!(event, Event::RolloutSeen { complete: true, .. }))),
+        ("Verification", at(&|event| matches!(event, Event::Verified { late: false, .. }))),
+    ];
+    let over = status.phase.is_end() || ended.is_some();
+    let failed = remediation.and_then(|one| one.status.as_ref()?.phase).is_some_and(|phase| {
+        matches!(phase, Phase::RolledBack | Phase::Rejected | Phase::Unverified | Phase::Held | Phase::Stuck)
+    });
+    let mut current_given = false;
+    times
+        .into_iter()
+        .map(|(name, at)| {
+            let state = match at {
+                Some(_) => StepState::Done,
+                None if over => StepState::Skipped,
+                None if !current_given => {
+                    current_given = true;
+                    StepState::Current
+                }
+                None => StepState::Waiting,
+            };
+            Step { name: name.to_owned(), state, at }
+        })
+        .chain(ended.map(|at| {
+            Step {
+                name: remediation
+                    .and_then(|one| one.status.as_ref()?.phase)
+                    .map_or_else(|| "End".to_owned(), |phase| format!("{phase:?}")),
+                state: if failed { StepState::Failed } else { StepState::Done },
+                at: Some(at),
+            }
+        }))
+        .collect()
+}
+
+fn timeline(incident: &Incident, remediation: Option<&Remediation>) -> Vec<Moment> {
+    let status = incident.status.clone().unwrap_or_default();
+    let mut moments = Vec::new();
+    let signals = if status.signals.is_empty() { &incident.spec.signals } else { &status.signals };
+    for signal in signals {
+        moments.push(Moment {
+            at: signal.started_at,
+            lane: Lane::Signal,
+            title: signal.name.clone(),
+            detail: signal.summary.clone(),
+        });
+    }
+    if let Some(diagnosis) = &status.diagnosis {
+        for change in diagnosis.causes.iter().take(3).filter_map(|cause| cause.change.as_ref()) {
+            moments.push(Moment {
+                at: change.at,
+                lane: Lane::Change,
+                title: change.summary.clone(),
+                detail: change.id.clone(),
+            });
+        }
+        if let (Some(at), Some(cause)) = (status.diagnosed_at, diagnosis.causes.first()) {
+            moments.push(Moment {
+                at,
+                lane: Lane::Diagnosis,
+                title: cause.sentence.clone(),
+                detail: format!("confidence {:.2}", cause.confidence),
+            });
+        }
+    }
+    if let Some(journal) = remediation.and_then(|one| one.status.as_ref()).map(|status| &status.journal) {
+        for entry in journal.entries() {
+            moments.push(Moment {
+                at: entry.at,
+                lane: Lane::Remedy,
+                title: entry.event.to_string(),
+                detail: entry.because.to_string(),
+            });
+        }
+    }
+    moments.sort_by(|left, right| (left.at, left.lane, &left.title).cmp(&(right.at, right.lane, &right.title)));
+    moments
+}
+
+fn checks(journal: &amend_execution::journal::Journal) -> Vec<CheckView> {
+    let verified = journal.entries().iter().rev().find_map(|entry| match &entry.event {
+        Event::Verified { metrics, .. } => Some(metrics),
+        _ => None,
+    });
+    verified
+        .into_iter()
+        .flatten()
+        .map(|line| CheckView {
+            metric: line.metric.to_string(),
+            before: String::new(),
+            after: String::new(),
+            verdict: format!("{:?}", line.verdict),
+            sentence: line.sentence.to_string(),
+        })
+        .collect()
+}
