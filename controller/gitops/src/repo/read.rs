@@ -10,8 +10,9 @@ use crate::path::RepoPath;
 /// A manifest beyond this size is not written by hand, and no reviewer would see what changed.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
-/// Entries listed at most: a folder with more is not one application's.
-const LARGEST_LISTING: usize = 20_000;
+/// Entries visited at most in one listing, and how deep: a repository beyond this is not one that people review.
+const LARGEST_LISTING: usize = 50_000;
+const DEEPEST_FOLDER: usize = 64;
 
 /// One file as it is at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,30 +108,46 @@ impl Store {
             let entry = root.get_path(std::path::Path::new(folder.as_str())).map_err(|_| missing())?;
             self.git.find_tree(entry.id()).map_err(|_| missing())?
         };
-        let mut found = Vec::new();
-        self.walk(&tree, folder, &mut found)?;
-        found.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(found)
+        let mut walk = Walk { found: Vec::new(), seen: 0 };
+        self.walk(&tree, folder, 0, &mut walk)?;
+        walk.found.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(walk.found)
     }
 
-    fn walk(&self, tree: &git2::Tree<'_>, folder: &RepoPath, found: &mut Vec<Entry>) -> Result<(), GitError> {
+    fn walk(&self, tree: &git2::Tree<'_>, folder: &RepoPath, depth: usize, walk: &mut Walk) -> Result<(), GitError> {
+        let refused = |why: String| GitError::FileRefused { path: folder.to_string(), why };
+        if depth > DEEPEST_FOLDER {
+            return Err(refused(format!("its folders are more than {DEEPEST_FOLDER} deep")));
+        }
         for entry in tree {
+            // Folders count too: a few small trees that name each other can stand for billions of paths.
+            walk.seen += 1;
+            if walk.seen > LARGEST_LISTING {
+                return Err(refused(format!("the listing holds more than {LARGEST_LISTING} entries")));
+            }
             // A name that is not a path of ours is not a manifest of anybody's; it stays unseen and untouched.
-            let Some(path) = entry.name().ok().and_then(|name| folder.join(name).ok()) else { continue };
+            let Some(path) = entry.name().ok().and_then(|name| child(folder, name)) else { continue };
             match entry.kind() {
                 Some(ObjectType::Tree) => {
                     let below = self.git.find_tree(entry.id()).map_err(GitError::git(format!("list {path}")))?;
-                    self.walk(&below, &path, found)?;
+                    self.walk(&below, &path, depth + 1, walk)?;
                 }
-                _ => found.push(Entry { path, blob: entry.id().to_string(), plain: is_plain(entry.filemode()) }),
-            }
-            if found.len() > LARGEST_LISTING {
-                let why = format!("it holds more than {LARGEST_LISTING} files");
-                return Err(GitError::FileRefused { path: folder.to_string(), why });
+                _ => walk.found.push(Entry { path, blob: entry.id().to_string(), plain: is_plain(entry.filemode()) }),
             }
         }
         Ok(())
     }
+}
+
+struct Walk {
+    found: Vec<Entry>,
+    seen: usize,
+}
+
+/// The path of a tree entry; `None` for a name that leads elsewhere (`..`, `.git`, one with a slash in it).
+fn child(folder: &RepoPath, name: &str) -> Option<RepoPath> {
+    let plain = RepoPath::parse(name).ok().filter(|parsed| parsed.as_str() == name)?;
+    folder.join(plain.as_str()).ok()
 }
 
 fn is_plain(mode: i32) -> bool {

@@ -63,6 +63,30 @@ impl Server {
         CommitId::parse(&id.to_string()).unwrap()
     }
 
+    /// Commits a raw tree, which may be one that no Git client would write, on top of the branch.
+    #[allow(dead_code)]
+    pub fn commit_tree(&self, branch: &str, tree: git2::Oid) -> CommitId {
+        let git = self.git();
+        let name = format!("refs/heads/{branch}");
+        let parent = git.refname_to_id(&name).unwrap();
+        let who = "Evil <evil@example.com> 1750000000 +0000";
+        let raw = format!("tree {tree}\nparent {parent}\nauthor {who}\ncommitter {who}\n\nevil\n");
+        let id = git.odb().unwrap().write(git2::ObjectType::Commit, raw.as_bytes()).unwrap();
+        git.reference(&name, id, true, "").unwrap();
+        CommitId::parse(&id.to_string()).unwrap()
+    }
+
+    /// Writes a raw tree object.
+    #[allow(dead_code)]
+    pub fn tree(&self, entries: &[(&str, &str, git2::Oid)]) -> git2::Oid {
+        let mut raw = Vec::new();
+        for (mode, name, id) in entries {
+            raw.extend_from_slice(format!("{mode} {name}\0").as_bytes());
+            raw.extend_from_slice(id.as_bytes());
+        }
+        self.git().odb().unwrap().write(git2::ObjectType::Tree, &raw).unwrap()
+    }
+
     pub fn access(&self) -> GitAccess {
         let url = format!("http://{}/shop/fleet.git", self.address);
         let mut access = GitAccess::new(&url, "main").unwrap().with_private_addresses().with_login("amend", "secret");
