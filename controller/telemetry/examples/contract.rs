@@ -32,7 +32,9 @@ async fn main() -> Result<ExitCode, Failure> {
         "Prometheus" => SourceKind::Prometheus,
         "Alertmanager" => SourceKind::Alertmanager,
         "Jaeger" => SourceKind::Jaeger,
+        "Tempo" => SourceKind::Tempo,
         "Loki" => SourceKind::Loki,
+        "OpenSearch" => SourceKind::OpenSearch,
         other => return Err(format!("{other} is not a kind of source").into()),
     };
     let mut config = SourceConfig::new("checked", kind, url.parse()?);

@@ -89,6 +89,15 @@ impl Connection {
         }
     }
 
+    /// Asks with a JSON body, for stores whose questions are documents. Nothing is changed by it.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, SourceError> {
+        self.send(Method::POST, path, &[], Payload::Json(body)).await
+    }
+
     /// How long a cheap question takes, its body read and thrown away.
     pub(crate) async fn time(&self, path: &str, of: Parameters<'_>) -> Result<Duration, SourceError> {
         let started = Instant::now();
@@ -101,7 +110,7 @@ impl Connection {
         method: Method,
         path: &str,
         parameters: Parameters<'_>,
-        payload: Payload,
+        payload: Payload<'_>,
     ) -> Result<T, SourceError> {
         let exchange = async {
             // Closed never happens: the semaphore lives as long as we do.
@@ -111,6 +120,7 @@ impl Connection {
             let request = match payload {
                 Payload::Query => request.query(parameters),
                 Payload::Form => request.form(parameters),
+                Payload::Json(body) => request.json(body),
             };
             let response = self.authorised(request).send().await.map_err(|error| self.unreachable(&error))?;
             self.body(path, response).await
@@ -185,9 +195,10 @@ impl Connection {
     }
 }
 
-enum Payload {
+enum Payload<'a> {
     Query,
     Form,
+    Json(&'a serde_json::Value),
 }
 
 /// What went wrong at the bottom: the innermost cause of an error, cleaned.

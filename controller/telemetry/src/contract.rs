@@ -163,11 +163,11 @@ pub async fn asked(source: &dyn Source, subject: &Subject, name: Option<&str>) -
             let question = SeriesQuestion { id, measure: subject.measure, of, window, step };
             counted(config, window, source.series(&question).await)
         }
-        SourceKind::Loki => {
+        SourceKind::Loki | SourceKind::OpenSearch => {
             let question = LineQuestion { id, of, window, only: LineFilter::All, lines: 100 };
             counted(config, window, source.lines(&question).await)
         }
-        SourceKind::Jaeger => {
+        SourceKind::Jaeger | SourceKind::Tempo => {
             let service = target.services.first().cloned().unwrap_or_default();
             let namespace = target.entity.namespace.clone();
             let question = TraceQuestion { id, namespace, service, window, traces: 20 };

@@ -19,7 +19,7 @@ use crate::questions::TraceQuestion;
 use crate::source::{Asking, Source, SourceConfig, SourceError, Told};
 
 /// Attributes kept of one span, and bytes of each: untrusted and unbounded at the sender.
-const ATTRIBUTES_MAX: usize = 64;
+pub(crate) const ATTRIBUTES_MAX: usize = 64;
 const ATTRIBUTE_BYTES_MAX: usize = 512;
 
 /// Services and traces looked through for call edges where the store has no sums: enough to see who talks to whom in a
@@ -278,7 +278,7 @@ fn kind(tag: Option<&str>) -> SpanKind {
     }
 }
 
-fn bounded(text: &str) -> String {
+pub(crate) fn bounded(text: &str) -> String {
     let mut end = text.len().min(ATTRIBUTE_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

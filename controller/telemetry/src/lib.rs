@@ -20,11 +20,14 @@ pub mod logql;
 mod loki;
 pub mod mapping;
 mod measures;
+mod opensearch;
+mod otlp;
 mod prometheus;
 pub mod promql;
 pub mod questions;
 mod samples;
 pub mod source;
 pub mod sources;
+mod tempo;
 
 pub use prometheus::Prometheus;

@@ -115,10 +115,7 @@ impl Loki {
         };
         match read {
             Ok((series, dropped)) => {
-                let name = match question.only {
-                    LineFilter::All => "log_lines",
-                    LineFilter::Containing(_) => "log_error_lines",
-                };
+                let name = question.only.counted_as();
                 let ours = if mapping.pod.is_empty() { "service" } else { "pod" };
                 let renamed = series.into_iter().map(|mut series| {
                     if let Some(value) = series.labels.remove(by) {
@@ -226,7 +223,7 @@ impl Entry {
     }
 }
 
-fn bounded(mut line: String) -> String {
+pub(crate) fn bounded(mut line: String) -> String {
     if line.len() > LINE_BYTES_MAX {
         let mut end = LINE_BYTES_MAX;
         while !line.is_char_boundary(end) {

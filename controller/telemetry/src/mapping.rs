@@ -20,6 +20,8 @@ pub struct Mapping {
     pub requests: Option<RequestFamily>,
     /// What a trace store calls a service, with `{service}` and `{namespace}` filled in; key `traceService`.
     pub trace_service: String,
+    /// Where log documents keep what we need, for stores of documents.
+    pub logs: LogFields,
     /// Label matchers added to every question, so that one store can serve many clusters; keys `only.LABEL`.
     pub only: BTreeMap<String, String>,
 }
@@ -34,8 +36,62 @@ impl Default for Mapping {
             service: "service".to_owned(),
             requests: None,
             trace_service: "{service}".to_owned(),
+            logs: LogFields::default(),
             only: BTreeMap::new(),
         }
+    }
+}
+
+/// Names of indexes and fields in a store of documents, in the Elastic Common Schema unless declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFields {
+    /// Comma-separated indexes or patterns; key `index`.
+    pub index: String,
+    /// Key `timeField`.
+    pub time: String,
+    /// Key `messageField`.
+    pub message: String,
+    /// A field that is matched as a whole (`keyword`); empty: none; key `namespaceField`.
+    pub namespace: String,
+    /// The same for the pod; key `podField`.
+    pub pod: String,
+    /// Key `levelField`.
+    pub level: String,
+    /// Key `traceField`.
+    pub trace: String,
+    /// Key `spanField`.
+    pub span: String,
+}
+
+impl Default for LogFields {
+    fn default() -> Self {
+        Self {
+            index: "logs-*,filebeat-*,logstash-*".to_owned(),
+            time: "@timestamp".to_owned(),
+            message: "message".to_owned(),
+            namespace: "kubernetes.namespace".to_owned(),
+            pod: "kubernetes.pod.name".to_owned(),
+            level: "log.level".to_owned(),
+            trace: "trace.id".to_owned(),
+            span: "span.id".to_owned(),
+        }
+    }
+}
+
+impl LogFields {
+    /// The setting behind a key of the mapping.
+    fn entry(&mut self, key: &str) -> Option<&mut String> {
+        Some(match key {
+            "index" => &mut self.index,
+            "timeField" => &mut self.time,
+            "messageField" => &mut self.message,
+            "namespaceField" => &mut self.namespace,
+            "podField" => &mut self.pod,
+            "levelField" => &mut self.level,
+            "traceField" => &mut self.trace,
+            "spanField" => &mut self.span,
+            _ => return None,
+        })
     }
 }
 
@@ -80,7 +136,7 @@ pub enum MappingError {
     NotAUnit { value: String },
 }
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 19] = [
     "namespace",
     "pod",
     "container",
@@ -91,6 +147,14 @@ const KEYS: [&str; 11] = [
     "code",
     "errorCodes",
     "traceService",
+    "index",
+    "timeField",
+    "messageField",
+    "namespaceField",
+    "podField",
+    "levelField",
+    "traceField",
+    "spanField",
     "only.LABEL",
 ];
 
@@ -111,6 +175,8 @@ impl Mapping {
                 _ => {
                     if let Some(only) = key.strip_prefix("only.") {
                         mapping.only.insert(label(key, only)?, value.clone());
+                    } else if let Some(setting) = mapping.logs.entry(key) {
+                        *setting = field(key, value)?;
                     }
                 }
             }
@@ -125,7 +191,7 @@ impl Mapping {
                 "code" => family.code = label(key, value)?,
                 "errorCodes" => family.error_codes = expression(key, value)?,
                 "namespace" | "pod" | "container" | "service" | "traceService" => {}
-                _ if key.starts_with("only.") => {}
+                _ if key.starts_with("only.") || mapping.logs.entry(key).is_some() => {}
                 _ => return Err(MappingError::UnknownKey { key: key.chars().take(100).collect() }),
             }
         }
@@ -205,6 +271,15 @@ fn named(key: &str, value: &str, plain: bool) -> Result<String, MappingError> {
     }
 }
 
+/// An index pattern or the dotted name of a field: nothing that could change the path that it stands in.
+fn field(key: &str, value: &str) -> Result<String, MappingError> {
+    let plain = value.chars().all(|c| c.is_ascii_alphanumeric() || "_-.@*,".contains(c)) && !value.contains("..");
+    let empty_is_fine = key == "namespaceField";
+    // An index that begins with an underscore would be another interface of the server.
+    let an_index = key != "index" || !value.split(',').any(|one| one.starts_with('_') || one.is_empty());
+    named(key, value, plain && an_index && (empty_is_fine || !value.is_empty()))
+}
+
 fn expression(key: &str, value: &str) -> Result<String, MappingError> {
     let refused =
         |why: String| MappingError::NotARegex { key: key.to_owned(), value: value.chars().take(100).collect(), why };
@@ -253,6 +328,9 @@ mod tests {
             assert!(declared(&[("pod", value)]).is_err(), "{value}");
         }
         assert!(declared(&[("errorCodes", "5(")]).is_err());
+        for index in ["_cluster", "logs,_all", "../x", "a/b", "a?b", ""] {
+            assert!(declared(&[("index", index)]).is_err(), "{index}");
+        }
         assert!(declared(&[("only.clu ster", "x")]).is_err());
     }
 

@@ -189,6 +189,16 @@ pub enum LineFilter {
     Containing(String),
 }
 
+impl LineFilter {
+    /// What counts of such lines are called.
+    pub(crate) fn counted_as(&self) -> &'static str {
+        match self {
+            Self::All => "log_lines",
+            Self::Containing(_) => "log_error_lines",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

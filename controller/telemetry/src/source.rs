@@ -16,7 +16,7 @@ use crate::digest::Canonical;
 use crate::egress::{Egress, EgressError};
 use crate::mapping::{Mapping, MappingError};
 use crate::questions::{LineQuestion, SeriesQuestion, TraceQuestion};
-use crate::{alertmanager, jaeger, loki, prometheus};
+use crate::{alertmanager, jaeger, loki, opensearch, prometheus, tempo};
 
 /// Which protocol a store speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +25,10 @@ pub enum SourceKind {
     Prometheus,
     Alertmanager,
     Jaeger,
+    Tempo,
     Loki,
+    /// Also Elasticsearch.
+    OpenSearch,
 }
 
 impl fmt::Display for SourceKind {
@@ -320,6 +323,8 @@ pub fn open(config: SourceConfig, egress: &Egress) -> Result<Arc<dyn Source>, So
         SourceKind::Prometheus => Arc::new(prometheus::Prometheus::open(config, egress)?),
         SourceKind::Alertmanager => Arc::new(alertmanager::Alertmanager::open(config, egress)?),
         SourceKind::Jaeger => Arc::new(jaeger::Jaeger::open(config, egress)?),
+        SourceKind::Tempo => Arc::new(tempo::Tempo::open(config, egress)?),
+        SourceKind::OpenSearch => Arc::new(opensearch::OpenSearch::open(config, egress)?),
         SourceKind::Loki => Arc::new(loki::Loki::open(config, egress)?),
     })
 }

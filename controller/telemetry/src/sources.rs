@@ -80,35 +80,35 @@ impl SourceKind {
     pub fn holds_metrics(self) -> bool {
         match self {
             Self::Prometheus => true,
-            Self::Alertmanager | Self::Jaeger | Self::Loki => false,
+            Self::Alertmanager | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch => false,
         }
     }
 
     pub fn holds_silences(self) -> bool {
         match self {
             Self::Alertmanager => true,
-            Self::Prometheus | Self::Jaeger | Self::Loki => false,
+            Self::Prometheus | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch => false,
         }
     }
 
     pub fn holds_traces(self) -> bool {
         match self {
-            Self::Jaeger => true,
-            Self::Prometheus | Self::Alertmanager | Self::Loki => false,
+            Self::Jaeger | Self::Tempo => true,
+            Self::Prometheus | Self::Alertmanager | Self::Loki | Self::OpenSearch => false,
         }
     }
 
     pub fn holds_calls(self) -> bool {
         match self {
-            Self::Jaeger | Self::Prometheus => true,
-            Self::Alertmanager | Self::Loki => false,
+            Self::Jaeger | Self::Tempo | Self::Prometheus => true,
+            Self::Alertmanager | Self::Loki | Self::OpenSearch => false,
         }
     }
 
     pub fn holds_logs(self) -> bool {
         match self {
-            Self::Loki => true,
-            Self::Prometheus | Self::Alertmanager | Self::Jaeger => false,
+            Self::Loki | Self::OpenSearch => true,
+            Self::Prometheus | Self::Alertmanager | Self::Jaeger | Self::Tempo => false,
         }
     }
 }

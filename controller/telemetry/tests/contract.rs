@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use amend_diagnosis::entity::{Entity, EntityKind};
@@ -54,6 +55,13 @@ enum Fault {
     CutOff,
 }
 
+/// Sixteen MiB in a few KiB.
+static BOMB: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&vec![b' '; 16 << 20]).unwrap();
+    packed.finish().unwrap()
+});
+
 impl Fault {
     async fn respond(self) -> Response {
         let forever =
@@ -70,11 +78,7 @@ impl Fault {
                 Body::from_stream(slowly).into_response()
             }
             Self::Oversized => Body::from_stream(forever(&[b' '; 65_536])).into_response(),
-            Self::GzipBomb => {
-                let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                packed.write_all(&vec![b' '; 32 << 20]).unwrap();
-                ([(header::CONTENT_ENCODING, "gzip")], packed.finish().unwrap()).into_response()
-            }
+            Self::GzipBomb => ([(header::CONTENT_ENCODING, "gzip")], Bytes::from_static(&BOMB)).into_response(),
             Self::Malformed => "<html>please log in</html>".into_response(),
             Self::CutOff => {
                 let cut = stream::once(async { Ok(Bytes::from_static(b"{\"status\"")) }).chain(stream::once(async {
@@ -138,6 +142,17 @@ fn reply_to(kind: SourceKind, path: &str, asked: &str) -> Option<&'static str> {
         }
         (SourceKind::Jaeger, "/api/traces", true) => include_str!("replies/jaeger-traces.json"),
         (SourceKind::Jaeger, "/api/traces", false) => r#"{"data":[],"total":0,"limit":0,"offset":0,"errors":null}"#,
+        (SourceKind::Tempo, "/api/search", _) if known || asked.starts_with("q=%7B+%7D") => {
+            r#"{"traces":[{"traceID":"a1","rootServiceName":"frontend","startTimeUnixNano":"1763700001000000000"}]}"#
+        }
+        (SourceKind::Tempo, "/api/search", _) => r#"{"traces":[],"metrics":{"completedJobs":1,"totalJobs":1}}"#,
+        (SourceKind::Tempo, "/api/v2/traces/a1", _) => include_str!("replies/tempo-trace.json"),
+        (SourceKind::OpenSearch, "/logs-*,filebeat-*,logstash-*/_search", _) if known => {
+            include_str!("replies/opensearch-search.json")
+        }
+        (SourceKind::OpenSearch, "/logs-*,filebeat-*,logstash-*/_search", _) => {
+            r#"{"took":1,"timed_out":false,"_shards":{"total":1,"failed":0},"hits":{"total":{"value":0},"hits":[]}}"#
+        }
         (SourceKind::Loki, "/loki/api/v1/query_range", _) if known || asked.contains(".%2B") => {
             include_str!("replies/loki-streams.json")
         }
@@ -215,7 +230,9 @@ contract! {
     prometheus: SourceKind::Prometheus;
     alertmanager: SourceKind::Alertmanager;
     jaeger: SourceKind::Jaeger;
+    tempo: SourceKind::Tempo;
     loki: SourceKind::Loki;
+    opensearch: SourceKind::OpenSearch;
 }
 
 /// A Prometheus that answers every question with this.

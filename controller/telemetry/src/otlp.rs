@@ -1,0 +1,90 @@
+//! Spans as OTLP writes them in JSON: <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>.
+
+use std::collections::BTreeMap;
+
+use amend_diagnosis::evidence::{Span, SpanKind};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+/// The spans in a list of `resourceSpans`; what lacks an id or a time is left out.
+pub(crate) fn spans(resources: &Value) -> Vec<Span> {
+    let mut spans = Vec::new();
+    for resource in list(resources) {
+        let about = attributes(&resource["resource"]["attributes"]);
+        for scope in list(&resource["scopeSpans"]) {
+            spans.extend(list(&scope["spans"]).iter().filter_map(|one| span(one, &about)));
+        }
+    }
+    spans
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn attributes(value: &Value) -> BTreeMap<String, String> {
+    list(value)
+        .iter()
+        .filter_map(|pair| {
+            let value = pair["value"].as_object()?.values().next()?;
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            Some((pair["key"].as_str()?.to_owned(), value))
+        })
+        .collect()
+}
+
+/// Protobuf's JSON writes 64-bit numbers as text.
+fn nanoseconds(value: &Value) -> Option<u64> {
+    value.as_str().and_then(|text| text.parse().ok()).or(value.as_u64())
+}
+
+fn span(value: &Value, resource: &BTreeMap<String, String>) -> Option<Span> {
+    let text = |key: &str| value[key].as_str().map(str::to_owned);
+    let start = nanoseconds(&value["startTimeUnixNano"])?;
+    let end = nanoseconds(&value["endTimeUnixNano"])?;
+    let kind = match (&value["kind"], value["kind"].as_u64()) {
+        (_, Some(2)) => SpanKind::Server,
+        (_, Some(3)) => SpanKind::Client,
+        (_, Some(4)) => SpanKind::Producer,
+        (_, Some(5)) => SpanKind::Consumer,
+        (Value::String(name), _) if name.ends_with("SERVER") => SpanKind::Server,
+        (Value::String(name), _) if name.ends_with("CLIENT") => SpanKind::Client,
+        (Value::String(name), _) if name.ends_with("PRODUCER") => SpanKind::Producer,
+        (Value::String(name), _) if name.ends_with("CONSUMER") => SpanKind::Consumer,
+        _ => SpanKind::Internal,
+    };
+    Some(Span {
+        trace_id: hexadecimal(text("traceId")?),
+        span_id: hexadecimal(text("spanId")?),
+        parent_id: text("parentSpanId").filter(|id| !id.is_empty()).map(hexadecimal),
+        service: resource.get("service.name").cloned().unwrap_or_default(),
+        pod: resource.get("k8s.pod.name").cloned(),
+        operation: text("name").unwrap_or_default(),
+        kind,
+        start_ns: start,
+        duration_ns: end.saturating_sub(start),
+        error: value["status"]["code"].as_u64() == Some(2) || value["status"]["code"] == "STATUS_CODE_ERROR",
+        attributes: attributes(&value["attributes"]),
+    })
+}
+
+/// OTLP writes ids in hex; stores that use the plain protobuf mapping write base64. Their lengths tell them apart.
+fn hexadecimal(id: String) -> String {
+    match (id.len(), STANDARD.decode(&id)) {
+        (12 | 24, Ok(bytes)) => hex::encode(bytes),
+        _ => id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_hex_whichever_way_they_were_written() {
+        assert_eq!(hexadecimal("AAAAAAAAAAAAAAAAAAAAAQ==".to_owned()), "00000000000000000000000000000001");
+        assert_eq!(hexadecimal("00000000000000000000000000000001".to_owned()), "00000000000000000000000000000001");
+        assert_eq!(hexadecimal("AAAAAAAAAAI=".to_owned()), "0000000000000002");
+    }
+}
