@@ -177,7 +177,9 @@ fn config(object: &TelemetrySource, secret: Option<&Credential>) -> Result<Sourc
         Kind::Prometheus => SourceKind::Prometheus,
         Kind::Alertmanager => SourceKind::Alertmanager,
         Kind::Jaeger => SourceKind::Jaeger,
+        Kind::Tempo => SourceKind::Tempo,
         Kind::Loki => SourceKind::Loki,
+        Kind::OpenSearch => SourceKind::OpenSearch,
     };
     let mut config = SourceConfig::new(object.name_any(), kind, url)
         .mapped(&spec.mapping)

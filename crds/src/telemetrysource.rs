@@ -40,7 +40,10 @@ pub struct TelemetrySourceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub allowed_namespaces: Vec<String>,
-    /// Names that differ from the defaults; see docs of `MetricNames` for the keys.
+    /// Names that differ from the defaults. Labels: `namespace`, `pod`, `container`, `service` (empty: the store has no
+    /// such label). Requests: `requests`, `duration`, `durationUnit` (`s`, `ms`), `code`, `errorCodes`. Traces:
+    /// `traceService`, like `{service}.{namespace}`. Log documents: `index`, `timeField`, `messageField`,
+    /// `namespaceField`, `podField`, `levelField`, `traceField`, `spanField`. `only.LABEL` adds a matcher to every question.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mapping: BTreeMap<String, String>,
     /// How often the store gets a new sample of a series (the scrape interval), like `30s`; default 30s.
@@ -62,7 +65,10 @@ pub enum SourceKind {
     Prometheus,
     Alertmanager,
     Jaeger,
+    Tempo,
     Loki,
+    /// Also Elasticsearch.
+    OpenSearch,
 }
 
 /// How much one question may cost.
