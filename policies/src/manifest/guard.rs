@@ -72,10 +72,6 @@ pub(super) fn refuse_guarded(
             return Err(Refusal::Shared { path: file.path.clone(), field: field.to_string(), what });
         }
     }
-    if used.contains(&document.anchor) && document.anchor != 0 {
-        let what = "an anchor that other places use".to_owned();
-        return Err(Refusal::Shared { path: file.path.clone(), field: field.to_string(), what });
-    }
     let lines: Vec<&str> = file.text.lines().collect();
     let leaf = keys.iter().flatten().next_back().map(|key| file.line_at(key.span.start));
     let mut places: Vec<usize> = keys.iter().flatten().map(|key| file.line_at(key.span.start)).collect();

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{ExpectedField, Plan};
+use crate::field::Step;
 use crate::policy::quoted;
 use crate::quantity::Quantity;
 
@@ -24,7 +25,7 @@ impl ExpectedField {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         });
-        if found == self.value || self.same_quantity(found.as_deref()) {
+        if found == self.value || self.same_quantity(found.as_deref()) || (is_empty(&found) && is_empty(&self.value)) {
             return None;
         }
         let show = |value: &Option<String>| value.as_deref().map_or("absent".to_owned(), quoted);
@@ -32,12 +33,18 @@ impl ExpectedField {
     }
 
     fn same_quantity(&self, found: Option<&str>) -> bool {
-        let in_resources = self.field.steps().contains(&crate::field::Step::Key("resources".into()));
+        let amount = |step: &Step| matches!(step, Step::Key(key) if key == "resources" || key == "sizeLimit");
+        let in_resources = self.field.steps().iter().any(amount);
         match (in_resources, found.map(Quantity::parse), self.value.as_deref().map(Quantity::parse)) {
             (true, Some(Ok(found)), Some(Ok(wanted))) => found == wanted,
             _ => false,
         }
     }
+}
+
+/// The API server leaves empty lists, mappings and nulls out.
+fn is_empty(value: &Option<String>) -> bool {
+    value.as_deref().is_none_or(|text| matches!(text, "" | "[]" | "{}" | "null" | "~"))
 }
 
 #[cfg(test)]
@@ -52,6 +59,8 @@ mod tests {
         };
         assert_eq!(expect("resources.limits.memory", Some("1024Mi")), None);
         assert_eq!(expect("resources.limits.cpu", None), None);
+        assert_eq!(expect("args", Some("[]")), None);
+        assert!(expect("image", Some("[]")).is_some());
         assert_eq!(expect("image", Some("a:2")).unwrap(), "image is \"a:1\", not yet \"a:2\"");
         assert_eq!(expect("image", None).unwrap(), "image is \"a:1\", not yet absent");
     }
