@@ -12,11 +12,13 @@ use crate::policy::quoted;
 mod differences;
 mod guard;
 mod proof;
+mod replay;
 mod scalar;
 mod splice;
 mod tree;
 
 pub use differences::differences;
+pub use replay::replay;
 use tree::{Content, Node};
 
 /// Why a file is not edited. Every message says what a person can do or look at.
@@ -52,6 +54,8 @@ pub enum Refusal {
     Automated { path: String, line: usize, field: String },
     #[error("the value {value} cannot be written on one line")]
     BadValue { value: String },
+    #[error("{field} in {path} is {now} now, not {wanted}: somebody else has changed it")]
+    Moved { path: String, field: String, now: String, wanted: String },
     #[error("an edit of {field} in {path} could not be proven to change nothing else: {why}")]
     Unproven { path: String, field: String, why: String },
 }

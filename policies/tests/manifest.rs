@@ -3,7 +3,7 @@
 
 use amend_policies::field::FieldPath;
 use amend_policies::manifest::{self, Edited, Refusal};
-use amend_policies::plan::{ObjectRef, SourceFile};
+use amend_policies::plan::{FieldEdit, ObjectRef, SourceFile};
 
 const LIMIT: &str = "spec.template.spec.containers[app].resources.limits.memory";
 const IMAGE: &str = "spec.template.spec.containers[app].image";
@@ -98,6 +98,20 @@ fn an_added_value_can_be_taken_back() {
     let again = manifest::remove(&back.file, &checkout(), &path(LIMIT)).unwrap();
     assert!(!again.changed);
     assert_eq!(again.file.text, before);
+}
+
+#[test]
+fn an_undo_keeps_what_others_changed_meanwhile() {
+    let before = deployment("image: app:1\nresources:\n  limits:\n    memory: 256Mi");
+    let done = set(&before, LIMIT, "384Mi").unwrap();
+    let others = SourceFile::new("checkout.yaml", done.file.text.replace("app:1", "app:2"));
+    let undo = FieldEdit { from: done.edit.to.clone(), to: done.edit.from.clone(), ..done.edit.clone() };
+    let back = manifest::replay(&others, std::slice::from_ref(&undo)).unwrap();
+    assert_eq!(back.text, before.replace("app:1", "app:2"));
+    assert_eq!(manifest::replay(&back, std::slice::from_ref(&undo)).unwrap(), back, "twice is once");
+    let moved = SourceFile::new("checkout.yaml", done.file.text.replace("384Mi", "1Gi"));
+    let refusal = manifest::replay(&moved, &[undo]).unwrap_err().to_string();
+    assert!(refusal.contains("is \"1Gi\" now, not \"384Mi\": somebody else has changed it"), "{refusal}");
 }
 
 #[test]

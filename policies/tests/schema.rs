@@ -60,7 +60,10 @@ fn no_field_has_a_name_that_kubectl_reads_as_a_boolean() {
     for schema in [schemars::schema_for!(Policy).to_value(), schemars::schema_for!(Plan).to_value()] {
         each(&schema, "", &mut |path, node| {
             for name in node.get("properties").and_then(Value::as_object).into_iter().flat_map(|fields| fields.keys()) {
-                assert!(!matches!(name.to_lowercase().as_str(), "on" | "off" | "yes" | "no" | "y" | "n"), "{path}/{name}");
+                assert!(
+                    !matches!(name.to_lowercase().as_str(), "on" | "off" | "yes" | "no" | "y" | "n"),
+                    "{path}/{name}"
+                );
             }
         });
     }

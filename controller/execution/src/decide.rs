@@ -13,13 +13,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::Effect;
 use crate::journal::{Actor, EffectKind, Ending, Entry, Event, GateLine, Journal, JournalError, Text, UndoCause, Word};
-use crate::phase::{Impossible, Phase, Standing, StepStanding, standing};
+use crate::phase::{Impossible, Phase, PullRequest, Standing, StepStanding, standing};
 use crate::snapshot::{Snapshot, StepTerms};
 
 mod after_the_end;
 mod intent;
 mod leave;
 mod lines;
+mod page;
 mod propose;
 mod undo;
 mod watch;
@@ -51,10 +52,10 @@ pub struct Status {
     pub since: Option<Timestamp>,
     /// When this phase runs out of time, where it has a clock.
     pub deadline: Option<Timestamp>,
-    /// The pull request of the step in focus.
-    pub pull_request: Option<String>,
+    /// The pull request of the step in focus, as the journal knows it.
+    pub pull_request: Option<PullRequest>,
     /// The pull request that takes it back.
-    pub revert: Option<String>,
+    pub revert: Option<PullRequest>,
     pub verdict: Option<Word>,
     pub late_verdict: Option<Word>,
 }
@@ -147,6 +148,7 @@ impl Run<'_> {
         if let Some(next) = self.orders()? {
             return Ok(next);
         }
+        self.escalate()?;
         match self.standing.phase {
             Phase::Planned => self.planned(),
             Phase::Gating | Phase::Blocked | Phase::AwaitingApproval => self.gating(),
@@ -242,8 +244,8 @@ impl Run<'_> {
             phase: self.standing.phase,
             since: self.standing.since,
             deadline: self.deadline,
-            pull_request: focus.and_then(|step| step.pull_request.as_ref()).map(|found| found.url.clone()),
-            revert: focus.and_then(|step| step.revert.as_ref()).map(|found| found.url.clone()),
+            pull_request: focus.and_then(|step| step.pull_request.clone()),
+            revert: focus.and_then(|step| step.revert.clone()),
             verdict: self.standing.verdict,
             late_verdict: self.standing.late_verdict,
         };

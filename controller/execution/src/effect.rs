@@ -87,9 +87,11 @@ pub enum Effect {
         number: u64,
         text: String,
     },
-    /// Tell people. `key` makes receivers drop repeats; reported back as `Report::Paged`.
+    /// Tell people: the receivers named, or the default ones when there are none. `key` makes receivers drop repeats; a page
+    /// that went out is reported back as `Report::Paged`.
     Page {
         key: String,
+        to: Vec<String>,
         text: String,
     },
     /// A Kubernetes event; may be lost.

@@ -11,6 +11,8 @@
 //! `Held` may follow anything: in doubt, a person decides. An entry that cannot follow the ones before it is an error,
 //! never ignored: then nobody acts, and a person looks.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -119,16 +121,9 @@ pub struct Standing {
     pub late_verdict: Option<Word>,
     /// Whether the ending asked for a revert to be prepared as a draft.
     pub prepare_revert: bool,
-    /// How often people were paged: during the run, after its end.
-    pub pages: Pages,
+    /// What people were paged about.
+    pub paged: BTreeSet<String>,
     entries: u32,
-}
-
-/// Pages that went out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pages {
-    pub under_way: u32,
-    pub ended: u32,
 }
 
 /// An intent whose outcome is not journaled yet.
@@ -227,7 +222,7 @@ impl Standing {
             verdict: None,
             late_verdict: None,
             prepare_revert: false,
-            pages: Pages::default(),
+            paged: BTreeSet::new(),
             entries: 0,
         }
     }

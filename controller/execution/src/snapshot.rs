@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use amend_diagnosis::evidence::Answer;
-use amend_policies::plan::Plan;
+use amend_policies::plan::{Escalate, Plan};
 use amend_policies::policy::{Autonomy, RollbackOn, Sla};
 use amend_policies::verdict::{Readiness, Verdict};
 use jiff::{SignedDuration, Timestamp};
@@ -27,6 +27,8 @@ pub struct Terms {
     pub steps: Vec<StepTerms>,
     pub limits: Sla,
     pub rollback_on: BTreeSet<RollbackOn>,
+    /// Whom to tell how long after the plan, as long as it is not ended.
+    pub escalate: Vec<Escalate>,
     /// Whether people must say yes with an `Approval` before the change is proposed.
     ///
     /// In Propose the merge is the approval, so this is for those who want to be asked before anything is seen at the forge.
@@ -71,6 +73,7 @@ impl Terms {
             }],
             limits: plan.limits.clone(),
             rollback_on: plan.rollback.on.clone(),
+            escalate: plan.escalate.clone(),
             approval_before_proposing: false,
             approval_before_merging: false,
         }

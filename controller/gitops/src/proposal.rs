@@ -326,7 +326,9 @@ fn standing_among(pulls: &[PullRequest], id: &Identity, cap: Cap, now: Timestamp
     let withdrawn = |pull: &PullRequest| marker(pull).is_some_and(|marker| marker.withdrawn);
     let same = |pull: &&PullRequest| marker(pull).is_some_and(|marker| marker.fingerprint == id.fingerprint.as_str());
 
-    if let Some(pull) = pulls.iter().find(|pull| pull.branch == branch) {
+    // A later execution may have taken over the pull request of an earlier one: then its key is in the body only.
+    let taken_over = |pull: &PullRequest| marker(pull).is_some_and(|marker| marker.key == id.key.as_str());
+    if let Some(pull) = pulls.iter().find(|pull| pull.branch == branch || taken_over(pull)) {
         return match pull.state {
             PullRequestState::Open => Standing::Open(pull.clone()),
             PullRequestState::Merged { .. } => Standing::Merged(pull.clone()),

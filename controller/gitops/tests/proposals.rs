@@ -298,7 +298,33 @@ async fn a_newer_value_is_put_on_top_of_the_open_one() {
     request.changes[0].before = Some("memory: aa\n".into());
     let newer = world.repo.commit(request).await.unwrap();
     world.proposals.update_change(&pull, &newer).await.unwrap();
-    assert_eq!(world.repo.branch_head("amend/aa").await.unwrap(), Some(newer));
+    assert_eq!(world.repo.branch_head("amend/aa").await.unwrap(), Some(newer.clone()));
+
+    let pull = world.forge.edit(pull.number, |pull| pull.head = newer.clone());
+    let later = Proposal { commit: newer.clone(), ..world.proposal("bb", "f1").await };
+    world.proposals.refresh(&pull, &later).await.unwrap();
+    world.proposals.merge(pull.number, &newer).await.unwrap();
+    let standing = world.proposals.standing(&later.identity, later.cap, now()).await.unwrap();
+    assert!(matches!(standing, Standing::Merged(_)), "{standing:?}");
+}
+
+#[tokio::test]
+async fn a_base_that_moved_in_the_way_is_answered_without_a_forced_push() {
+    let world = World::new().await;
+    let pull = world.opened(&world.proposal("aa", "f1").await).await;
+    let base = world.server.commit("main", "somebody was faster", &[("checkout.yaml", "memory: 300Mi\n")]);
+    let mut request = world.request("memory: 450Mi\n").await;
+    assert_eq!(request.parent, base);
+    request.changes[0].before = Some("memory: 300Mi\n".into());
+    let anew = world.repo.commit_onto(&pull.head, request).await.unwrap();
+    world.proposals.update_change(&pull, &anew).await.unwrap();
+    assert_eq!(world.repo.branch_head("amend/aa").await.unwrap(), Some(anew.clone()));
+
+    let git = world.server.git();
+    let commit = |id: &CommitId| git.find_commit(git2::Oid::from_str(id.as_str()).unwrap()).unwrap();
+    assert!(!git.merge_commits(&commit(&base), &commit(&anew), None).unwrap().has_conflicts());
+    let diff = world.repo.diff(&base, &anew).await.unwrap();
+    assert!(diff[0].text.contains("-memory: 300Mi\n+memory: 450Mi\n"), "{diff:?}");
 }
 
 #[tokio::test]

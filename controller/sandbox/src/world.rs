@@ -95,7 +95,7 @@ impl Engine {
     fn step(&mut self, now: Timestamp) {
         self.last = now;
         let step = self.cluster.step(now, &mut self.model);
-        self.telemetry.step(now, &self.model, step);
+        self.telemetry.step(now, &self.model, step.logs, step.spans);
     }
 
     fn catch_up(&mut self, now: Timestamp, longest: SignedDuration) {
@@ -186,6 +186,10 @@ impl World {
             }
             let next = engine.last.checked_add(SCRAPE).unwrap_or(start).min(start);
             self.clock.stand_at(next);
+            // The last quarter of an hour has traces and logs, as a store that samples would.
+            if next.duration_until(start) <= SignedDuration::from_mins(15) {
+                engine.model.set_quiet(false);
+            }
             engine.step(next);
         }
         engine.model.set_quiet(false);
@@ -293,6 +297,8 @@ impl World {
             controller_kubeconfig: self.api.kubeconfig(&self.controller_token),
             prometheus: engine.telemetry.prometheus_url(),
             alertmanager: engine.telemetry.alertmanager_url(),
+            loki: engine.telemetry.loki_url(),
+            jaeger: engine.telemetry.jaeger_url(),
             forge: self.forge.url(),
             repository: shop::REPOSITORY.to_owned(),
             git: self.forge.clone_url(shop::REPOSITORY),
@@ -319,6 +325,10 @@ pub struct Endpoints {
     pub prometheus: String,
     /// URL of Alertmanager.
     pub alertmanager: String,
+    /// URL of Loki.
+    pub loki: String,
+    /// URL of Jaeger's query service.
+    pub jaeger: String,
     /// URL of the forge.
     pub forge: String,
     /// `owner/name` of the manifests' repository.

@@ -58,7 +58,11 @@ impl Control for RemediationControl {
             Err(error) => {
                 let message = crate::errors::chain(&error);
                 let write = with_trouble(&moment.object, watched, &message);
-                let page = Effect::Page { key: format!("{}/undecidable", moment.object.name_any()), text: message };
+                let page = Effect::Page {
+                    key: format!("{}/undecidable", moment.object.name_any()),
+                    text: message,
+                    to: Vec::new(),
+                };
                 let effects = if write.is_some() { vec![page] } else { Vec::new() };
                 Decision { write, effects, wake: Some(SignedDuration::from_mins(5)) }
             }

@@ -74,8 +74,9 @@ pub async fn perform(
             shell.effects.notice(&reference(remediation), notice).await;
             return Ok(());
         }
-        Effect::Page { key, text } => {
-            let to = page(shell, remediation, work, key, text).await?;
+        Effect::Page { key, to, text } => {
+            let text = if to.is_empty() { text.clone() } else { format!("{text} (for {})", to.join(", ")) };
+            let to = page(shell, remediation, work, key, &text).await?;
             shell.reports.add(&uid, Report::Paged { key: key.clone(), to });
             return Ok(());
         }

@@ -20,8 +20,7 @@ impl Run<'_> {
             return Ok(Next::Rest);
         }
         let because = self.because.clone();
-        if self.standing.phase.ending().is_some_and(needs_people) && self.standing.pages.ended == 0 && self.room_for(1)
-        {
+        if self.standing.phase.ending().is_some_and(needs_people) && !self.standing.paged.contains("ended") {
             self.page("ended", &because)?;
             self.wake = Some(super::LOOK_AGAIN);
         }

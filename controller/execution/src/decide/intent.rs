@@ -115,7 +115,7 @@ impl Run<'_> {
             EffectKind::PushBranch | EffectKind::OpenPullRequest => self.withdraw_or_undo(UndoCause::StepFailed, why),
             // People can still do these; we only stop trying.
             EffectKind::MarkReady | EffectKind::MergePullRequest | EffectKind::MergeRevert => {
-                self.page_under_way(&format!("the forge refused to {}: {why}", effect.word()))?;
+                self.page("refused", &format!("the forge refused to {}: {why}", effect.word()))?;
                 Ok(Next::Again)
             }
             EffectKind::ClosePullRequest | EffectKind::DeleteBranch | EffectKind::OpenRevert => {

@@ -192,7 +192,7 @@ impl Run<'_> {
             MergeState::Waiting { why } => self.rest_until(deadline, why.clone()),
             MergeState::NeedsPeople { why } => {
                 let why = format!("people must merge: {why}");
-                self.page_under_way(&why)?;
+                self.page("people-must-merge", &why)?;
                 self.rest_until(deadline, why)
             }
         }

@@ -6,10 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::intent::UNDER_WAY_FOR;
 use super::watch::plus;
 use super::{Next, Round, Run};
-use crate::effect::Effect;
 use crate::journal::{EffectKind, Ending, Event, UndoCause};
 use crate::phase::StepStanding;
-use crate::snapshot::{BranchSeen, ForgeSeen, GitOpsSeen, PullRequestState, Report};
+use crate::snapshot::{BranchSeen, ForgeSeen, GitOpsSeen, PullRequestState};
 
 /// How long closing and deleting at the forge may take before a person is asked.
 const TIDY_WITHIN: SignedDuration = SignedDuration::from_hours(1);
@@ -25,7 +24,7 @@ impl Run<'_> {
         }
         if self.undoes_harm() {
             let why = self.why_undo();
-            self.page_under_way(&format!("the change is taken back: {why}"))?;
+            self.page("undo", &format!("the change is taken back: {why}"))?;
         }
         let step = self.standing.step_in_focus();
         let at = self.step_of(step)?.clone();
@@ -163,36 +162,5 @@ impl Run<'_> {
             }
             Err(why) => self.rest_until(deadline, why),
         }
-    }
-
-    /// Pages once while it is under way.
-    pub(super) fn page_under_way(&mut self, text: &str) -> Result<(), super::DecideError> {
-        if self.standing.pages.under_way == 0 {
-            self.page("under-way", text)?;
-        }
-        Ok(())
-    }
-
-    /// Pages, or writes down that the page went out.
-    pub(super) fn page(&mut self, when: &str, text: &str) -> Result<(), super::DecideError> {
-        let key = format!("{}/page/{when}", self.snapshot.terms.plan_digest);
-        let delivered = self.snapshot.reports.iter().find_map(|report| match report {
-            Report::Paged { key: found, to } if *found == key => Some(to.clone()),
-            Report::Paged { .. } | Report::Effect { .. } => None,
-        });
-        match delivered {
-            Some(to) => {
-                let because = std::mem::take(&mut self.because);
-                self.say("the page went out", Event::Paged { to: to.into() })?;
-                self.because = because;
-            }
-            None => {
-                let page = Effect::Page { key, text: text.to_owned() };
-                if !self.effects.contains(&page) {
-                    self.effects.push(page);
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -70,8 +70,8 @@ pub enum Event {
     Undone { step: u32 },
     /// The end. Only a page, a note, a prepared revert (where `prepare_revert`) and a late verdict may follow.
     Ended { ending: Ending, prepare_revert: bool },
-    /// People were told; `to` names the receivers.
-    Paged { to: Text },
+    /// People were told about something, once: `undo`, `ended`, `escalation-0`; `to` names the receivers.
+    Paged { about: Text, to: Text },
     /// Something worth keeping that changes nothing.
     Note { text: Text },
 }
@@ -296,7 +296,7 @@ impl fmt::Display for Event {
             Self::RevertMerged { commit, .. } => write!(out, "revert merged as {commit}"),
             Self::Undone { step } => write!(out, "step {step} is undone"),
             Self::Ended { ending, .. } => write!(out, "ended: {ending:?}"),
-            Self::Paged { to } => write!(out, "paged {to}"),
+            Self::Paged { about, to } => write!(out, "paged {to} about {about}"),
             Self::Note { text } => write!(out, "note: {text}"),
         }
     }

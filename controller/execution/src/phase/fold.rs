@@ -221,11 +221,8 @@ fn apply(now: &mut Standing, entry: &Entry) -> Result<Phase, &'static str> {
                 Ending::Stuck => Stuck,
             })
         }
-        Event::Paged { .. } => {
-            match phase.ending() {
-                Some(_) => now.pages.ended += 1,
-                None => now.pages.under_way += 1,
-            }
+        Event::Paged { about, .. } => {
+            now.paged.insert(about.as_str().to_owned());
             Ok(phase)
         }
         Event::Note { .. } => Ok(phase),

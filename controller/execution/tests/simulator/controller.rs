@@ -8,6 +8,7 @@ use amend_execution::phase::{Standing, standing};
 use amend_execution::snapshot::{
     Orders, PolicyState, Report, Reported, Said, SaidWord, Snapshot, StepTerms, TargetState, Terms,
 };
+use amend_policies::plan::Escalate;
 use amend_policies::policy::{Autonomy, Sla};
 use amend_policies::verdict::{GateName, Readiness, Verdict};
 use jiff::SignedDuration;
@@ -51,7 +52,7 @@ pub struct Simulation {
 
 /// What one round came to.
 enum Round {
-    Went(Decision),
+    Went(Box<Decision>),
     /// The write lost against another one; nothing was performed.
     Conflict,
     Crashed,
@@ -94,7 +95,8 @@ impl Simulation {
     fn next_moment(&self, decision: &Decision, wake: SignedDuration) -> i64 {
         let now = self.world.now;
         let soon = now + wake.as_secs().max(1);
-        let busy = decision.append.len() + decision.effects.len() > 0 || !self.reports.is_empty();
+        let asks = decision.effects.iter().any(|effect| !matches!(effect, Effect::SetCommitStatus { .. }));
+        let busy = asks || !decision.append.is_empty() || !self.reports.is_empty();
         if busy || self.open_intent() {
             return soon;
         }
@@ -132,7 +134,7 @@ impl Simulation {
                 return Round::Crashed;
             }
         }
-        Round::Went(decision)
+        Round::Went(Box::new(decision))
     }
 
     /// Performs one effect; false when the process died over it.
@@ -282,6 +284,7 @@ fn terms(script: &Script) -> Terms {
         steps: (0..script.steps).map(step).collect(),
         limits: Sla::default(),
         rollback_on: script.rollback_on.clone(),
+        escalate: vec![Escalate { after: SignedDuration::from_mins(15), notify: vec!["oncall".into()] }],
         approval_before_proposing: script.must_approve,
         approval_before_merging: false,
     }

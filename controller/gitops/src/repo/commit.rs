@@ -49,7 +49,15 @@ impl Repo {
     /// Fails with `FileMoved` when a file is not what the change was computed from, and with `Empty` when nothing
     /// would change.
     pub async fn commit(&self, request: CommitRequest) -> Result<CommitId, GitError> {
-        self.work(move |shared, store| store.make_commit(shared, &request)).await
+        self.work(move |shared, store| store.make_commit(shared, &request, None)).await
+    }
+
+    /// As `commit`, and continues a branch that starts from an older base: its head becomes the first parent.
+    ///
+    /// So a proposal can be made anew on a base that moved in its way, and the branch still only moves forward.
+    pub async fn commit_onto(&self, branch_head: &CommitId, request: CommitRequest) -> Result<CommitId, GitError> {
+        let head = branch_head.clone();
+        self.work(move |shared, store| store.make_commit(shared, &request, Some(&head))).await
     }
 
     /// Whether Amend made a commit: signed with its key, or, when it has none, by its name and with its trailers.
@@ -60,9 +68,15 @@ impl Repo {
 }
 
 impl Store {
-    fn make_commit(&self, shared: &Shared, request: &CommitRequest) -> Result<CommitId, GitError> {
+    fn make_commit(
+        &self,
+        shared: &Shared,
+        request: &CommitRequest,
+        continued: Option<&CommitId>,
+    ) -> Result<CommitId, GitError> {
         let doing = "make the commit";
         let parent = self.commit(&request.parent)?;
+        let continued = continued.map(|head| self.commit(head)).transpose()?;
         let base = parent.tree().map_err(GitError::git(doing))?;
         let tree = self.changed_tree(&base, &request.changes)?;
         if tree == base.id() {
@@ -72,9 +86,10 @@ impl Store {
         let author = &shared.access.author;
         let when = Time::new(request.intended.as_second(), 0);
         let signature = Signature::new(&author.name, &author.email, &when).map_err(GitError::git(doing))?;
+        let parents: Vec<&git2::Commit<'_>> = continued.iter().chain([&parent]).collect();
         let buffer = self
             .git
-            .commit_create_buffer(&signature, &signature, &request.message(), &tree, &[&parent])
+            .commit_create_buffer(&signature, &signature, &request.message(), &tree, &parents)
             .map_err(GitError::git(doing))?;
         let id = match &shared.access.signing_key {
             Some(key) => {

@@ -1,6 +1,8 @@
 //! Telemetry stores in memory behind the HTTP interfaces of the real ones.
 
 pub mod alertmanager;
+pub mod jaeger;
+pub mod loki;
 mod post;
 mod prometheus;
 pub mod promql;
@@ -12,9 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::SandboxClock;
-use crate::model::{Model, Step};
+use crate::model::{LogLine, Model, Span};
 use crate::serving::{Serving, serve};
 use alertmanager::Alertmanager;
+use jaeger::Jaeger;
+use loki::Loki;
 use rules::Rules;
 use tsdb::{Labels, Tsdb};
 
@@ -49,6 +53,10 @@ pub struct Telemetry {
     alertmanager: Alertmanager,
     prometheus: Serving,
     alertmanager_server: Serving,
+    loki: Loki,
+    loki_server: Serving,
+    jaeger: Jaeger,
+    jaeger_server: Serving,
     scraped: Option<Timestamp>,
     swept: Timestamp,
     quiet: bool,
@@ -58,6 +66,9 @@ impl Telemetry {
     /// Starts every store, empty, on free ports of 127.0.0.1.
     pub async fn start(clock: SandboxClock) -> std::io::Result<Self> {
         let stores = Stores { clock: clock.clone(), tsdb: Arc::default(), rules: Arc::default() };
+        let (loki, jaeger) = (Loki::new(clock.clone()), Jaeger::new(clock.clone()));
+        let loki_server = serve(loki.router()).await?;
+        let jaeger_server = serve(jaeger.router()).await?;
         let alertmanager = Alertmanager::new(clock);
         let prometheus = serve(prometheus::router(stores.clone())).await?;
         let alertmanager_server = serve(alertmanager.router()).await?;
@@ -67,6 +78,10 @@ impl Telemetry {
             alertmanager,
             prometheus,
             alertmanager_server,
+            loki,
+            loki_server,
+            jaeger,
+            jaeger_server,
             scraped: None,
             swept: Timestamp::UNIX_EPOCH,
             quiet: false,
@@ -81,6 +96,16 @@ impl Telemetry {
     /// URL of Alertmanager.
     pub fn alertmanager_url(&self) -> String {
         format!("http://{}", self.alertmanager_server.address())
+    }
+
+    /// URL of Loki.
+    pub fn loki_url(&self) -> String {
+        format!("http://{}", self.loki_server.address())
+    }
+
+    /// URL of Jaeger's query service.
+    pub fn jaeger_url(&self) -> String {
+        format!("http://{}", self.jaeger_server.address())
     }
 
     /// The Alertmanager itself.
@@ -109,7 +134,14 @@ impl Telemetry {
     }
 
     /// Takes in what happened, and scrapes and evaluates when it is time. A dead Prometheus does neither.
-    pub fn step(&mut self, now: Timestamp, model: &Model, _step: Step) {
+    pub fn step(&mut self, now: Timestamp, model: &Model, logs: Vec<LogLine>, spans: Vec<Span>) {
+        // What is sent to a dead store is lost.
+        if !self.loki_server.is_cut() {
+            self.loki.push(logs);
+        }
+        if !self.jaeger_server.is_cut() {
+            self.jaeger.push(spans);
+        }
         let due = self.scraped.is_none_or(|last| now.duration_since(last) >= SCRAPE);
         if due && !self.prometheus.is_cut() {
             self.scraped = Some(now);
@@ -129,17 +161,28 @@ impl Telemetry {
             drop(tsdb);
             self.alertmanager.receive(alerts);
         }
-        self.alertmanager.step(now);
+        if !self.alertmanager_server.is_cut() {
+            self.alertmanager.step(now);
+        }
     }
 
-    /// Cuts Prometheus off: connections drop, nothing is scraped, no rule is evaluated.
+    fn servers(&self) -> [&Serving; 4] {
+        [&self.prometheus, &self.alertmanager_server, &self.loki_server, &self.jaeger_server]
+    }
+
+    /// Cuts every store off: connections drop, nothing is scraped, taken in or evaluated.
     pub fn cut(&self) {
+        self.servers().into_iter().for_each(Serving::cut);
+    }
+
+    /// Cuts off Prometheus alone.
+    pub fn cut_prometheus(&self) {
         self.prometheus.cut();
     }
 
     /// Brings everything back.
     pub fn mend(&self) {
-        self.prometheus.mend();
+        self.servers().into_iter().for_each(Serving::mend);
     }
 }
 

@@ -9,7 +9,7 @@ mod parse;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use parse::{Aggregation, Expression, Operator, RangeFunction, duration, parse, pattern};
+pub use parse::{Aggregation, Expression, Operator, RangeFunction, duration, parse, pattern, quoted};
 
 use super::tsdb::{Labels, Tsdb};
 

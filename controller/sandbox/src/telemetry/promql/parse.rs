@@ -141,7 +141,8 @@ fn tokens(text: &str) -> Result<Vec<Token>, PromqlError> {
     Ok(found)
 }
 
-fn quoted(text: &str, quote: char) -> Result<(String, &str), PromqlError> {
+/// Reads a quoted string; gives what follows it too.
+pub fn quoted(text: &str, quote: char) -> Result<(String, &str), PromqlError> {
     let mut value = String::new();
     let mut characters = text.char_indices().skip(1);
     while let Some((at, character)) = characters.next() {
@@ -149,6 +150,15 @@ fn quoted(text: &str, quote: char) -> Result<(String, &str), PromqlError> {
             '\\' if quote != '`' => match characters.next() {
                 Some((_, 'n')) => value.push('\n'),
                 Some((_, 't')) => value.push('\t'),
+                Some((_, 'r')) => value.push('\r'),
+                Some((at, 'u')) => {
+                    let code = text.get(at + 1..at + 5).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+                    let Some(named) = code.and_then(char::from_u32) else {
+                        return Err(PromqlError::unexpected("a broken escape"));
+                    };
+                    value.push(named);
+                    characters.nth(3);
+                }
                 Some((_, other)) => value.push(other),
                 None => break,
             },
