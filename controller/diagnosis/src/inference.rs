@@ -23,6 +23,9 @@ pub const NOTHING: f64 = 2.0;
 /// and keeps the release as its change.
 const NEARER: f64 = 4.0;
 
+/// What a cause without a change loses where releases are under way: most incidents are brought by a change.
+const UNCHANGED: f64 = 2.5;
+
 /// A possible cause with everything that speaks for and against it.
 #[derive(Clone, Debug)]
 pub struct Hypothesis {
@@ -63,6 +66,7 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
         let key = (finding.entity.workload(), finding.kind, finding.change.clone());
         groups.entry(key).or_default().push(finding);
     }
+    let lately_changed = scene.changes.iter().any(|change| super::extract::watched(scene, change));
     let mut all: Vec<Hypothesis> = groups
         .into_iter()
         .map(|((entity, kind, change), mut findings)| {
@@ -74,7 +78,8 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
                 .find_map(|finding| finding.entity.container.clone())
                 .map_or(entity.clone(), |c| entity.clone().with_container(c));
             let explains = explained(scene, &entity.workload());
-            let score = PRIOR + evidence(&findings) + coverage(scene, explains.len());
+            let unchanged = if change.is_none() && lately_changed { UNCHANGED } else { 0.0 };
+            let score = PRIOR + evidence(&findings) + coverage(scene, explains.len()) - unchanged;
             Hypothesis { entity, kind, change, findings, explains, score, share: 0.0 }
         })
         .collect();

@@ -5,7 +5,7 @@
 mod kubectl;
 mod spans;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -55,11 +55,11 @@ pub struct Case {
 pub fn read(directory: &Path) -> Result<Case, CaseError> {
     let about = parsed(&directory.join("case.json"))?.unwrap_or(Value::Null);
     let namespace = about["namespace"].as_str().unwrap_or("").to_owned();
-    let mut names = Names { namespace, ids: BTreeMap::new(), listed: false };
+    let remote = remote(directory)?;
+    let mut names = Names { namespace, ids: BTreeMap::new(), remote };
     let candidates: Option<Vec<Entity>> = about["candidates"]
         .as_array()
         .map(|list| list.iter().filter_map(Value::as_str).map(|id| names.candidate(id)).collect());
-    names.listed = candidates.is_some();
     let window = |name: &str| window(&about["windows"][name]);
     let (normal, fault, span) = (window("normal"), window("fault"), window("span"));
     let series = series(directory)?;
@@ -163,7 +163,8 @@ fn kind(cause: &Cause) -> &str {
 struct Names {
     namespace: String,
     ids: BTreeMap<Entity, String>,
-    listed: bool,
+    /// Names that only clients have seen: no object or server of that name is known.
+    remote: BTreeSet<String>,
 }
 
 impl Names {
@@ -179,6 +180,7 @@ impl Names {
             Some(("app", name)) => Entity::new(EntityKind::Deployment, &self.namespace, name),
             Some(("node", name)) => Entity::new(EntityKind::Node, "", name),
             Some(("namespace", name)) => Entity::new(EntityKind::Namespace, "", name),
+            _ if self.remote.contains(id) => Entity::new(EntityKind::Unaligned, "", id),
             _ => {
                 let app = Entity::new(EntityKind::Deployment, &self.namespace, id);
                 match self.ids.contains_key(&app) {
@@ -294,6 +296,13 @@ fn series(directory: &Path) -> Result<Option<Vec<Series>>, CaseError> {
         found.push(Series { labels, samples: std::mem::take(&mut samples[*index]), asked: "metrics".into() });
     }
     Ok(Some(found))
+}
+
+fn remote(directory: &Path) -> Result<BTreeSet<String>, CaseError> {
+    let value = parsed(&directory.join("topology.json"))?.unwrap_or(Value::Null);
+    let nodes = value["nodes"].as_array().into_iter().flatten();
+    let remote = nodes.filter(|node| node["kind"] == "remote");
+    Ok(remote.filter_map(|node| node["id"].as_str().map(str::to_owned)).collect())
 }
 
 fn topology(directory: &Path, names: &Names) -> Result<Option<Topology>, CaseError> {

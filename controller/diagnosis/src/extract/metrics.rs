@@ -14,6 +14,9 @@ use crate::robust::{Shift, deviation, median, quantile, shift};
 use crate::scene::Scene;
 use crate::windows::{Windows, within};
 
+/// Fewer sick samples than this cannot tell a fall of requests from chance.
+const SAMPLES_MIN: usize = 5;
+
 /// From the extractor's own scale to nats.
 const NATS: f64 = 1.5;
 
@@ -256,7 +259,7 @@ impl Traffic {
             (0..times.len()).filter(|index| (window.0..=window.1).contains(&times[*index])).collect()
         };
         let (usual, sick) = (inside(windows.recent), inside(windows.sick));
-        if self.rates.len() < 5 || usual.len() < 10 || sick.is_empty() {
+        if self.rates.len() < 5 || usual.len() < 10 || sick.len() < SAMPLES_MIN {
             return Vec::new();
         }
         let pick = |values: &[f64], at: &[usize]| -> Vec<f64> {

@@ -5,6 +5,7 @@ mod crash;
 mod dependency;
 mod image;
 mod log_state;
+mod mass;
 mod memory;
 mod metrics;
 mod node;
@@ -12,16 +13,19 @@ mod peers;
 mod probe;
 mod quota;
 mod release;
+mod rollout;
 mod routing;
 mod scheduling;
 mod volume;
+
+pub use rollout::watched;
 
 use crate::finding::Finding;
 use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 14] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 16] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -36,6 +40,8 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         release::findings,
         dependency::findings,
         metrics::findings,
+        mass::findings,
+        rollout::findings,
     ];
     extractors.iter().flat_map(|extract| extract(scene)).collect()
 }

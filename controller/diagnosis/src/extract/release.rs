@@ -26,6 +26,10 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let onset = scene.onset.unwrap_or(scene.observations.at);
     let mut findings = Vec::new();
     for change in &scene.changes {
+        // Watched pod by pod: see the rollout extractor.
+        if super::rollout::watched(scene, change) {
+            continue;
+        }
         if change.at > scene.observations.at || change.at < shifted(onset, -LOOK_BACK) {
             continue;
         }
@@ -53,7 +57,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     findings
 }
 
-fn kind_of(change: &Change) -> &'static str {
+pub fn kind_of(change: &Change) -> &'static str {
     let touched = |word: &str| {
         change.diff.lines().any(|line| line.starts_with(['+', '-']) && line[1..].trim_start().starts_with(word))
     };
