@@ -38,6 +38,8 @@ pub mod cause {
     pub const LATENCY: &str = "service.slow";
     /// Fails by itself, not through what it calls.
     pub const ERRORS: &str = "service.failing";
+    /// Does other things than before on the same requests.
+    pub const BEHAVIOUR: &str = "service.behaviour-changed";
     /// Gone or silent.
     pub const UNAVAILABLE: &str = "service.unavailable";
     /// More requests than it can take.

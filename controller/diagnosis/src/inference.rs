@@ -26,6 +26,9 @@ const NEARER: f64 = 4.0;
 /// What a cause without a change loses where releases are under way: most incidents are brought by a change.
 const UNCHANGED: f64 = 2.5;
 
+/// How much of another kind's evidence on the same entity supports a kind.
+const SUPPORT: f64 = 0.3;
+
 /// A possible cause with everything that speaks for and against it.
 #[derive(Clone, Debug)]
 pub struct Hypothesis {
@@ -83,6 +86,7 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
             Hypothesis { entity, kind, change, findings, explains, score, share: 0.0 }
         })
         .collect();
+    kinds_support_each_other(&mut all);
     nearer_causes_keep_the_change(scene, &mut all);
     share_out(&mut all);
     all.sort_by(|a, b| {
@@ -143,6 +147,19 @@ pub fn reaches(scene: &Scene<'_>, symptom: &Entity, entity: &Entity) -> bool {
     scene.graph.path(&symptom, entity).is_some()
 }
 
+/// What shows on one entity in several ways (slow, busy, other behaviour) is one trouble: the best name of it gains by the
+/// others, by less than what they would count alone.
+fn kinds_support_each_other(all: &mut [Hypothesis]) {
+    let mut shown: BTreeMap<Entity, Vec<(&'static str, f64)>> = BTreeMap::new();
+    for one in all.iter().filter(|one| shows_only(one.kind)) {
+        shown.entry(one.entity.workload()).or_default().push((one.kind, evidence(&one.findings).max(0.0)));
+    }
+    for one in all.iter_mut().filter(|one| shows_only(one.kind)) {
+        let others = shown.get(&one.entity.workload()).into_iter().flatten().filter(|(kind, _)| *kind != one.kind);
+        one.score += SUPPORT * others.map(|(_, weight)| *weight).fold(0.0, f64::max);
+    }
+}
+
 /// A release and the concrete failure on the same entity are one story: the failure leads, and keeps the change.
 fn nearer_causes_keep_the_change(scene: &Scene<'_>, all: &mut [Hypothesis]) {
     let onset = scene.onset.unwrap_or(scene.observations.at);
@@ -190,8 +207,17 @@ fn names_the_failure(kind: &str) -> bool {
 
 /// Kinds that say what an entity shows, not why: they give way to a named failure or a blamed release on it.
 fn shows_only(kind: &str) -> bool {
-    [cause::CPU, cause::MEMORY, cause::DISK, cause::LATENCY, cause::NETWORK, cause::ERRORS, cause::CRASHING]
-        .contains(&kind)
+    [
+        cause::CPU,
+        cause::MEMORY,
+        cause::DISK,
+        cause::LATENCY,
+        cause::NETWORK,
+        cause::ERRORS,
+        cause::BEHAVIOUR,
+        cause::CRASHING,
+    ]
+    .contains(&kind)
 }
 
 /// Softmax among the hypotheses that compete for the same symptoms, with "no cause found" among them.

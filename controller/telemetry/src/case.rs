@@ -149,7 +149,7 @@ fn kind(cause: &Cause) -> &str {
         cause::DISK => "disk",
         cause::NETWORK => "network",
         cause::LATENCY => "latency",
-        cause::BAD_IMAGE => "code",
+        cause::BAD_IMAGE | cause::BEHAVIOUR => "code",
         cause::BAD_CONFIG | cause::CONFIG_MISSING | cause::CONFIG_WRONG => "config",
         cause::DEPENDENCY | cause::ERRORS => "error",
         cause::UNAVAILABLE => "availability",

@@ -144,7 +144,8 @@ fn loss(series: &Series, requests: Option<&Series>, windows: &Windows, counts: b
     let weights: BTreeMap<u64, f64> =
         requests.into_iter().flat_map(|one| &one.samples).map(|(at, value)| (at.to_bits(), *value)).collect();
     let weighted = |window: (f64, f64)| -> Vec<(f64, f64)> {
-        let inside = series.samples.iter().filter(|(at, value)| (window.0..=window.1).contains(at) && value.is_finite());
+        let inside =
+            series.samples.iter().filter(|(at, value)| (window.0..=window.1).contains(at) && value.is_finite());
         let weight = |at: &f64| match requests {
             Some(_) => weights.get(&at.to_bits()).copied().filter(|weight| weight.is_finite()).unwrap_or(0.0),
             None => 1.0,
@@ -161,7 +162,8 @@ fn loss(series: &Series, requests: Option<&Series>, windows: &Windows, counts: b
         }
         if counts {
             // Failed requests: a Poisson count against what the normal share of failures would give.
-            let failed = |list: &[(f64, f64)]| list.iter().map(|(value, weight)| (100.0 - value) / 100.0 * weight).sum::<f64>();
+            let failed =
+                |list: &[(f64, f64)]| list.iter().map(|(value, weight)| (100.0 - value) / 100.0 * weight).sum::<f64>();
             let all = |list: &[(f64, f64)]| list.iter().map(|(_, weight)| weight).sum::<f64>();
             let expected = failed(&usual) / all(&usual).max(1e-9) * all(&sick);
             masses.push(failed(&sick) - expected);

@@ -16,6 +16,7 @@ mod release;
 mod rollout;
 mod routing;
 mod scheduling;
+mod traces;
 mod volume;
 
 pub use rollout::watched;
@@ -25,7 +26,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 16] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 17] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -41,6 +42,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         dependency::findings,
         metrics::findings,
         mass::findings,
+        traces::findings,
         rollout::findings,
     ];
     extractors.iter().flat_map(|extract| extract(scene)).collect()

@@ -27,7 +27,8 @@ const WARM_UP: f64 = 60.0;
 pub fn watched(scene: &Scene<'_>, change: &Change) -> bool {
     let pods: BTreeSet<&str> = change.new_pods.iter().chain(&change.deleted_pods).map(String::as_str).collect();
     let per_pod = |series: &&Series| series.labels.get("pod").is_some_and(|pod| pods.contains(pod.as_str()));
-    !change.new_pods.is_empty() && scene.observations.series.known().into_iter().flatten().any(|series| per_pod(&series))
+    !change.new_pods.is_empty()
+        && scene.observations.series.known().into_iter().flatten().any(|series| per_pod(&series))
 }
 
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
@@ -54,7 +55,11 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
                     .asked(asked),
             );
         } else {
-            findings.push(new(Modality::Metrics, -1.0, format!("the new pods of {} look like the old ones", change.target.name)));
+            findings.push(new(
+                Modality::Metrics,
+                -1.0,
+                format!("the new pods of {} look like the old ones", change.target.name),
+            ));
         }
         let lag = onset - seconds(change.at);
         let time = if lag >= -60.0 { (-lag.max(0.0) / 300.0).exp() } else { 0.05 };
@@ -94,8 +99,11 @@ struct Failing {
 
 impl Failing {
     fn of(scene: &Scene<'_>, changes: &[&Change], first: Timestamp) -> Self {
-        let replaced: BTreeSet<&str> =
-            changes.iter().flat_map(|change| change.new_pods.iter().chain(&change.deleted_pods)).map(String::as_str).collect();
+        let replaced: BTreeSet<&str> = changes
+            .iter()
+            .flat_map(|change| change.new_pods.iter().chain(&change.deleted_pods))
+            .map(String::as_str)
+            .collect();
         let start = seconds(first);
         let mut failing = Self {
             losses: BTreeMap::new(),
@@ -117,7 +125,8 @@ impl Failing {
             })
             .collect();
         for (edge, series) in &success {
-            let usual: Vec<f64> = series.samples.iter().filter(|(at, _)| *at < start).map(|(_, value)| *value).collect();
+            let usual: Vec<f64> =
+                series.samples.iter().filter(|(at, _)| *at < start).map(|(_, value)| *value).collect();
             let usual = median(&usual).unwrap_or(100.0);
             let after: Vec<(f64, f64)> =
                 series.samples.iter().copied().filter(|(at, value)| *at >= start && value.is_finite()).collect();
@@ -137,8 +146,12 @@ impl Failing {
             if series.labels.get("pod").is_some_and(|pod| replaced.contains(pod.as_str())) {
                 continue;
             }
-            let after: Vec<f64> =
-                series.samples.iter().filter(|(at, value)| at >= onset && value.is_finite()).map(|(_, value)| *value).collect();
+            let after: Vec<f64> = series
+                .samples
+                .iter()
+                .filter(|(at, value)| at >= onset && value.is_finite())
+                .map(|(_, value)| *value)
+                .collect();
             if !after.is_empty() {
                 let mean = after.iter().sum::<f64>() / after.len() as f64;
                 failing.others.entry(edge.clone()).or_default().push(mean);
@@ -168,7 +181,12 @@ impl Failing {
                 continue;
             }
             if *destination == change.target {
-                let began = self.onsets.iter().filter(|((_, to), _)| to == destination).map(|(_, at)| *at).fold(f64::MAX, f64::min);
+                let began = self
+                    .onsets
+                    .iter()
+                    .filter(|((_, to), _)| to == destination)
+                    .map(|(_, at)| *at)
+                    .fold(f64::MAX, f64::min);
                 if began >= seconds(change.at) {
                     told.add(
                         2.0 * (3.0 * loss).min(1.0) + 1.0,
@@ -180,22 +198,34 @@ impl Failing {
                 let mut callers: BTreeSet<&Entity> =
                     self.losses.keys().filter(|(_, to)| to == destination).map(|(from, _)| from).collect();
                 callers.insert(destination);
-                let feeds = callers.iter().filter(|caller| scene.graph.callees(caller).any(|callee| *callee == change.target)).count();
+                let feeds = callers
+                    .iter()
+                    .filter(|caller| scene.graph.callees(caller).any(|callee| *callee == change.target))
+                    .count();
                 if feeds > 0 {
                     told.add(
                         0.5 * (feeds as f64 / 2.0 + 0.25).min(1.0),
-                        format!("{} feeds the callers of {}, which fails unchanged", change.target.name, destination.name),
+                        format!(
+                            "{} feeds the callers of {}, which fails unchanged",
+                            change.target.name, destination.name
+                        ),
                     );
                 }
             }
         }
         let slot = self.slots.iter().filter(|((_, to), _)| *to == change.target).map(|(edge, loss)| (edge, *loss));
         for (edge, loss) in slot {
-            let others = self.others.get(edge).and_then(|list| median(list)).map_or(0.0, |success| 1.0 - success / 100.0);
-            if loss > others + 0.05 && self.losses.keys().filter(|(from, _)| *from == change.target).all(|deeper| {
-                self.losses[deeper].iter().sum::<f64>() / (self.losses[deeper].len() as f64) < LOSS_FLOOR
-            }) {
-                told.add(1.0, format!("only the replaced pod fails: {:.0} % against {:.0} %", loss * 100.0, others * 100.0));
+            let others =
+                self.others.get(edge).and_then(|list| median(list)).map_or(0.0, |success| 1.0 - success / 100.0);
+            if loss > others + 0.05
+                && self.losses.keys().filter(|(from, _)| *from == change.target).all(|deeper| {
+                    self.losses[deeper].iter().sum::<f64>() / (self.losses[deeper].len() as f64) < LOSS_FLOOR
+                })
+            {
+                told.add(
+                    1.0,
+                    format!("only the replaced pod fails: {:.0} % against {:.0} %", loss * 100.0, others * 100.0),
+                );
             }
         }
     }
@@ -220,8 +250,12 @@ fn silence(scene: &Scene<'_>, change: &Change, told: &mut Told) {
 /// New pods that need much more CPU than the old ones at the same time.
 fn busier(scene: &Scene<'_>, change: &Change, told: &mut Told) {
     let start = seconds(change.at) + WARM_UP;
-    let replaced: BTreeSet<&str> =
-        scene.changes.iter().flat_map(|change| change.new_pods.iter().chain(&change.deleted_pods)).map(String::as_str).collect();
+    let replaced: BTreeSet<&str> = scene
+        .changes
+        .iter()
+        .flat_map(|change| change.new_pods.iter().chain(&change.deleted_pods))
+        .map(String::as_str)
+        .collect();
     let (mut new, mut old) = (Vec::new(), Vec::new());
     for series in scene.series_of(&change.target) {
         let name = name_of(&series.labels).to_ascii_lowercase();
@@ -240,7 +274,10 @@ fn busier(scene: &Scene<'_>, change: &Change, told: &mut Told) {
     if let (Some(highest), Some(usual)) = (highest, median(&old)) {
         let ratio = highest / usual.max(1e-9);
         if ratio > 1.3 && highest - usual > 0.1 * usual.max(1e-3) && highest - usual > 3.0_f64.min(usual) {
-            told.add((2.0 * ratio.log2()).min(2.0), format!("its new pods need {ratio:.1} times the CPU of the old ones"));
+            told.add(
+                (2.0 * ratio.log2()).min(2.0),
+                format!("its new pods need {ratio:.1} times the CPU of the old ones"),
+            );
         }
     }
 }

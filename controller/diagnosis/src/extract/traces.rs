@@ -1,0 +1,417 @@
+//! Traces: time of its own, gaps between client and server, sequences that changed or stop.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::diagnosis::cause;
+use crate::entity::Entity;
+use crate::evidence::Span;
+use crate::finding::{Finding, Modality};
+use crate::metric::{Family, name_of};
+use crate::robust::{mad, median};
+use crate::scene::Scene;
+use crate::windows::within;
+
+/// From the extractor's own scale to nats.
+const NATS: f64 = 2.5;
+
+pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut best: BTreeMap<(Entity, &'static str), Finding> = BTreeMap::new();
+    let asked = scene.questions().about(&["trace", "span"]);
+    let mut put = |entity: &Entity, kind: &'static str, weight: f64, sentence: String, label: &str| {
+        let weight = NATS * weight;
+        let key = (entity.clone(), kind);
+        if weight > 0.05 && best.get(&key).is_none_or(|known| known.weight < weight) {
+            let finding =
+                Finding::new(entity.clone(), kind, Modality::Traces, weight, sentence).labelled(label).asked(&asked);
+            best.insert(key, finding);
+        }
+    };
+    if let Some(forest) = Forest::of(scene) {
+        forest.gaps(&mut put);
+        forest.self_times(&mut put);
+        forest.pairs(scene, &mut put);
+        forest.stops(&mut put);
+    }
+    reporter_gaps(scene, &mut put);
+    best.into_values().collect()
+}
+
+type Put<'p> = dyn FnMut(&Entity, &'static str, f64, String, &str) + 'p;
+
+/// Values before and since.
+type Split = (Vec<f64>, Vec<f64>);
+
+/// All spans with their children, services as numbers.
+struct Forest<'s> {
+    spans: &'s [Span],
+    services: Vec<Entity>,
+    /// Service of each span.
+    of: Vec<usize>,
+    children: Vec<Vec<u32>>,
+    since: u64,
+    traces: [f64; 2],
+}
+
+impl<'s> Forest<'s> {
+    fn of(scene: &'s Scene<'_>) -> Option<Self> {
+        let spans = scene.observations.spans.known()?.as_slice();
+        let began = scene.observations.began.map(|at| at.as_nanosecond() as f64);
+        let since = began.or(scene.windows.map(|windows| windows.sick.0 * 1e9))? as u64;
+        let mut numbers: HashMap<&str, Option<usize>> = HashMap::new();
+        let mut services: Vec<Entity> = Vec::new();
+        let mut of = Vec::with_capacity(spans.len());
+        for span in spans {
+            let number = numbers.entry(&span.service).or_insert_with(|| {
+                let entity = scene.aligner.source(&span.service)?;
+                Some(services.iter().position(|known| *known == entity).unwrap_or_else(|| {
+                    services.push(entity);
+                    services.len() - 1
+                }))
+            });
+            of.push(number.unwrap_or(usize::MAX));
+        }
+        let index: HashMap<(&str, &str), u32> = spans
+            .iter()
+            .enumerate()
+            .map(|(at, span)| ((span.trace_id.as_str(), span.span_id.as_str()), at as u32))
+            .collect();
+        let mut children: Vec<Vec<u32>> = vec![Vec::new(); spans.len()];
+        for (at, span) in spans.iter().enumerate() {
+            let parent = span.parent_id.as_deref().and_then(|id| index.get(&(span.trace_id.as_str(), id)));
+            if let Some(parent) = parent.filter(|parent| **parent != at as u32) {
+                children[*parent as usize].push(at as u32);
+            }
+        }
+        for list in &mut children {
+            list.sort_by(|a, b| {
+                let key = |at: &u32| (spans[*at as usize].start_ns, &spans[*at as usize].span_id);
+                key(a).cmp(&key(b))
+            });
+        }
+        let mut seen: [BTreeSet<&str>; 2] = [BTreeSet::new(), BTreeSet::new()];
+        for span in spans {
+            seen[usize::from(span.start_ns >= since)].insert(&span.trace_id);
+        }
+        let traces = [seen[0].len().max(1) as f64, seen[1].len().max(1) as f64];
+        let comparable = seen.iter().all(|traces| traces.len() >= 3);
+        comparable.then_some(Self { spans, services, of, children, since, traces })
+    }
+
+    fn sick(&self, at: usize) -> usize {
+        usize::from(self.spans[at].start_ns >= self.since)
+    }
+
+    /// The only child, when it belongs to another service: then the difference is the way between them.
+    fn only_remote(&self, at: usize) -> Option<usize> {
+        match self.children[at].as_slice() {
+            [only] if self.of[*only as usize] != self.of[at] => Some(*only as usize),
+            _ => None,
+        }
+    }
+
+    /// The gap between client and server span, charged by the share of an entity's edges that are slow.
+    fn gaps(&self, put: &mut Put<'_>) {
+        let mut edges: BTreeMap<(usize, usize), Split> = BTreeMap::new();
+        for at in 0..self.spans.len() {
+            if let Some(child) = self.only_remote(at) {
+                let gap = self.spans[at].duration_ns.saturating_sub(self.spans[child].duration_ns) as f64 / 1e6;
+                push(edges.entry((self.of[at], self.of[child])).or_default(), self.sick(at), gap);
+            }
+        }
+        let moved: BTreeMap<(usize, usize), (f64, f64)> = edges
+            .iter()
+            .filter(|(_, (before, after))| before.len() >= 3 && after.len() >= 2)
+            .filter_map(|(edge, (before, after))| {
+                let (usual, now) = (median(before)?, median(after)?);
+                let noise = mad(before, usual).max(0.1 * usual).max(0.5);
+                Some((*edge, ((now - usual) / noise, now - usual)))
+            })
+            .collect();
+        charge(&self.services, &moved, 0.8, "network gap", put);
+    }
+
+    /// Time in a span that no child covers.
+    fn self_times(&self, put: &mut Put<'_>) {
+        let mut operations: BTreeMap<(usize, &str), Split> = BTreeMap::new();
+        for (at, span) in self.spans.iter().enumerate() {
+            if self.only_remote(at).is_some() {
+                continue;
+            }
+            let (start, end) = (span.start_ns, span.start_ns + span.duration_ns);
+            let (mut covered, mut until) = (0, start);
+            for child in &self.children[at] {
+                let child = &self.spans[*child as usize];
+                let (from, to) = (child.start_ns.max(until), (child.start_ns + child.duration_ns).min(end));
+                if to > from {
+                    covered += to - from;
+                    until = to;
+                }
+            }
+            let own = span.duration_ns.saturating_sub(covered) as f64 / 1e6;
+            push(operations.entry((self.of[at], &span.operation)).or_default(), self.sick(at), own);
+        }
+        for ((service, operation), (before, after)) in &operations {
+            let (Some(entity), true) = (self.services.get(*service), before.len() >= 5 && after.len() >= 3) else {
+                continue;
+            };
+            let (Some(usual), Some(now)) = (median(before), median(after)) else { continue };
+            let noise = mad(before, usual).max(0.15 * usual).max(1.0);
+            let z = (now - usual) / noise;
+            let mean = |list: &[f64]| list.iter().sum::<f64>() / list.len() as f64;
+            let per_trace = (mean(after) - mean(before)) * after.len() as f64 / self.traces[1];
+            if z > 3.0 && per_trace > 1.0 {
+                let weight = 0.5 * z.ln_1p() * (per_trace.ln_1p() / 3.0).min(1.0);
+                let sentence =
+                    format!("own time of {operation} in {} rose from {usual:.1} ms to {now:.1} ms", entity.name);
+                put(entity, cause::LATENCY, weight, sentence, "more time of its own");
+            }
+        }
+    }
+
+    /// Which direct successions of events inside an operation vanished or appeared (after Nezha, FSE'23).
+    fn pairs(&self, scene: &Scene<'_>, put: &mut Put<'_>) {
+        let mut lines: HashMap<(&str, &str), Vec<(u64, String)>> = HashMap::new();
+        for line in scene.observations.logs.known().into_iter().flatten() {
+            if let (Some(trace), Some(span), Some(at)) = (&line.trace_id, &line.span_id, line.at_ns) {
+                lines.entry((trace, span)).or_default().push((at, event_name(&line.body)));
+            }
+        }
+        let mut names: HashMap<String, u32> = HashMap::new();
+        let mut name = |text: String| -> u32 {
+            let next = names.len() as u32;
+            *names.entry(text).or_insert(next)
+        };
+        let (start, end) = (name("start".into()), name("end".into()));
+        let mut counts: BTreeMap<(usize, &str, u32, u32), [f64; 2]> = BTreeMap::new();
+        let mut totals: BTreeMap<(usize, &str), [f64; 2]> = BTreeMap::new();
+        let mut callees: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for (at, span) in self.spans.iter().enumerate() {
+            let sick = self.sick(at);
+            let mut events: Vec<(u64, u32)> = vec![(span.start_ns, start)];
+            for child in &self.children[at] {
+                let (service, child) = (self.of[*child as usize], &self.spans[*child as usize]);
+                if service != self.of[at] {
+                    callees.entry(self.of[at]).or_default().insert(service);
+                }
+                events.push((child.start_ns, name(format!("calls {}", child.operation))));
+            }
+            events.push((span.start_ns + span.duration_ns, end));
+            for (time, text) in lines.get(&(span.trace_id.as_str(), span.span_id.as_str())).into_iter().flatten() {
+                events.push((*time, name(format!("says {text}"))));
+            }
+            events.sort();
+            let distinct: BTreeSet<(u32, u32)> = events.windows(2).map(|pair| (pair[0].1, pair[1].1)).collect();
+            for (first, second) in distinct {
+                counts.entry((self.of[at], &span.operation, first, second)).or_default()[sick] += 1.0;
+            }
+            totals.entry((self.of[at], &span.operation)).or_default()[sick] += 1.0;
+        }
+        let mut text_of: Vec<&str> = vec![""; names.len()];
+        for (text, number) in &names {
+            text_of[*number as usize] = text;
+        }
+        let mut own: BTreeMap<usize, (f64, String)> = BTreeMap::new();
+        for ((service, operation, first, second), [before, after]) in &counts {
+            let [all_before, all_after] = totals[&(*service, *operation)];
+            if all_before < 4.0 || all_after < 3.0 {
+                continue;
+            }
+            let (p, q) = (before / all_before, after / all_after);
+            let spread = ((p * (1.0 - p)).max(0.02) / all_before + (q * (1.0 - q)).max(0.02) / all_after).sqrt();
+            let z = ((q - p) / spread).abs();
+            let fresh = p.min(q) < 0.02 && z >= 4.5;
+            if (p - q).abs() > 0.2 || (fresh && (p - q).abs() > 0.08) {
+                let size = (1.5 * (p - q).abs()).min(1.0).max(if fresh { 0.6 } else { 0.0 });
+                let weight = z.ln_1p() * size;
+                let known = own.entry(*service).or_default();
+                if weight > known.0 {
+                    let (first, second) = (text_of[*first as usize], text_of[*second as usize]);
+                    let short = |text: &str| -> String { text.chars().take(48).collect() };
+                    let sentence = format!(
+                        "in {operation}, \"{}\" then \"{}\" went from {p:.2} to {q:.2} per call",
+                        short(first),
+                        short(second)
+                    );
+                    *known = (weight, sentence);
+                }
+            }
+        }
+        for (service, (weight, sentence)) in &own {
+            let Some(entity) = self.services.get(*service) else { continue };
+            let deeper = callees
+                .get(service)
+                .into_iter()
+                .flatten()
+                .filter_map(|callee| own.get(callee))
+                .map(|(weight, _)| *weight);
+            let explained = deeper.fold(0.0, f64::max) >= 0.6 * weight;
+            let left = if explained { 0.3 * weight } else { *weight };
+            if left > 0.8 {
+                put(entity, cause::BEHAVIOUR, 0.8 * left, sentence.clone(), "does other things than before");
+            }
+        }
+    }
+
+    /// Sequences that got shorter stop after the call that went wrong.
+    fn stops(&self, put: &mut Put<'_>) {
+        type Last<'o> = (usize, &'o str);
+        let mut lengths: BTreeMap<(usize, &str), Split> = BTreeMap::new();
+        let mut lasts: BTreeMap<(usize, &str), [BTreeMap<Last<'_>, f64>; 2]> = BTreeMap::new();
+        for (at, span) in self.spans.iter().enumerate() {
+            let (key, sick) = ((self.of[at], span.operation.as_str()), self.sick(at));
+            push(lengths.entry(key).or_default(), sick, self.children[at].len() as f64);
+            if let Some(last) = self.children[at].last().map(|last| *last as usize) {
+                let behind = self.children[last].first().map(|first| self.of[*first as usize]);
+                let service = match self.of[last] == self.of[at] {
+                    true => behind.unwrap_or(self.of[at]),
+                    false => self.of[last],
+                };
+                let counts = &mut lasts.entry(key).or_default()[sick];
+                *counts.entry((service, &self.spans[last].operation)).or_default() += 1.0;
+            }
+        }
+        let mean = |list: &[f64]| list.iter().sum::<f64>() / list.len().max(1) as f64;
+        for (key, (before, after)) in &lengths {
+            if before.len() < 8 || after.len() < 5 || mean(before) < 2.0 || mean(after) >= 0.7 * mean(before) {
+                continue;
+            }
+            let Some([usual, now]) = lasts.get(key) else { continue };
+            let (all_usual, all_now) = (usual.values().sum::<f64>().max(1.0), now.values().sum::<f64>().max(1.0));
+            let grown = now
+                .iter()
+                .map(|(last, count)| (count / all_now - usual.get(last).copied().unwrap_or(0.0) / all_usual, last));
+            let Some((grown, (service, operation))) = grown.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)))
+            else {
+                continue;
+            };
+            if let (true, Some(entity)) = (grown > 0.2, self.services.get(*service)) {
+                let sentence = format!("{} now stops after {operation} ({:+.0} % of calls)", key.1, grown * 100.0);
+                put(entity, cause::BEHAVIOUR, 2.2 * grown + 0.6, sentence, "sequences stop here");
+            }
+        }
+    }
+}
+
+fn push(split: &mut Split, sick: usize, value: f64) {
+    match sick {
+        0 => split.0.push(value),
+        _ => split.1.push(value),
+    }
+}
+
+/// Charges slow edges to the entity whose edges are slow throughout; callees a little more than callers.
+fn charge(
+    services: &[Entity],
+    moved: &BTreeMap<(usize, usize), (f64, f64)>,
+    factor: f64,
+    what: &str,
+    put: &mut Put<'_>,
+) {
+    for (number, entity) in services.iter().enumerate() {
+        let incident: Vec<_> = moved.iter().filter(|((from, to), _)| *from == number || *to == number).collect();
+        let hot: Vec<_> = incident.iter().filter(|(_, (z, ms))| *z > 5.0 && *ms > 5.0).collect();
+        let Some(highest) = hot.iter().map(|(_, (z, _))| *z).reduce(f64::max) else { continue };
+        let share = hot.len() as f64 / incident.len() as f64;
+        let called = hot.iter().any(|((_, to), _)| *to == number);
+        let weight = highest.ln_1p() * (0.5 + 0.5 * share) * if called { 1.0 } else { 0.8 } * factor;
+        let slowest = hot.iter().map(|(_, (_, ms))| *ms).fold(0.0, f64::max);
+        let sentence = format!(
+            "{what} around {}: {} of {} edges slower, up to {slowest:.0} ms",
+            entity.name,
+            hot.len(),
+            incident.len()
+        );
+        put(entity, cause::NETWORK, weight, sentence, "slow on the way");
+    }
+}
+
+/// What a mesh measures on both sides of a call: the difference is the way between.
+fn reporter_gaps(scene: &Scene<'_>, put: &mut Put<'_>) {
+    let Some(windows) = scene.windows else { return };
+    let mut sides: BTreeMap<(Entity, Entity), BTreeMap<&str, &crate::evidence::Series>> = BTreeMap::new();
+    for series in scene.observations.series.known().into_iter().flatten() {
+        if Family::of(name_of(&series.labels)) != Family::Latency && !series.labels.contains_key("reporter") {
+            continue;
+        }
+        let end = |label: &str| scene.aligner.named("", series.labels.get(label)?);
+        if let (Some(reporter), Some(from), Some(to)) =
+            (series.labels.get("reporter"), end("source"), end("destination"))
+        {
+            sides.entry((from, to)).or_default().insert(reporter, series);
+        }
+    }
+    let services: Vec<Entity> =
+        sides.keys().flat_map(|(from, to)| [from.clone(), to.clone()]).collect::<BTreeSet<_>>().into_iter().collect();
+    let number = |entity: &Entity| services.iter().position(|known| known == entity).unwrap_or(usize::MAX);
+    let mut moved = BTreeMap::new();
+    for ((from, to), reporters) in &sides {
+        let (Some(source), Some(destination)) = (reporters.get("source"), reporters.get("destination")) else {
+            continue;
+        };
+        let there: HashMap<u64, f64> = destination.samples.iter().map(|(at, value)| (at.to_bits(), *value)).collect();
+        let samples =
+            source.samples.iter().filter_map(|(at, value)| Some((*at, (value - there.get(&at.to_bits())?) * 1000.0)));
+        let gap = crate::evidence::Series { samples: samples.collect(), ..(*source).clone() };
+        let (before, after) = (within(&gap, windows.normal), within(&gap, windows.sick));
+        if let (true, Some(usual), Some(now)) = (before.len() > 4, median(&before), median(&after)) {
+            let noise = mad(&before, usual).max(0.1 * usual.abs()).max(1.0);
+            moved.insert((number(from), number(to)), ((now - usual) / noise, now - usual));
+        }
+    }
+    charge(&services, &moved, 0.6, "difference between what client and server measure", put);
+}
+
+/// The constant part of a log line: ids, numbers and quoted values become `#`.
+fn event_name(body: &str) -> String {
+    let body = crate::logs::clean::without_time(body);
+    // A clock at the front and trace ids say nothing about what happened.
+    let body = body.split_once(' ').filter(|(first, _)| first.contains(':')).map_or(body, |(_, rest)| rest);
+    let body = match (body.find("TraceID:"), body.find("SpanID: ")) {
+        (Some(from), Some(to)) if from < to => {
+            let tail = body[to + 8..].split_once(' ').map_or("", |(_, rest)| rest);
+            format!("{}{tail}", &body[..from])
+        }
+        _ => body.to_owned(),
+    };
+    let mut out = String::with_capacity(64);
+    let mut word = String::new();
+    let mut quote: Option<char> = None;
+    let flush = |word: &mut String, out: &mut String| {
+        let hex = word.len() >= 12 && word.chars().all(|c| c.is_ascii_hexdigit());
+        if hex {
+            out.push('#');
+        } else {
+            let mut digits = false;
+            for c in word.chars() {
+                match (c.is_ascii_digit(), digits) {
+                    (true, false) => out.push('#'),
+                    (true, true) => {}
+                    (false, _) => out.push(c),
+                }
+                digits = c.is_ascii_digit();
+            }
+        }
+        word.clear();
+    };
+    for c in body.chars().take(400) {
+        if out.len() > 60 {
+            break;
+        }
+        match quote {
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None if c == '"' || c == '\'' => {
+                flush(&mut word, &mut out);
+                out.push('#');
+                quote = Some(c);
+            }
+            None if c.is_ascii_alphanumeric() || c == '-' => word.push(c),
+            None => {
+                flush(&mut word, &mut out);
+                out.push(c);
+            }
+        }
+    }
+    flush(&mut word, &mut out);
+    out.chars().take(60).collect()
+}
