@@ -69,6 +69,7 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
         let key = (finding.entity.workload(), finding.kind, finding.change.clone());
         groups.entry(key).or_default().push(finding);
     }
+    let origins = Origins::of(scene);
     let lately_changed = scene.changes.iter().any(|change| super::extract::watched(scene, change));
     let mut all: Vec<Hypothesis> = groups
         .into_iter()
@@ -80,7 +81,7 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
                 .iter()
                 .find_map(|finding| finding.entity.container.clone())
                 .map_or(entity.clone(), |c| entity.clone().with_container(c));
-            let explains = explained(scene, &entity.workload());
+            let explains = origins.explained(&entity.workload());
             let unchanged = if change.is_none() && lately_changed { UNCHANGED } else { 0.0 };
             let score = PRIOR + evidence(&findings) + coverage(scene, explains.len()) - unchanged;
             Hypothesis { entity, kind, change, findings, explains, score, share: 0.0 }
@@ -129,22 +130,32 @@ fn coverage(scene: &Scene<'_>, explained: usize) -> f64 {
     }
 }
 
-/// Which symptoms a cause on this entity can bring about.
-fn explained(scene: &Scene<'_>, entity: &Entity) -> BTreeSet<usize> {
-    let symptoms = scene.observations.symptoms.iter().enumerate();
-    symptoms.filter(|(_, signal)| reaches(scene, &signal.entity, entity)).map(|(index, _)| index).collect()
+/// For each symptom, everything that trouble may have come from: its entity and all that this depends on.
+///
+/// Symptoms of one entity share one answer; a flood of alerts costs no more than one.
+struct Origins {
+    places: Vec<Entity>,
+    reached: BTreeMap<Entity, BTreeSet<Entity>>,
 }
 
-/// Whether a symptom may come from trouble on `entity`.
-pub fn reaches(scene: &Scene<'_>, symptom: &Entity, entity: &Entity) -> bool {
-    let symptom = scene.symptom_entity(symptom);
-    if symptom == *entity {
-        return true;
+impl Origins {
+    fn of(scene: &Scene<'_>) -> Self {
+        let places: Vec<Entity> =
+            scene.observations.symptoms.iter().map(|signal| scene.symptom_entity(&signal.entity)).collect();
+        let distinct: BTreeSet<&Entity> = places.iter().collect();
+        let reached = distinct.into_iter().map(|place| (place.clone(), scene.graph.reached(place))).collect();
+        Self { places, reached }
     }
-    if symptom.kind == EntityKind::Namespace {
-        return symptom.name == entity.namespace;
+
+    /// Which symptoms a cause on this entity can bring about.
+    fn explained(&self, entity: &Entity) -> BTreeSet<usize> {
+        let places = self.places.iter().enumerate();
+        let explains = |place: &Entity| match place.kind {
+            EntityKind::Namespace => place.name == entity.namespace || place == entity,
+            _ => self.reached.get(place).is_some_and(|reached| reached.contains(entity)),
+        };
+        places.filter(|(_, place)| explains(place)).map(|(index, _)| index).collect()
     }
-    scene.graph.path(&symptom, entity).is_some()
 }
 
 /// What shows on one entity in several ways (slow, busy, other behaviour) is one trouble: the best name of it gains by the

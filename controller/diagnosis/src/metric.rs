@@ -54,7 +54,10 @@ const WORDS: &[(Family, &[&str])] = &[
     (Family::Cpu, &["cpu"]),
     (Family::Memory, &["mem", "heap", "rss", "working_set"]),
     (Family::Disk, &["fs_", "disk", "iops", "syscall", "volume"]),
-    (Family::Network, &["net", "receive", "transmit", "tcp", "packet", "bytes_sent", "bytes_received"]),
+    (
+        Family::Network,
+        &["network", "net_", "_net", "netw", "receive", "transmit", "tcp", "packet", "bytes_sent", "bytes_received"],
+    ),
     (Family::Traffic, &["qps", "rps", "request", "workload", "ops", "load", "traffic", "throughput"]),
 ];
 

@@ -299,6 +299,24 @@ impl Dependencies {
         self.calls.get(entity).into_iter().flatten()
     }
 
+    /// An entity and all that it depends on, directly or through others.
+    pub fn reached(&self, from: &Entity) -> BTreeSet<Entity> {
+        let mut seen = BTreeSet::from([from.clone()]);
+        let mut queue = VecDeque::from([(from, 0)]);
+        while let Some((at, steps)) = queue.pop_front() {
+            if steps == REACH {
+                continue;
+            }
+            for entity in self.calls.get(at).into_iter().chain(self.needs.get(at)).flatten() {
+                if !seen.contains(entity) {
+                    seen.insert(entity.clone());
+                    queue.push_back((entity, steps + 1));
+                }
+            }
+        }
+        seen
+    }
+
     /// The shortest way along dependencies from one entity to another, both ends included.
     pub fn path(&self, from: &Entity, to: &Entity) -> Option<Vec<Entity>> {
         let mut came: BTreeMap<Entity, Entity> = BTreeMap::new();

@@ -385,7 +385,8 @@ fn object_event(value: &Value, namespace: &str) -> Option<ObjectEvent> {
 
 /// An alert as a signal; everything but entity and time stays in its labels.
 fn symptom(value: &Value, index: usize, names: &Names, at: Timestamp) -> Option<Signal> {
-    let entity = value["entity"].as_str()?;
+    // An alert about a call is about the side that is called.
+    let entity = value["entity"].as_str().or(value["callee"].as_str())?;
     let entity = match value["entity_kind"].as_str() {
         Some("Node") => Entity::new(EntityKind::Node, "", entity),
         _ => names.entity(entity),

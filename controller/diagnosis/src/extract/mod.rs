@@ -1,5 +1,6 @@
 //! Evidence extractors, one file each: they see the scene and return findings, and know nothing of each other.
 
+mod alerts;
 mod config;
 mod crash;
 mod dependency;
@@ -26,7 +27,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 17] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 18] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -42,6 +43,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         dependency::findings,
         metrics::findings,
         mass::findings,
+        alerts::findings,
         traces::findings,
         rollout::findings,
     ];
