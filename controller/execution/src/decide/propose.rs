@@ -148,6 +148,7 @@ impl Run<'_> {
         let ours = at.commit.clone();
         let known = at.pull_request.as_ref().and_then(|known| known.head.clone());
         let tried = at.did_not.clone();
+        let marked = at.happened.contains(&EffectKind::MarkReady);
         let is_ours = ours.as_deref() == Some(seen.head.as_str());
         // Told once: people may push on, and each of their commits is not worth an entry.
         if !is_ours && known == ours {
@@ -161,7 +162,8 @@ impl Run<'_> {
             Ok(Permit::Draft { .. }) => false,
             Err(why) => return self.rest_until(deadline, format!("open, but not cleared: {why}")),
         };
-        if seen.draft && full && !tried.contains(&EffectKind::MarkReady) {
+        // Once: a draft that people made of it again, or that the forge shows too late, stays theirs.
+        if seen.draft && full && !marked && !tried.contains(&EffectKind::MarkReady) {
             return match self.leave_for(EffectKind::MarkReady) {
                 Ok(()) if !self.standing.cleared => self.say_gates("the gaps are closed"),
                 Ok(()) => self.intend(step, EffectKind::MarkReady, "all gates pass now"),

@@ -148,6 +148,11 @@ impl Run<'_> {
 
     fn take_back_by(&mut self, step: u32, at: &StepStanding, effect: EffectKind) -> Round {
         let deadline = self.deadline.unwrap_or(self.snapshot.now);
+        // Closed and open again: the forge lags, or people opened it again. Either way it is not ours to close twice.
+        if at.happened.contains(&effect) {
+            let why = format!("{} happened, but the forge does not show it (any more)", effect.word());
+            return self.rest_until(deadline, why);
+        }
         if at.did_not.iter().filter(|tried| **tried == effect).count() >= super::propose::TRIES {
             return self.end(
                 Ending::Stuck,

@@ -189,8 +189,8 @@ fn apply(now: &mut Standing, entry: &Entry) -> Result<Phase, &'static str> {
             });
             match phase {
                 Undoing => Ok(phase),
-                _ if phase.ending().is_some() && prepare && *draft => Ok(phase),
-                _ => Err("a revert is opened while undoing, or prepared as a draft after the end"),
+                _ if phase.ending().is_some() && prepare => Ok(phase),
+                _ => Err("a revert is opened while undoing, or prepared after the end"),
             }
         }
         Event::RevertMerged { step, commit } => {

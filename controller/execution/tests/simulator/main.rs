@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test binary: its helpers are outside of #[test] functions")]
 
+mod any_world;
 mod controller;
 mod script;
 mod world;
