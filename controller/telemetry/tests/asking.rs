@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use amend_diagnosis::entity::{Entity, EntityKind};
@@ -12,7 +13,7 @@ use amend_telemetry::egress::Egress;
 use amend_telemetry::gather::{Gathered, Scope, Windows, gather};
 use amend_telemetry::golden::{Golden, Regular, golden};
 use amend_telemetry::questions::Target;
-use amend_telemetry::source::{Reply, SourceConfig, SourceKind, open};
+use amend_telemetry::source::{Credentials, Reply, SourceConfig, SourceKind, open};
 use amend_telemetry::sources::Sources;
 use axum::Router;
 use axum::extract::{Query, Request};
@@ -283,4 +284,45 @@ async fn the_deadline_of_the_whole_batch_holds_however_many_questions_wait() {
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     assert!(matches!(&found.series, Answer::Unknown { why } if why.contains("deadline of the whole diagnosis")));
     assert_eq!(found.asked.iter().filter(|asked| asked.unknown.is_none()).count(), 0);
+}
+
+#[tokio::test]
+async fn credentials_and_tenant_reach_the_store_and_are_never_shown() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    let respond = move |request: Request| {
+        let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        noted.lock().unwrap().push((header("authorization"), header("x-scope-orgid")));
+        async { axum::Json(json!([])) }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(respond)).await });
+    for credentials in [
+        Credentials::Bearer("s3cret".to_owned().into()),
+        Credentials::Basic { user: "ann".to_owned(), password: "s3cret".to_owned().into() },
+    ] {
+        let config = SourceConfig {
+            credentials,
+            tenant: Some("shop".to_owned()),
+            ..SourceConfig::new("am", SourceKind::Alertmanager, url.parse().unwrap())
+        };
+        let source = open(config, &Egress::new(["127.0.0.1".parse().unwrap()])).unwrap();
+        assert!(source.probe().await.outcome.is_ok());
+        assert!(!format!("{source:?}").contains("s3cret"));
+    }
+    let expected =
+        ["Bearer s3cret", "Basic YW5uOnMzY3JldA=="].map(|auth| (Some(auth.to_owned()), Some("shop".to_owned())));
+    assert_eq!(*seen.lock().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_name_that_leads_inside_is_refused_when_it_is_resolved() {
+    let (_, kept) = silent("unused", SourceKind::Loki).await;
+    let url = format!("http://localhost:{}", kept.local_addr().unwrap().port());
+    let config = SourceConfig::new("rebound", SourceKind::Loki, url.parse().unwrap());
+    let source = open(config, &Egress::new(["localhost".parse().unwrap()])).unwrap();
+    let told = source.probe().await;
+    let why = told.outcome.unwrap_err().why("rebound");
+    assert!(why.contains("loopback") && why.contains("egress allow-list"), "{why}");
 }
