@@ -132,3 +132,99 @@ async fn an_oom_after_a_release_fires_alerts_and_a_raised_limit_heals_it() {
     until("the end is told", || inbox.lock().unwrap().iter().any(|hook| hook["status"] == "resolved")).await;
     eprintln!("done in {:?}", begun.elapsed());
 }
+
+#[tokio::test]
+async fn a_bad_release_is_healed_by_reverting_it_alone() {
+    let world = world("bad-release").await;
+    let pushed = world.trigger().unwrap();
+    assert_eq!(pushed.len(), 2);
+    world.advance(SignedDuration::from_mins(6)).await;
+    let now = firing(&world);
+    assert!(now.contains(&("HighErrorRatio".into(), "payment".into())), "{now:?}");
+    assert!(now.contains(&("HighErrorRatio".into(), "checkout".into())), "{now:?}");
+    assert!(now.iter().all(|(_, of)| of != "catalog"), "{now:?}");
+    let back = |service: &str, from: &str, to: &str| Edit {
+        path: format!("apps/shop/{service}.yaml"),
+        from: format!("{service}:{from}"),
+        to: format!("{service}:{to}"),
+    };
+    let revert = |edit| Release { message: "revert".into(), author: "reviewer".into(), edits: vec![edit] };
+    world.commit(&revert(back("catalog", "v2.3.2", "v2.3.1"))).unwrap();
+    world.advance(SignedDuration::from_mins(5)).await;
+    assert!(firing(&world).contains(&("HighErrorRatio".into(), "payment".into())), "the innocent one cures nothing");
+    world.commit(&revert(back("payment", "v3.2.0", "v3.1.4"))).unwrap();
+    world.advance(SignedDuration::from_mins(6)).await;
+    assert_eq!(firing(&world), []);
+}
+
+#[tokio::test]
+async fn the_bad_fix_does_measurable_harm_and_taking_it_back_ends_the_harm() {
+    let world = world("bad-fix").await;
+    world.trigger().unwrap();
+    world.advance(SignedDuration::from_mins(10)).await;
+    let before = value(&world, ERRORS).unwrap();
+    world.commit(&limit("384Mi")).unwrap();
+    world.advance(SignedDuration::from_mins(6)).await;
+    let worse = value(&world, ERRORS).unwrap();
+    assert!(worse > before + 0.15 && worse > 0.6, "{before} then {worse}");
+    let back = Release {
+        message: "revert".into(),
+        author: "reviewer".into(),
+        edits: vec![Edit {
+            path: "apps/shop/checkout.yaml".into(),
+            from: "memory: 384Mi".into(),
+            to: "memory: 256Mi".into(),
+        }],
+    };
+    world.commit(&back).unwrap();
+    world.advance(SignedDuration::from_mins(8)).await;
+    let after = value(&world, ERRORS).unwrap();
+    assert!(after < worse - 0.15, "{worse} then {after}");
+}
+
+#[tokio::test]
+async fn the_placebo_makes_symptoms_vanish_for_a_while_only() {
+    let world = world("placebo").await;
+    world.trigger().unwrap();
+    world.advance(SignedDuration::from_mins(13)).await;
+    let killed = |world: &World| firing(world).iter().any(|(name, _)| name == "ContainerOOMKilled");
+    assert!(killed(&world), "{:?}", firing(&world));
+    world.commit(&limit("384Mi")).unwrap();
+    world.advance(SignedDuration::from_mins(6)).await;
+    assert_eq!(firing(&world), [], "new pods are well");
+    world.advance(SignedDuration::from_mins(6)).await;
+    assert!(killed(&world), "and are killed again");
+}
+
+#[tokio::test]
+async fn the_flood_is_five_hundred_alerts_at_once() {
+    let world = world("flood").await;
+    world.trigger().unwrap();
+    world.advance(SignedDuration::from_mins(4)).await;
+    let routes = firing(&world).iter().filter(|(name, _)| name == "RouteErrorRatio").count();
+    assert_eq!(routes, 500);
+}
+
+#[tokio::test]
+async fn a_cut_telemetry_answers_nobody_and_mended_answers_again() {
+    let world = world("no-data").await;
+    let url = world.endpoints().prometheus;
+    let address = url.trim_start_matches("http://").to_owned();
+    world.with_telemetry(|telemetry| telemetry.cut());
+    let asked = address.clone();
+    assert!(!tokio::task::spawn_blocking(move || ready(&asked)).await.unwrap());
+    world.with_telemetry(|telemetry| telemetry.mend());
+    assert!(tokio::task::spawn_blocking(move || ready(&address)).await.unwrap());
+}
+
+fn ready(address: &str) -> bool {
+    use std::io::{Read, Write};
+    let mut answer = String::new();
+    let Ok(mut stream) = std::net::TcpStream::connect(address) else {
+        return false;
+    };
+    // A cut server closes at once; then nothing is read.
+    let _ = stream.write_all(b"GET /-/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let _ = stream.read_to_string(&mut answer);
+    answer.contains("Ready")
+}

@@ -137,7 +137,8 @@ fn prune(value: &mut Value, schema: &Value, root: bool) {
         Value::Object(fields) => {
             let properties = schema["properties"].as_object();
             let additional = &schema["additionalProperties"];
-            if !keeps_unknown(schema) && !(additional.is_object() || *additional == json!(true)) {
+            let open = keeps_unknown(schema) || additional.is_object() || *additional == json!(true);
+            if !open {
                 let embedded = root || schema["x-kubernetes-embedded-resource"] == json!(true);
                 fields.retain(|name, _| {
                     properties.is_some_and(|known| known.contains_key(name))

@@ -39,9 +39,12 @@ pub fn files() -> BTreeMap<String, Option<String>> {
     files
 }
 
+/// Name, requests per second from outside, latency in ms, memory in MiB, route, calls per request.
+type Row = (&'static str, f64, f64, f64, &'static str, &'static [(&'static str, f64)]);
+
 /// Services, calls and usual behaviour.
 pub fn graph(seed: u64) -> ServiceGraph {
-    let rows: &[(&str, f64, f64, f64, &str, &[(&str, f64)])] = &[
+    let rows: &[Row] = &[
         (
             "frontend",
             40.0,

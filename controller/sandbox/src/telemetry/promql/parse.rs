@@ -321,6 +321,12 @@ impl Parser {
     }
 
     fn named(&mut self, word: &str) -> Result<Expression, PromqlError> {
+        if matches!(
+            word,
+            "bool" | "on" | "ignoring" | "group_left" | "group_right" | "offset" | "and" | "or" | "unless"
+        ) {
+            return Err(PromqlError::unsupported(word));
+        }
         let aggregation = match word {
             "sum" => Some(Aggregation::Sum),
             "max" => Some(Aggregation::Max),
