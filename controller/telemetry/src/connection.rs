@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::egress::Egress;
+use crate::promql::is_hidden;
 use crate::source::{Credentials, SourceConfig, SourceError};
 
 /// Queries longer than this are sent as a form: proxies commonly refuse request lines above 8 KiB.
@@ -224,10 +225,7 @@ fn said(body: &[u8]) -> String {
 
 /// Untrusted text for one line of prose: no control or direction characters, cut to [`SAID_MAX`].
 pub(crate) fn clean(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
+    let hidden = |c: char| c.is_control() || is_hidden(c);
     let shown: String = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|c| !hidden(*c)).collect();
     match shown.char_indices().nth(SAID_MAX) {
         Some((end, _)) => format!("{}…", &shown[..end]),

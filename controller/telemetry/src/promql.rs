@@ -156,12 +156,17 @@ pub(crate) fn quoted(value: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c.is_control() => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c if c.is_control() || is_hidden(c) => out.push_str(&format!("\\u{:04x}", c as u32)),
             c => out.push(c),
         }
     }
     out.push('"');
     out
+}
+
+/// Characters that change how the text around them looks: zero width and direction. Queries are shown to people.
+pub(crate) fn is_hidden(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// A regular expression (RE2) that matches exactly this text.
@@ -292,9 +297,9 @@ mod tests {
 
     #[test]
     fn a_hostile_label_value_stays_inside_its_quotes() {
-        let hostile = "x\"} or up{a=\"\\\n\u{0}\u{1b}";
+        let hostile = "x\"} or up{a=\"\\\n\u{0}\u{202e}";
         let shown = Selector::metric("up").is("pod", hostile).to_string();
-        assert_eq!(shown, "up{pod=\"x\\\"} or up{a=\\\"\\\\\\n\\u0000\\u001b\"}");
+        assert_eq!(shown, "up{pod=\"x\\\"} or up{a=\\\"\\\\\\n\\u0000\\u202e\"}");
     }
 
     #[test]
