@@ -100,7 +100,7 @@ async fn serve(router: Router) -> String {
     format!("http://{address}")
 }
 
-/// A server that holds what was recorded from a real one: one reply for each path, none for names it does not know.
+/// A server with replies in the shape of the real one's: one for each path, none for names it does not know.
 async fn recorded(kind: SourceKind) -> String {
     let reply = move |request: Request| async move {
         let (parts, body) = request.into_parts();
@@ -117,7 +117,7 @@ async fn recorded(kind: SourceKind) -> String {
 }
 
 fn reply_to(kind: SourceKind, path: &str, asked: &str) -> Option<&'static str> {
-    // Names in questions that the recorded server holds something about.
+    // Names in questions that this server holds something about.
     let known = asked.contains("checkout") || asked.contains("HighErrors") || asked.contains("AmendContract");
     Some(match (kind, path, known) {
         (SourceKind::Prometheus, "/api/v1/query", _) if asked.starts_with("query=1") => {
