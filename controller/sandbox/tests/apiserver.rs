@@ -1,4 +1,5 @@
 //! The API server, driven by the client that the product uses.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
