@@ -10,7 +10,7 @@ mod world;
 use std::collections::BTreeSet;
 
 use amend_execution::decide::decide;
-use amend_execution::journal::{ENTRIES_MAX, Ending, Event, Word};
+use amend_execution::journal::{ENTRIES_MAX, EffectKind, Ending, Event, Word};
 use controller::{FAULTS, Fault, Simulation};
 use proptest::prelude::*;
 use script::{Script, scripts};
@@ -115,6 +115,14 @@ fn a_held_change_has_its_revert_prepared_as_a_draft() {
     let run = Simulation::new(script, vec![]).run();
     let revert = run.world.sites[&0].revert.as_ref().unwrap();
     assert!(revert.draft && revert.is_open());
+}
+
+#[test]
+fn steps_are_taken_back_last_one_first() {
+    let script = scripts().into_iter().find(|script| script.name == "no better, and two steps").unwrap();
+    let run = Simulation::new(script, vec![]).run();
+    let reverts = run.world.ledger.iter().filter(|(_, kind)| *kind == EffectKind::OpenRevert);
+    assert_eq!(reverts.map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["key1", "key0"]);
 }
 
 #[test]

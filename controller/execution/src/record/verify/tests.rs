@@ -262,3 +262,19 @@ fn an_epoch_that_falls_is_found() {
     let found = bad(&writer.lines);
     assert_eq!((found.index, found.reason), (1, Reason::EpochFell { from: 2, to: 1 }));
 }
+
+/// A leader that lost its place may hold a sealed entry that never became part of the journal.
+#[test]
+fn an_entry_that_follows_another_account_of_the_same_moment_is_named() {
+    let mut writer = Writer::new();
+    let journal = journal(1);
+    let first = writer.write(&Statement::entry(about("a"), None, journal.entries()[0].clone()));
+    let other = Entry { because: "what another leader would have said".into(), ..journal.entries()[1].clone() };
+    let other = Statement::entry(about("a"), Some(first), other).seal(&[&key(1)]).unwrap().leaf_hash().unwrap();
+    writer.write(&Statement::entry(about("a"), Some(first), journal.entries()[1].clone()));
+    writer.write(&Statement::entry(about("a"), Some(other), journal.entries()[2].clone()));
+    writer.checkpoint();
+    let found = bad(&writer.lines);
+    assert_eq!(found.index, 3);
+    assert!(matches!(found.reason, Reason::BrokenJournal { .. }), "{found}");
+}
