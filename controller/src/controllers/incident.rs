@@ -133,6 +133,7 @@ impl Control for IncidentControl {
         if let Some(diagnosis) = &diagnosis {
             answer(shell, &mut moment, diagnosis, &live, &own, &remediations).await;
         }
+        newest(shell, &mut moment).await?;
         Ok(moment)
     }
 
@@ -227,15 +228,38 @@ impl Control for IncidentControl {
     }
 }
 
+/// Takes over what was written to the object meanwhile: gathering takes seconds, and in a storm signals arrive every second.
+async fn newest(shell: &Shell, moment: &mut Moment) -> Result<(), GatherError> {
+    let (namespace, name) = (moment.object.namespace().unwrap_or_default(), moment.object.name_any());
+    let api: Api<Incident> = Api::namespaced(shell.clients.reader(), &namespace);
+    let fresh = api.get(&name).await.map_err(|error| GatherError::unreadable(format!("incident {namespace}/{name}"), error))?;
+    let ends: Vec<(String, Option<Timestamp>)> = moment.signals.iter().map(|signal| (signal.key.clone(), signal.ended_at)).collect();
+    let known = fresh.status.as_ref().map(|status| status.signals.clone()).unwrap_or_default();
+    let looked_at = moment.object.status.as_ref().map(|status| status.signals.clone()).unwrap_or_default();
+    moment.signals = if known.is_empty() { fresh.spec.signals.clone() } else { known };
+    for signal in &mut moment.signals {
+        let before = looked_at.iter().find(|one| one.key == signal.key);
+        // A signal that arrived again since we asked has news of its own.
+        let unchanged = before.is_some_and(|before| before.count == signal.count && before.ended_at == signal.ended_at);
+        if let Some((_, ended)) = ends.iter().find(|(key, _)| *key == signal.key).filter(|_| unchanged) {
+            signal.ended_at = *ended;
+        }
+    }
+    moment.object = fresh;
+    Ok(())
+}
+
 /// Whether evidence should be gathered now.
 fn is_due(status: &IncidentStatus, remediation: Option<Phase>, now: Timestamp) -> bool {
     let age = status.diagnosed_at.map(|at| now.duration_since(at));
     match status.phase {
-        IncidentPhase::Open | IncidentPhase::Diagnosing => true,
+        IncidentPhase::Diagnosing => true,
         IncidentPhase::Abstained | IncidentPhase::Diagnosed => {
             remediation.is_none() && age.is_none_or(|age| age >= DIAGNOSE_AGAIN)
         }
-        IncidentPhase::Remediating
+        // The first look only says that work has begun, so that people see it at once.
+        IncidentPhase::Open
+        | IncidentPhase::Remediating
         | IncidentPhase::Mitigated
         | IncidentPhase::Resolved
         | IncidentPhase::Dropped
