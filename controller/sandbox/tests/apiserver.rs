@@ -336,3 +336,23 @@ async fn deployments_get_the_defaults_of_a_real_server() {
     assert_eq!(spec.replicas, Some(1));
     assert_eq!(spec.strategy.unwrap().type_.as_deref(), Some("RollingUpdate"));
 }
+
+#[tokio::test]
+async fn the_product_s_own_kinds_are_served_and_checked() {
+    let server = server().await;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crds/yaml");
+    let mut kinds = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        server.apply_yaml(&std::fs::read_to_string(file.unwrap().path()).unwrap(), "test").unwrap();
+        kinds += 1;
+    }
+    assert!(kinds >= 7, "{kinds}");
+    let client = admin(&server).await;
+    let gvk = GroupVersionKind::gvk("amend.dev", "v1alpha1", "RemediationPolicy");
+    let (kind, _) = kube::discovery::pinned_kind(&client, &gvk).await.unwrap();
+    let policies: Api<DynamicObject> = Api::namespaced_with(client, "shop", &kind);
+    let empty: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "amend.dev/v1alpha1", "kind": "RemediationPolicy", "metadata": { "name": "p" } }))
+    .unwrap();
+    assert_eq!(code(policies.create(&PostParams::default(), &empty).await.unwrap_err()), 422);
+}

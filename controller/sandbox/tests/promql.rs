@@ -4,6 +4,7 @@
 use amend_sandbox::telemetry::promql::{Answer, PromqlError, evaluate, parse};
 use amend_sandbox::telemetry::tsdb::Tsdb;
 
+type Scraped<'a> = (&'a str, Vec<(&'a str, String)>, f64);
 type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [f64]);
 
 /// One sample every 10 s from second 0 on.
@@ -11,7 +12,7 @@ fn store(rows: &[Row<'_>]) -> Tsdb {
     let mut tsdb = Tsdb::default();
     let length = rows.iter().map(|row| row.2.len()).max().unwrap_or(0);
     for at in 0..length {
-        let scraped: Vec<(&str, Vec<(&str, String)>, f64)> = rows
+        let scraped: Vec<Scraped<'_>> = rows
             .iter()
             .filter_map(|(name, labels, values)| {
                 let labels = labels.iter().map(|(label, value)| (*label, (*value).to_owned())).collect();

@@ -5,6 +5,7 @@
 //! access and token reviews, impersonation, RBAC on every request, and an audit list.
 //! Not served: CEL rules and admission policies, tables, protobuf, `limit`/`continue` (lists come whole), exec, logs.
 
+mod admission;
 mod builtin;
 pub mod event;
 pub mod fields;
@@ -19,6 +20,7 @@ pub mod selector;
 pub mod status;
 pub mod store;
 mod watching;
+mod writing;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,5 +1,7 @@
 //! What a Prometheus would scrape now: the application, cAdvisor and kube-state-metrics.
 
+use std::collections::BTreeMap;
+
 use super::Model;
 use super::container::State;
 use super::traffic::BUCKETS;
@@ -24,6 +26,18 @@ impl Model {
             labels.sort();
             samples.push(Sample { name, labels, value });
         };
+        let mut deployments: BTreeMap<(&str, &str), (usize, usize)> = BTreeMap::new();
+        for pod in &self.seen.pods {
+            let (all, ready) = deployments.entry((&pod.namespace, &pod.service)).or_default();
+            *all += 1;
+            *ready += usize::from(self.lives.get(&pod.uid).is_some_and(|life| life.shown.ready));
+        }
+        for ((namespace, name), (all, ready)) in deployments {
+            let labels = || vec![("namespace", namespace.to_owned()), ("deployment", name.to_owned())];
+            put("kube_deployment_status_replicas", labels(), all as f64);
+            put("kube_deployment_status_replicas_available", labels(), ready as f64);
+            put("kube_deployment_status_replicas_unavailable", labels(), (all - ready) as f64);
+        }
         for pod in &self.seen.pods {
             let of_pod = || vec![("namespace", pod.namespace.clone()), ("pod", pod.name.clone())];
             let of_container = || {
@@ -78,6 +92,9 @@ impl Model {
             }
             put("container_memory_working_set_bytes", of_container(), life.working_set.round());
             put("container_cpu_usage_seconds_total", of_container(), life.cpu_seconds);
+            // The kernel's accounting periods are 100 ms; the model never throttles.
+            put("container_cpu_cfs_periods_total", of_container(), (life.cpu_seconds * 10.0).round());
+            put("container_cpu_cfs_throttled_periods_total", of_container(), 0.0);
             let Some(counters) = self.counters.get(&pod.uid) else {
                 continue;
             };
