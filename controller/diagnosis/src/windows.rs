@@ -13,6 +13,8 @@ pub struct Windows {
     pub sick: (f64, f64),
     /// Seconds between two samples.
     pub step: f64,
+    /// Whether somebody told the windows; found ones are trusted less.
+    pub told: bool,
 }
 
 /// Series that are looked at when an onset must be found; more would not make it clearer.
@@ -33,22 +35,22 @@ impl Windows {
             let told = (seconds(normal.from), seconds(normal.to));
             let inside = series.iter().any(|one| one.samples.iter().any(|(at, _)| (told.0..=told.1).contains(at)));
             if inside {
-                return Some(Self::from(told, (seconds(fault.from), seconds(fault.to) + slack), step));
+                return Some(Self::from(told, (seconds(fault.from), seconds(fault.to) + slack), step, true));
             }
         }
-        let onset = match observations.began {
-            Some(began) if seconds(began) > first + 3.0 * step && seconds(began) < last => seconds(began),
-            _ => change_point(series, first, last, step)?,
+        let (onset, told) = match observations.began {
+            Some(began) if seconds(began) > first + 3.0 * step && seconds(began) < last => (seconds(began), true),
+            _ => (change_point(series, first, last, step)?, false),
         };
-        Some(Self::from((first, onset - 1e-3), (onset, last), step))
+        Some(Self::from((first, onset - 1e-3), (onset, last), step, told))
     }
 
-    fn from(normal: (f64, f64), sick: (f64, f64), step: f64) -> Self {
+    fn from(normal: (f64, f64), sick: (f64, f64), step: f64, told: bool) -> Self {
         let recent = match step < 60.0 && normal.1 - normal.0 > 60.0 * step {
             true => (normal.1 - 300.0, normal.1),
             false => normal,
         };
-        Self { normal, recent, sick, step }
+        Self { normal, recent, sick, step, told }
     }
 }
 

@@ -92,6 +92,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
             }
         }
     }
+    findings.extend(silent_database(scene));
     for ((server, index), count) in complaints {
         let (_, fault, label) = SERVER_SIGNS[index];
         let sentence = format!("{count} clients of {} say that the {label}", server.name);
@@ -103,6 +104,37 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         );
     }
     findings
+}
+
+/// Everything is ready and nothing complains: what is left is the database that most depend on.
+///
+/// A database that answers but refuses to write leaves no trace in the state of the cluster. Told by exclusion only, far
+/// below what may be acted on; its variables would decide.
+fn silent_database(scene: &Scene<'_>) -> Option<Finding> {
+    let healthy = |pod: &crate::cluster::Pod| {
+        pod.phase != "Pending" && pod.containers.iter().all(|one| one.init || one.ready || one.terminated.is_some())
+    };
+    let told = scene.observations.symptoms.iter().any(|signal| signal.labels.contains_key("evidence"));
+    if told || scene.cluster.pods.is_empty() || !scene.cluster.pods.iter().all(healthy) {
+        return None;
+    }
+    let mut dependents: BTreeMap<Entity, usize> = BTreeMap::new();
+    for workload in &scene.cluster.workloads {
+        let database = database_of(scene, &workload.entity).filter(|database| *database != workload.entity);
+        if let Some(database) = database {
+            *dependents.entry(database).or_default() += 1;
+        }
+    }
+    let (database, count) = dependents.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count >= 3)?;
+    let sentence = format!(
+        "everything is ready and nothing complains; {count} workloads share {}, whose read_only variable would decide",
+        database.name
+    );
+    Some(
+        Finding::new(database, cause::DEPENDENCY, Modality::State, 0.3, sentence)
+            .fault("db_read_only")
+            .asked(scene.questions().about(&["objects", "pods"])),
+    )
 }
 
 fn contains_any(body: &str, words: &[&str]) -> bool {
