@@ -26,6 +26,9 @@ const NEARER: f64 = 4.0;
 /// What a cause without a change loses where releases are under way: most incidents are brought by a change.
 const UNCHANGED: f64 = 2.5;
 
+/// What it loses where the commits themselves are judged by their diffs: what is shown is then their effect.
+const SHOWN_ONLY: f64 = 6.0;
+
 /// How much of another kind's evidence on the same entity supports a kind.
 const SUPPORT: f64 = 0.3;
 
@@ -70,6 +73,7 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
         groups.entry(key).or_default().push(finding);
     }
     let origins = Origins::of(scene);
+    let by_source = scene.changes.iter().any(super::extract::is_source);
     let lately_changed = scene.changes.iter().any(|change| super::extract::watched(scene, change));
     let mut all: Vec<Hypothesis> = groups
         .into_iter()
@@ -82,8 +86,14 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
                 .find_map(|finding| finding.entity.container.clone())
                 .map_or(entity.clone(), |c| entity.clone().with_container(c));
             let explains = origins.explained(&entity.workload());
-            let unchanged = if change.is_none() && lately_changed { UNCHANGED } else { 0.0 };
-            let score = PRIOR + evidence(&findings) + coverage(scene, explains.len()) - unchanged;
+            let unchanged = match (change.is_none() && kind != cause::NO_CHANGE, by_source, lately_changed) {
+                (true, true, _) => SHOWN_ONLY,
+                (true, false, true) => UNCHANGED,
+                _ => 0.0,
+            };
+            // Whether a commit can reach the alert is judged with the commit itself.
+            let covered = if by_source { 0.0 } else { coverage(scene, explains.len()) };
+            let score = PRIOR + evidence(&findings) + covered - unchanged;
             Hypothesis { entity, kind, change, findings, explains, score, share: 0.0 }
         })
         .collect();
@@ -200,7 +210,11 @@ fn nearer_causes_keep_the_change(scene: &Scene<'_>, all: &mut [Hypothesis]) {
                 )
                 .of_change(change_id(one).unwrap_or("")),
             );
-        } else if !one.is_release() && one.change.is_none() && one.entity.kind != EntityKind::Node {
+        } else if !one.is_release()
+            && one.change.is_none()
+            && one.kind != cause::NO_CHANGE
+            && one.entity.kind != EntityKind::Node
+        {
             let target = one.entity.workload();
             let slack = shifted(onset, jiff::SignedDuration::from_secs(60));
             let recent = shifted(onset, jiff::SignedDuration::from_hours(-24));

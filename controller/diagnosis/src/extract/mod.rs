@@ -1,6 +1,7 @@
 //! Evidence extractors, one file each: they see the scene and return findings, and know nothing of each other.
 
 mod alerts;
+mod commits;
 mod config;
 mod crash;
 mod dependency;
@@ -20,6 +21,7 @@ mod scheduling;
 mod traces;
 mod volume;
 
+pub use commits::is_source;
 pub use rollout::watched;
 
 use crate::finding::Finding;
@@ -27,7 +29,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 18] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 19] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -43,6 +45,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         dependency::findings,
         metrics::findings,
         mass::findings,
+        commits::findings,
         alerts::findings,
         traces::findings,
         rollout::findings,

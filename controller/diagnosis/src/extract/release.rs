@@ -25,6 +25,10 @@ const RATIO_FLOOR: f64 = 0.02;
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let onset = scene.onset.unwrap_or(scene.observations.at);
     let mut findings = Vec::new();
+    // Source commits are known: their diffs say more than the deploys that carried them.
+    if scene.changes.iter().any(super::commits::is_source) {
+        return findings;
+    }
     for change in &scene.changes {
         // Watched pod by pod: see the rollout extractor.
         if super::rollout::watched(scene, change) {
