@@ -22,7 +22,7 @@ const FACTS_MAX: usize = 8;
 pub fn diagnose(observations: &Observations) -> Diagnosis {
     let scene = Scene::new(observations);
     let ranked = hypotheses(&scene, extract::findings(&scene));
-    let causes: Vec<Cause> = ranked.iter().take(CAUSES_MAX).map(told).collect();
+    let causes: Vec<Cause> = ranked.iter().take(CAUSES_MAX).map(|one| told(&scene, one)).collect();
     let abstained = abstention(&scene, &ranked, &causes);
     let explained: BTreeSet<usize> = match (&abstained, ranked.first()) {
         (None, Some(best)) => best.explains.clone(),
@@ -62,7 +62,7 @@ fn leading<'h>(ranked: &'h [Hypothesis], causes: &[Cause]) -> Vec<&'h Hypothesis
     leading
 }
 
-fn told(hypothesis: &Hypothesis) -> Cause {
+fn told(scene: &Scene<'_>, hypothesis: &Hypothesis) -> Cause {
     let fact =
         |finding: &crate::finding::Finding| Fact { sentence: finding.sentence.clone(), asked: finding.asked.clone() };
     let side = |speaks_for: bool| -> Vec<Fact> {
@@ -83,7 +83,7 @@ fn told(hypothesis: &Hypothesis) -> Cause {
         kind: hypothesis.kind.to_owned(),
         entity: hypothesis.entity.clone(),
         change: hypothesis.change.clone(),
-        confidence: confidence(hypothesis),
+        confidence: confidence(scene, hypothesis),
         sentence: sentence(hypothesis),
         facts_for: side(true),
         facts_against: side(false),

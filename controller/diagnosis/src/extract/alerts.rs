@@ -24,6 +24,9 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     rarity(scene)
 }
 
+/// Measure that says how many alerts of the leading sort agree.
+pub const AGREEING: &str = "alerts.agreeing";
+
 /// A sort of alert: what it is about, and which way it went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Sort {
@@ -38,14 +41,16 @@ impl Sort {
     fn weight(self) -> f64 {
         match self {
             Self::Metric(Family::Memory, true) => 1.2,
-            Self::Metric(Family::Errors, true) | Self::Metric(Family::Success, false) => 1.1,
+            Self::Metric(Family::Errors, true) => 1.1,
             Self::Log => 1.0,
             Self::Metric(Family::Network, false) | Self::Metric(Family::Other, true) => 0.8,
             Self::Metric(Family::Memory, false) | Self::Metric(Family::Latency, true) => 0.55,
             Self::CalledSlow => 0.4,
             Self::Metric(Family::Traffic, false) => 0.35,
             Self::CallsItself => 0.3,
-            Self::Metric(Family::Cpu, true) | Self::Metric(Family::Disk, _) => 0.2,
+            Self::Metric(Family::Cpu, true) | Self::Metric(Family::Disk, _) | Self::Metric(Family::Success, false) => {
+                0.2
+            }
             Self::Metric(..) => 0.05,
         }
     }
@@ -57,7 +62,8 @@ impl Sort {
             Self::Metric(Family::Disk, _) => cause::DISK,
             Self::Metric(Family::Latency, _) | Self::CalledSlow | Self::CallsItself => cause::LATENCY,
             Self::Metric(Family::Network | Family::Traffic, _) => cause::NETWORK,
-            Self::Metric(Family::Errors | Family::Success, _) | Self::Log => cause::ERRORS,
+            Self::Metric(Family::Errors | Family::Success, _) => cause::ERRORS,
+            Self::Log => cause::BEHAVIOUR,
             Self::Metric(Family::Restarts, _) => cause::UNAVAILABLE,
             Self::Metric(Family::Limit | Family::Other, _) => cause::UNAVAILABLE,
         }
@@ -110,14 +116,14 @@ fn rarity(scene: &Scene<'_>) -> Vec<Finding> {
     if everybody.len() < 2 || shown.len() < 2 {
         return Vec::new();
     }
-    let mut scores: BTreeMap<&Entity, Vec<(f64, Sort)>> = BTreeMap::new();
+    let mut scores: BTreeMap<&Entity, Vec<(f64, Sort, f64)>> = BTreeMap::new();
     for (sort, entities) in &shown {
         let loudest = entities.values().copied().fold(1.0, f64::max);
         let among: Vec<_> = entities.iter().filter(|(entity, _)| everybody.contains(*entity)).collect();
         let rarity = ((everybody.len() as f64 + 1.0) / among.len().max(1) as f64).ln();
         for (entity, count) in among {
             let weight = sort.weight() * rarity * (0.5 + 0.5 * count / loudest);
-            scores.entry(entity).or_default().push((weight, *sort));
+            scores.entry(entity).or_default().push((weight, *sort, *count));
         }
     }
     let asked = scene.questions().about(&["alerts", "ALERTS"]);
@@ -125,9 +131,9 @@ fn rarity(scene: &Scene<'_>) -> Vec<Finding> {
         .into_iter()
         .filter_map(|(entity, mut signs)| {
             signs.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-            let (_, leading) = *signs.first()?;
-            let weight: f64 = signs.iter().map(|(weight, _)| weight).sum();
-            let listed: Vec<String> = signs.iter().take(3).map(|(_, sort)| sort.shown()).collect();
+            let (_, leading, agreeing) = *signs.first()?;
+            let weight: f64 = signs.iter().map(|(weight, ..)| weight).sum();
+            let listed: Vec<String> = signs.iter().take(3).map(|(_, sort, _)| sort.shown()).collect();
             Some(
                 Finding::new(
                     entity.clone(),
@@ -137,7 +143,8 @@ fn rarity(scene: &Scene<'_>) -> Vec<Finding> {
                     format!("{} shows what few others show: {}", entity.name, listed.join(", ")),
                 )
                 .labelled(leading.shown())
-                .asked(&asked),
+                .asked(&asked)
+                .measure(AGREEING, format!("{agreeing:.0}")),
             )
         })
         .collect()

@@ -32,7 +32,8 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     if commits.is_empty() {
         return Vec::new();
     }
-    let bad: Vec<&LogLine> = scene.observations.logs.known().into_iter().flatten().filter(|line| is_bad(line)).collect();
+    let bad: Vec<&LogLine> =
+        scene.observations.logs.known().into_iter().flatten().filter(|line| is_bad(line)).collect();
     let moved = moved_series(scene);
     let onset = onset(scene, &bad, &moved);
     let words = error_words(scene, &bad, &moved);
@@ -58,7 +59,8 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         };
         let since = times.into_iter().fold(f64::MIN, f64::max);
         let time = (-(onset - since).max(0.0) / 1800.0).exp();
-        let targets: Vec<&Change> = if own.is_empty() { deploys.clone() } else { own.iter().map(|deploy| **deploy).collect() };
+        let targets: Vec<&Change> =
+            if own.is_empty() { deploys.clone() } else { own.iter().map(|deploy| **deploy).collect() };
         let near = if targets.iter().any(|deploy| suspects.contains(&deploy.target)) { 1.2 } else { 0.7 };
         let (risk, why) = risk(commit);
         let shared: BTreeSet<String> = words_of(&changed_text(commit)).intersection(&words).cloned().collect();
@@ -75,11 +77,17 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
             if listed.is_empty() { "none".to_owned() } else { listed.join(", ") }
         );
         findings.push(
-            Finding::new(entity, cause::BAD_IMAGE, Modality::Changes, NATS * (score / NO_CHANGE).max(1e-4).ln() + 2.0, sentence)
-                .labelled(why)
-                .of_change(&commit.id)
-                .asked(&asked)
-                .measure("commit.guilty", &commit.id),
+            Finding::new(
+                entity,
+                cause::BAD_IMAGE,
+                Modality::Changes,
+                NATS * (score / NO_CHANGE).max(1e-4).ln() + 2.0,
+                sentence,
+            )
+            .labelled(why)
+            .of_change(&commit.id)
+            .asked(&asked)
+            .measure("commit.guilty", &commit.id),
         );
     }
     findings.push(no_change(scene, alert, &bad, &asked));
@@ -100,11 +108,13 @@ fn moved_series(scene: &Scene<'_>) -> Vec<(f64, Option<Entity>, String)> {
     for series in scene.observations.series.known().into_iter().flatten() {
         let Some((first, _)) = series.samples.first() else { continue };
         let quiet_until = first + 0.4 * (at - first);
-        let usual: Vec<f64> = series.samples.iter().filter(|(time, _)| *time < quiet_until).map(|(_, value)| *value).collect();
+        let usual: Vec<f64> =
+            series.samples.iter().filter(|(time, _)| *time < quiet_until).map(|(_, value)| *value).collect();
         let Some(middle) = median(&usual).filter(|_| usual.len() >= 8) else { continue };
         let noise = mad(&usual, middle).max(0.05 * middle.abs()).max(0.25 * deviation(&usual)).max(1e-9);
         let out = |value: f64| (value - middle).abs() > 6.0 * noise;
-        let onset = series.samples.windows(3).find(|three| three.iter().all(|(_, value)| out(*value))).map(|three| three[0].0);
+        let onset =
+            series.samples.windows(3).find(|three| three.iter().all(|(_, value)| out(*value))).map(|three| three[0].0);
         if let Some(onset) = onset {
             moved.push((onset, scene.aligner.labelled(&series.labels), name_of(&series.labels).to_owned()));
         }
@@ -134,7 +144,12 @@ fn shape(text: &str) -> String {
 }
 
 /// Entities that show something or that the alerting one calls.
-fn suspects(scene: &Scene<'_>, alert: &Entity, bad: &[&LogLine], moved: &[(f64, Option<Entity>, String)]) -> BTreeSet<Entity> {
+fn suspects(
+    scene: &Scene<'_>,
+    alert: &Entity,
+    bad: &[&LogLine],
+    moved: &[(f64, Option<Entity>, String)],
+) -> BTreeSet<Entity> {
     let mut suspects = scene.graph.reached(alert);
     suspects.extend(moved.iter().filter_map(|(_, entity, _)| entity.clone()));
     suspects.extend(bad.iter().filter_map(|line| scene.aligner.named("", &line.source)));
@@ -143,9 +158,10 @@ fn suspects(scene: &Scene<'_>, alert: &Entity, bad: &[&LogLine], moved: &[(f64, 
 
 /// Words that say nothing about one change: of languages, of logs, of every error.
 const COMMON: &[&str] = &[
-    "the", "and", "for", "not", "with", "from", "this", "that", "func", "return", "err", "nil", "null", "none", "error", "string", "int",
-    "map", "any", "type", "var", "let", "const", "new", "service", "services", "pkg", "internal", "yaml", "http", "request", "failed",
-    "failure", "value", "values", "field", "fields", "after", "before", "public", "private", "class", "import", "def", "self", "src", "main",
+    "the", "and", "for", "not", "with", "from", "this", "that", "func", "return", "err", "nil", "null", "none",
+    "error", "string", "int", "map", "any", "type", "var", "let", "const", "new", "service", "services", "pkg",
+    "internal", "yaml", "http", "request", "failed", "failure", "value", "values", "field", "fields", "after",
+    "before", "public", "private", "class", "import", "def", "self", "src", "main",
 ];
 
 fn words_of(text: &str) -> BTreeSet<String> {
@@ -213,7 +229,20 @@ fn risk(commit: &Change) -> (f64, &'static str) {
     let idle = |file: &String| {
         let file = file.to_ascii_lowercase();
         let ends = [".md", ".css", ".html", ".sum", ".lock", ".txt", ".svg"].iter().any(|end| file.ends_with(end));
-        let parts = ["_test.", "test_", ".test.", ".spec.", "/testdata/", "/tests/", "docs/", "documentation/", ".github/", ".circleci/", "codeowners", "lint"];
+        let parts = [
+            "_test.",
+            "test_",
+            ".test.",
+            ".spec.",
+            "/testdata/",
+            "/tests/",
+            "docs/",
+            "documentation/",
+            ".github/",
+            ".circleci/",
+            "codeowners",
+            "lint",
+        ];
         ends || parts.iter().any(|part| file.contains(part))
     };
     if !commit.files.is_empty() && commit.files.iter().all(idle) {
@@ -244,7 +273,9 @@ fn risk(commit: &Change) -> (f64, &'static str) {
     let guards = |list: &[String]| list.iter().filter(|line| is_guard(line)).count();
     let loud = gone.iter().any(|line| {
         let line = line.to_ascii_lowercase();
-        ["retry", "retries", "timeout", "lock", "sleep", "leeway", "backoff", "deadline"].iter().any(|word| line.contains(word))
+        ["retry", "retries", "timeout", "lock", "sleep", "leeway", "backoff", "deadline"]
+            .iter()
+            .any(|word| line.contains(word))
     });
     let kept_guards = new.iter().filter(|line| starts_guard(line)).count();
     if guards(&gone).max(usize::from(loud)) > kept_guards {
@@ -275,9 +306,23 @@ fn code(line: &str) -> &str {
 
 fn only_observes(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
-    ["log.", "logger", "slog", "zap.", "log(", "metric", "counter", "prometheus", "otel", "tracer", "span.", "fmt.print", "console."]
-        .iter()
-        .any(|word| line.contains(word))
+    [
+        "log.",
+        "logger",
+        "slog",
+        "zap.",
+        "log(",
+        "metric",
+        "counter",
+        "prometheus",
+        "otel",
+        "tracer",
+        "span.",
+        "fmt.print",
+        "console.",
+    ]
+    .iter()
+    .any(|word| line.contains(word))
 }
 
 fn starts_guard(line: &str) -> bool {
@@ -311,7 +356,13 @@ fn constant_changes(gone: &[String], new: &[String]) -> bool {
 fn no_change(scene: &Scene<'_>, alert: Entity, bad: &[&LogLine], asked: &str) -> Finding {
     let mut score = NO_CHANGE;
     let mut reasons: Vec<String> = Vec::new();
-    let known: BTreeSet<&str> = scene.graph.calls.iter().flat_map(|(from, to)| to.iter().chain([from])).map(|entity| entity.name.as_str()).collect();
+    let known: BTreeSet<&str> = scene
+        .graph
+        .calls
+        .iter()
+        .flat_map(|(from, to)| to.iter().chain([from]))
+        .map(|entity| entity.name.as_str())
+        .collect();
     let outside = bad.iter().find_map(|line| {
         let at = line.body.find("http://").map(|at| at + 7).or_else(|| line.body.find("https://").map(|at| at + 8))?;
         let host = line.body[at..].split(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '-')).next()?;
@@ -321,8 +372,12 @@ fn no_change(scene: &Scene<'_>, alert: Entity, bad: &[&LogLine], asked: &str) ->
         score += 1.2;
         reasons.push(format!("errors name the outside host {host}"));
     }
-    let pressure = ["MemoryPressure", "DiskPressure", "Evict", "NotReady", "preempt", "co-tenant", "noisy", "contended"];
-    if bad.iter().any(|line| pressure.iter().any(|word| line.body.to_ascii_lowercase().contains(&word.to_ascii_lowercase()))) {
+    let pressure =
+        ["MemoryPressure", "DiskPressure", "Evict", "NotReady", "preempt", "co-tenant", "noisy", "contended"];
+    if bad
+        .iter()
+        .any(|line| pressure.iter().any(|word| line.body.to_ascii_lowercase().contains(&word.to_ascii_lowercase())))
+    {
         score += 1.0;
         reasons.push("a node is under pressure".to_owned());
     }

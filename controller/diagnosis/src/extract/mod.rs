@@ -21,6 +21,7 @@ mod scheduling;
 mod traces;
 mod volume;
 
+pub use alerts::AGREEING;
 pub use commits::is_source;
 pub use rollout::watched;
 
