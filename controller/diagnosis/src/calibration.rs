@@ -10,9 +10,33 @@ use crate::scene::Scene;
 
 /// Below this nobody may act: the answer is shown, with what would decide it.
 ///
-/// A judgement until trust is counted per cluster: at .7 three of ten actions would be wrong at worst, and policies raise
-/// it by `minConfidence`.
-pub const SPEAK: f64 = 0.7;
+/// At .9 the answers on 1,110 public cases were right in .965; the risk bound of 5 % holds with room. Policies raise it by
+/// `minConfidence`, and trust is counted anew in each cluster.
+pub const SPEAK: f64 = 0.9;
+
+/// Raw confidence and how often it was right on the public development cases: isotonic regression, rounded to few knots.
+const FREQUENCY: [(f64, f64); 9] = [
+    (0.0, 0.0),
+    (0.05, 0.1),
+    (0.12, 0.3),
+    (0.3, 0.4),
+    (0.45, 0.7),
+    (0.6, 0.82),
+    (0.72, 0.93),
+    (0.85, 0.985),
+    (1.0, 0.99),
+];
+
+/// Fitted on best answers only: a runner-up below this keeps its raw value.
+const RUNNER_UP: f64 = 0.3;
+
+fn frequency(raw: f64) -> f64 {
+    let between = FREQUENCY.windows(2).find(|pair| (pair[0].0..=pair[1].0).contains(&raw));
+    match between {
+        Some([(from, low), (to, high)]) => low + (high - low) * (raw - from) / (to - from),
+        _ => raw.clamp(0.0, 1.0),
+    }
+}
 
 /// No diagnosis from outside is surer than this: some failures leave no trace in any store.
 const CEILING: f64 = 0.97;
@@ -28,7 +52,7 @@ const INHERITABLE: f64 = 0.45;
 ///
 /// Shares of telemetry with told windows are too modest on public data (bins .3 to .6 were right 85 to 100 %), since rival
 /// entities add up the same trouble; their square root is near the frequency. What state and changes say is taken as it is.
-pub fn confidence(scene: &Scene<'_>, hypothesis: &Hypothesis) -> f64 {
+pub fn confidence(scene: &Scene<'_>, hypothesis: &Hypothesis, best: bool) -> f64 {
     let speaking: BTreeSet<Modality> =
         hypothesis.findings.iter().filter(|finding| finding.weight > 0.0).map(|finding| finding.modality).collect();
     let alerts_only = speaking.len() == 1 && speaking.contains(&Modality::Alerts);
@@ -46,6 +70,19 @@ pub fn confidence(scene: &Scene<'_>, hypothesis: &Hypothesis) -> f64 {
         share => share,
     };
     let ceiling = if speaking.len() <= 1 { 0.92 } else { CEILING };
-    let confidence = share * ceiling;
+    let raw = share * ceiling;
+    let confidence = if best || raw >= RUNNER_UP { frequency(raw) } else { raw };
     (confidence * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_evidence_never_lowers_the_confidence() {
+        let steps: Vec<f64> = (0..=100).map(|step| frequency(f64::from(step) / 100.0)).collect();
+        assert!(steps.is_sorted(), "{steps:?}");
+        assert!(steps.iter().all(|value| (0.0..=1.0).contains(value)));
+    }
 }

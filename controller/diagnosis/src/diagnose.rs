@@ -22,7 +22,8 @@ const FACTS_MAX: usize = 8;
 pub fn diagnose(observations: &Observations) -> Diagnosis {
     let scene = Scene::new(observations);
     let ranked = hypotheses(&scene, extract::findings(&scene));
-    let causes: Vec<Cause> = ranked.iter().take(CAUSES_MAX).map(|one| told(&scene, one)).collect();
+    let causes: Vec<Cause> =
+        ranked.iter().take(CAUSES_MAX).enumerate().map(|(rank, one)| told(&scene, one, rank == 0)).collect();
     let abstained = abstention(&scene, &ranked, &causes);
     let explained: BTreeSet<usize> = match (&abstained, ranked.first()) {
         (None, Some(best)) => best.explains.clone(),
@@ -62,7 +63,7 @@ fn leading<'h>(ranked: &'h [Hypothesis], causes: &[Cause]) -> Vec<&'h Hypothesis
     leading
 }
 
-fn told(scene: &Scene<'_>, hypothesis: &Hypothesis) -> Cause {
+fn told(scene: &Scene<'_>, hypothesis: &Hypothesis, best: bool) -> Cause {
     let fact =
         |finding: &crate::finding::Finding| Fact { sentence: finding.sentence.clone(), asked: finding.asked.clone() };
     let side = |speaks_for: bool| -> Vec<Fact> {
@@ -83,7 +84,7 @@ fn told(scene: &Scene<'_>, hypothesis: &Hypothesis) -> Cause {
         kind: hypothesis.kind.to_owned(),
         entity: hypothesis.entity.clone(),
         change: hypothesis.change.clone(),
-        confidence: confidence(scene, hypothesis),
+        confidence: confidence(scene, hypothesis, best),
         sentence: sentence(hypothesis),
         facts_for: side(true),
         facts_against: side(false),
