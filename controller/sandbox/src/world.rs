@@ -398,7 +398,7 @@ fn plant(git: &Repo, begin: Timestamp) -> Result<(), WorldError> {
 fn make_flux(store: &Store, url: &str) -> Result<(), WorldError> {
     let source = json!({
         "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository", "metadata": { "name": "platform", "namespace": "flux-system" },
-        "spec": { "url": url, "interval": "20s", "ref": { "branch": "main" }, "secretRef": { "name": "platform-git" } },
+        "spec": { "url": url, "interval": "20s", "ref": { "branch": "main" } },
     });
     let kustomization = json!({
         "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization", "metadata": { "name": "shop", "namespace": "flux-system" },
