@@ -42,11 +42,13 @@ const OWNERS: usize = 4;
 /// Looks at the world of one incident.
 pub async fn observe(shell: &Arc<Shell>, namespace: &str, signals: &[Signal], now: Timestamp) -> Observations {
     let client = shell.clients.reader();
+    let began_at = std::time::Instant::now();
     let picture = shell.topologies.of(&client, &shell.sources, namespace, now).await;
     let first = signals.iter().map(|signal| signal.started_at).min().unwrap_or(now).min(now);
     let lookback = Window { from: first.saturating_sub(CHANGES_FOR).unwrap_or(first), to: now };
     let look = cluster::look(&client, namespace, now).await;
     let (changes, change_questions) = changes_of(shell, namespace, &look.objects, lookback).await;
+    let without_stores = began_at.elapsed();
     let began = onset(first, changes.known().map(Vec::as_slice).unwrap_or_default());
     let normal = Window { from: began.saturating_sub(NORMAL).unwrap_or(began), to: began };
     let fault = Window { from: began, to: now };
@@ -62,6 +64,12 @@ pub async fn observe(shell: &Arc<Shell>, namespace: &str, signals: &[Signal], no
     let scope = with_all_that_alert(scope, signals, &picture);
     let sources = shell.sources.serving(namespace).await;
     let gathered = gather(&sources, &scope, Windows { normal, fault }, STORES).await;
+    tracing::debug!(
+        namespace,
+        cluster_and_git_ms = without_stores.as_millis(),
+        all_ms = began_at.elapsed().as_millis(),
+        "evidence gathered"
+    );
     let mut asked: Vec<Asked> = look.asked.clone();
     asked.extend(gathered.asked);
     asked.extend(change_questions);

@@ -37,6 +37,9 @@ const CONCURRENCY: u16 = 4;
 /// An object that made us panic this often is left alone until it changes or the process restarts.
 const PANICS_MAX: u32 = 3;
 
+/// How often a decision is repeated on a newer version of its object before everything is gathered anew.
+const REBASED_MAX: u32 = 5;
+
 /// How long an object rests that nobody asked to look at again: the resync that heals missed events.
 const RESYNC: SignedDuration = SignedDuration::from_mins(5);
 
@@ -87,6 +90,12 @@ pub trait Control: Send + Sync + 'static {
 
     /// What follows from the snapshot. Pure: no clock, no ids from thin air.
     fn decide(snapshot: &Self::Snapshot) -> Decision<Self::Kind, Self::Effect>;
+
+    /// The same moment on a newer version of its object, when somebody else wrote it while the moment was gathered: what was
+    /// asked need not be asked again. `None`: gather anew.
+    fn rebased(_: Self::Snapshot, _newer: Self::Kind) -> Option<Self::Snapshot> {
+        None
+    }
 
     /// Performs one effect through [`crate::effects`]; `object` is the version that was written or read last. The first
     /// failure stops the rest.
@@ -242,16 +251,27 @@ impl<C: Control> Running<C> {
             .await
             .map_err(|error| GatherError::unreadable(format!("{} {namespace}/{name}", C::NAME), error))?;
         let Some(live) = live else { return Ok(RESYNC) };
-        let snapshot = C::gather(&self.shell, live.clone()).await?;
-        let decision = C::decide(&snapshot);
-        let object = match decision.write {
-            Some(changed) => self.shell.effects.write_status(&changed).await?,
-            None => live,
-        };
-        for effect in decision.effects {
-            C::perform(&self.shell, &object, &snapshot, effect).await?;
+        let mut snapshot = C::gather(&self.shell, live.clone()).await?;
+        for attempt in 1.. {
+            let decision = C::decide(&snapshot);
+            let written = match &decision.write {
+                Some(changed) => self.shell.effects.write_status(changed).await,
+                None => Ok(live.clone()),
+            };
+            let object = match written {
+                Err(stale @ EffectError::Stale { .. }) if attempt < REBASED_MAX => {
+                    let newer = api.get_opt(name).await.ok().flatten();
+                    snapshot = newer.and_then(|newer| C::rebased(snapshot, newer)).ok_or(stale)?;
+                    continue;
+                }
+                written => written?,
+            };
+            for effect in decision.effects {
+                C::perform(&self.shell, &object, &snapshot, effect).await?;
+            }
+            return Ok(decision.wake.unwrap_or(RESYNC).min(RESYNC));
         }
-        Ok(decision.wake.unwrap_or(RESYNC).min(RESYNC))
+        Ok(RESYNC)
     }
 
     fn after(&self, object: &DeserializeGuard<C::Kind>, error: &ReconcileError) -> Action {

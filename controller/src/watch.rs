@@ -153,6 +153,7 @@ pub async fn gather(shell: &Arc<Shell>, remediation: &Remediation, incident: &In
         abort,
         verification,
         cause: cause_state(incident),
+        absent_for: shell.settings.absent_for,
         reports: shell.reports.take(&remediation.uid().unwrap_or_default()),
     };
     Watched { snapshot, work }

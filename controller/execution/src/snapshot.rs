@@ -110,6 +110,8 @@ pub struct Snapshot {
     pub verification: Answer<Verification>,
     /// Whether the cause is still there, looked at now.
     pub cause: Answer<CauseState>,
+    /// How long the cause must be absent before a proposal is withdrawn; usually `phase::incident::ABSENT_FOR`.
+    pub absent_for: SignedDuration,
     /// What the effects of the last decision came to, as long as this process lives.
     pub reports: Vec<Report>,
 }

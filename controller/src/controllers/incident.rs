@@ -52,6 +52,7 @@ pub struct Moment {
     object: Incident,
     now: Timestamp,
     clear_for: SignedDuration,
+    absent_for: SignedDuration,
     /// Signals with the ends that their sources report.
     signals: Vec<Signal>,
     joined_to: Option<NamespacedName>,
@@ -91,6 +92,7 @@ impl Control for IncidentControl {
         let mut moment = Moment {
             now,
             clear_for: shell.settings.clear_for,
+            absent_for: shell.settings.absent_for,
             signals: if status.signals.is_empty() { object.spec.signals.clone() } else { status.signals.clone() },
             joined_to: None,
             diagnosis: None,
@@ -170,6 +172,7 @@ impl Control for IncidentControl {
             found: found(&status),
             diagnose_within: moment.diagnose_within,
             cause: moment.cause.clone(),
+            absent_for: moment.absent_for,
             remediation: moment.remediation,
         };
         let mut effects = Vec::new();
@@ -209,6 +212,20 @@ impl Control for IncidentControl {
         let differs = status != before;
         changed.status = Some(status);
         Decision { write: differs.then_some(changed), effects, wake: Some(wake) }
+    }
+
+    /// The intake writes signals all the time while an incident is looked at; the ends that were asked for hold for signals
+    /// that were not heard again.
+    fn rebased(mut moment: Moment, newer: Incident) -> Option<Moment> {
+        if newer.metadata.uid != moment.object.metadata.uid {
+            return None;
+        }
+        if let Some(status) = newer.status.as_ref().filter(|status| !status.signals.is_empty()) {
+            let asked = std::mem::take(&mut moment.signals);
+            moment.signals = status.signals.iter().cloned().map(|heard| with_end(heard, &asked)).collect();
+        }
+        moment.object = newer;
+        Some(moment)
     }
 
     async fn perform(
@@ -289,6 +306,16 @@ async fn with_ends(shell: &Shell, namespace: &str, mut signals: Vec<Signal>, now
     });
     futures::future::join_all(asked).await;
     signals
+}
+
+/// A signal with the end that was found for it, unless it was heard again since.
+fn with_end(mut heard: Signal, asked: &[Signal]) -> Signal {
+    let same = |signal: &&Signal| {
+        signal.key == heard.key && signal.count == heard.count && signal.started_at == heard.started_at
+    };
+    let ended = asked.iter().find(same).and_then(|signal| signal.ended_at);
+    heard.ended_at = heard.ended_at.or(ended);
+    heard
 }
 
 async fn remediations(shell: &Shell, namespace: &str) -> Result<Vec<Remediation>, GatherError> {

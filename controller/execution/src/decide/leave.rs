@@ -203,10 +203,11 @@ impl Run<'_> {
             return Some((UndoCause::Outdated, why.to_owned()));
         }
         if let Answer::Known(cause) = &self.snapshot.cause
-            && cause.is_gone(self.snapshot.now)
+            && cause.is_gone(self.snapshot.now, self.snapshot.absent_for)
         {
-            let minutes = crate::phase::incident::ABSENT_FOR.as_mins();
-            return Some((UndoCause::NotNeeded, format!("the cause has been absent for {minutes} min")));
+            let seconds = self.snapshot.absent_for.as_secs();
+            let span = if seconds % 60 == 0 { format!("{} min", seconds / 60) } else { format!("{seconds} s") };
+            return Some((UndoCause::NotNeeded, format!("the cause has been absent for {span}")));
         }
         if self.snapshot.now >= self.merge_by() {
             let limit = self.snapshot.terms.limits.merge.as_secs();

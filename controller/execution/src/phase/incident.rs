@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::phase::Phase;
 
-/// How long the *cause* must have been absent before an open pull request is withdrawn and the incident resolved.
+/// How long the *cause* must usually have been absent before an open pull request is withdrawn and the incident resolved.
 ///
 /// Longer than a crash loop's longest pause (the kubelet backs off up to 5 minutes) and than a load peak's short valley,
 /// short enough that a proposal that nobody needs does not stay for a day.
@@ -69,11 +69,11 @@ pub enum CauseState {
 }
 
 impl CauseState {
-    /// Whether the cause has been absent for [`ABSENT_FOR`].
-    pub fn is_gone(self, now: Timestamp) -> bool {
+    /// Whether the cause has been absent for this long.
+    pub fn is_gone(self, now: Timestamp, absent_for: SignedDuration) -> bool {
         match self {
             Self::Present {} => false,
-            Self::AbsentSince { since } => now.duration_since(since) >= ABSENT_FOR,
+            Self::AbsentSince { since } => now.duration_since(since) >= absent_for,
         }
     }
 }
@@ -105,6 +105,8 @@ pub struct IncidentFacts {
     pub diagnose_within: SignedDuration,
     /// Looked at again now; `Unknown` keeps the incident open.
     pub cause: Answer<CauseState>,
+    /// How long the cause must be absent to count as gone; usually [`ABSENT_FOR`].
+    pub absent_for: SignedDuration,
     /// Phase of its latest remediation, if it has one.
     pub remediation: Option<Phase>,
 }
@@ -185,7 +187,7 @@ fn worked_on(phase: IncidentPhase, facts: &IncidentFacts) -> Transition {
     let at_work = facts.remediation.is_some_and(|remediation| remediation.ending().is_none());
     let succeeded = facts.remediation == Some(Phase::Succeeded);
     let gone = match &facts.cause {
-        Answer::Known(state) => Ok(state.is_gone(facts.now)),
+        Answer::Known(state) => Ok(state.is_gone(facts.now, facts.absent_for)),
         Answer::Unknown { why } => Err(why),
     };
     let quiet = match facts.symptoms {
@@ -218,7 +220,7 @@ fn worked_on(phase: IncidentPhase, facts: &IncidentFacts) -> Transition {
     };
     let wake = match (&facts.cause, facts.symptoms) {
         (Answer::Known(CauseState::AbsentSince { since }), _) => {
-            Some((ABSENT_FOR - facts.now.duration_since(*since)).max(SignedDuration::from_secs(1)))
+            Some((facts.absent_for - facts.now.duration_since(*since)).max(SignedDuration::from_secs(1)))
         }
         (_, Clearing::Quiet { until }) => Some(until.duration_since(facts.now)),
         _ => Some(SignedDuration::from_mins(1)),
@@ -250,6 +252,7 @@ mod tests {
             found: Found::Cause { sentence: "memory limit too small".into() },
             diagnose_within: SignedDuration::from_secs(30),
             cause: Answer::Known(CauseState::Present {}),
+            absent_for: ABSENT_FOR,
             remediation: None,
         }
     }

@@ -320,6 +320,7 @@ proptest! {
                 2 => Answer::Known(CauseState::AbsentSince { since: at(0) }),
                 _ => Answer::Known(CauseState::AbsentSince { since: now }),
             },
+            absent_for: amend_execution::phase::incident::ABSENT_FOR,
             remediation: remediations.get(usize::from(remediation)).copied(),
         };
         let mut at_phase = phases[usize::from(phase)];

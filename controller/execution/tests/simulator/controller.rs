@@ -267,6 +267,7 @@ impl Simulation {
             abort: self.world.abort(),
             verification: self.world.verification(),
             cause: self.world.cause(),
+            absent_for: amend_execution::phase::incident::ABSENT_FOR,
             reports: self.reports.clone(),
         }
     }
