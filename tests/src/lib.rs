@@ -1,3 +1,4 @@
 //! The stories that Amend is judged by, and the real parts that they run on.
 
 pub mod bench;
+pub mod workload;

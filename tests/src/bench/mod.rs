@@ -19,7 +19,7 @@
 //! let amend = Deployed::prepare(cluster, "amend-oom", "amend", 0, &amend_binary().await?).await?;
 //! amend.start().await?;
 //! let receiver = Receiver {
-//!     url: format!("{}/alertmanager", amend.url()?),
+//!     url: format!("{}/intake/alertmanager", amend.url()?),
 //!     bearer_token: Some("secret".to_owned()),
 //!     matchers: vec!["namespace=\"oom\"".to_owned()],
 //!     repeat_interval: "5s".to_owned(),

@@ -115,6 +115,21 @@ impl Life {
         }
     }
 
+    /// Takes over what the cluster itself says of the container; only what it says nothing of (memory) is modelled.
+    pub fn follow(&mut self, now: Timestamp, told: &Container, pod: &SeenPod, version: &Version) {
+        let ended = |container: &Container| container.last.as_ref().map(|last| last.finished);
+        self.killed_in_step = told.last.is_some() && ended(told) != ended(&self.shown);
+        self.started_in_step = matches!(told.state, State::Running { .. }) && self.shown.state != told.state;
+        self.shown = told.clone();
+        self.working_set = match told.state {
+            State::Waiting { .. } => 0.0,
+            State::Running { since } => {
+                let need = self.need(now.duration_since(since).as_secs_f64().max(0.0), version);
+                pod.memory_limit.map_or(need, |limit| need.min(limit))
+            }
+        };
+    }
+
     fn wait(&mut self, reason: &'static str, message: String) {
         self.working_set = 0.0;
         self.shown.ready = false;
@@ -171,15 +186,7 @@ impl Life {
         if age > FORGIVEN_AFTER {
             self.backoff = 0.0;
         }
-        let warm = 1.0 - (-3.0 * age / (version.warm_up_seconds * self.pace).max(1.0)).exp();
-        let cold = COLD_MIB.min(version.memory_mib);
-        let mut need = cold + (version.memory_mib - cold) * warm + version.leak_mib_per_minute * age / 60.0;
-        if let Some(surge) = &version.surge
-            && age >= self.surge_at
-        {
-            need = need.max(surge.memory_mib);
-        }
-        let need = need * MIB;
+        let need = self.need(age, version);
         match pod.memory_limit {
             Some(limit) if need > limit => {
                 self.working_set = limit;
@@ -190,6 +197,19 @@ impl Life {
                 self.shown.ready = age >= version.start_seconds * self.pace;
             }
         }
+    }
+
+    /// Bytes that a container of this age wants.
+    fn need(&self, age: f64, version: &Version) -> f64 {
+        let warm = 1.0 - (-3.0 * age / (version.warm_up_seconds * self.pace).max(1.0)).exp();
+        let cold = COLD_MIB.min(version.memory_mib);
+        let mut need = cold + (version.memory_mib - cold) * warm + version.leak_mib_per_minute * age / 60.0;
+        if let Some(surge) = &version.surge
+            && age >= self.surge_at
+        {
+            need = need.max(surge.memory_mib);
+        }
+        need * MIB
     }
 
     fn end(&mut self, now: Timestamp, since: Timestamp, reason: &'static str, exit_code: i64, max_backoff: f64) {

@@ -121,7 +121,10 @@ impl Model {
             };
             let version = service.version(pod.tag());
             let life = self.lives.entry(pod.uid.clone()).or_insert_with(Life::new);
-            life.step(self.now, pod, version, &self.seen, self.graph.max_backoff_seconds, &mut self.chance);
+            match &pod.told {
+                Some(told) => life.follow(self.now, told, pod, version),
+                None => life.step(self.now, pod, version, &self.seen, self.graph.max_backoff_seconds, &mut self.chance),
+            }
             if life.started_in_step {
                 let line = format!("level=info msg=\"{} {} started\" route={}", pod.service, pod.tag(), service.route);
                 step.logs.push(log(self.now, pod, line));

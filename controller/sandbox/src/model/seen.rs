@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::container::{Container, Ended, State};
+
 /// A look at the live objects.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -43,6 +45,8 @@ pub struct SeenPod {
     pub created: Timestamp,
     /// ConfigMap keys that its environment names, as (map, key, optional).
     pub config_keys: Vec<(String, String, bool)>,
+    /// What the cluster says of its first container, where somebody else than the model decides that (KWOK's stages).
+    pub told: Option<Container>,
 }
 
 impl SeenPod {
@@ -92,7 +96,35 @@ fn pod(pod: &Value) -> Option<SeenPod> {
         node: text(&pod["spec"]["nodeName"]).filter(|node| !node.is_empty()),
         created: pod["metadata"]["creationTimestamp"].as_str()?.parse().ok()?,
         config_keys: keys.collect(),
+        told: None,
     })
+}
+
+/// What a pod's status says of its first container, for [`SeenPod::told`]; nothing before the kubelet has written any.
+pub fn told(pod: &Value) -> Option<Container> {
+    let status = pod["status"]["containerStatuses"].get(0)?;
+    let time = |value: &Value| value.as_str().and_then(|text| text.parse().ok());
+    let state = match time(&status["state"]["running"]["startedAt"]) {
+        Some(since) => State::Running { since },
+        None => State::Waiting {
+            reason: known_reason(status["state"]["waiting"]["reason"].as_str().unwrap_or_default()),
+            message: status["state"]["waiting"]["message"].as_str().unwrap_or_default().to_owned(),
+        },
+    };
+    let ended = &status["lastState"]["terminated"];
+    let last = time(&ended["finishedAt"]).map(|finished| Ended {
+        reason: if ended["reason"] == "OOMKilled" { "OOMKilled" } else { "Error" },
+        exit_code: ended["exitCode"].as_i64().unwrap_or(1),
+        started: time(&ended["startedAt"]).unwrap_or(finished),
+        finished,
+    });
+    let restarts = status["restartCount"].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+    Some(Container { state, ready: status["ready"] == true, restarts, last })
+}
+
+fn known_reason(reason: &str) -> &'static str {
+    let known = ["CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError"];
+    known.into_iter().find(|known| *known == reason).unwrap_or("ContainerCreating")
 }
 
 /// A Kubernetes quantity as a plain number: bytes or cores.
