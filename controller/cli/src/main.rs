@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod diagnose;
+mod logs;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,8 @@ enum Verb {
     #[command(subcommand)]
     Build(build::Verb),
     #[command(subcommand)]
+    Logs(logs::Verb),
+    #[command(subcommand)]
     Bench(bench::Verb),
 }
 
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Diagnose(arguments) => diagnose::run(&arguments),
         Verb::Build(verb) => build::run(&verb),
+        Verb::Logs(verb) => logs::run(&verb),
         Verb::Bench(verb) => bench::run(&verb),
     };
     match done {

@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 pub mod clean;
+pub mod template;
 
 pub use catalogue::{Class, classify};
 pub use clean::clean;
