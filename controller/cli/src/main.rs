@@ -2,11 +2,14 @@
 
 mod bench;
 mod build;
+#[cfg(feature = "sandbox")]
+mod demo;
 mod diagnose;
 mod logs;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Repairs what breaks on Kubernetes, the way a careful engineer would.
@@ -19,6 +22,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    #[cfg(feature = "sandbox")]
+    Demo(demo::Arguments),
     Diagnose(diagnose::Arguments),
     #[command(subcommand)]
     Build(build::Verb),
@@ -30,16 +35,31 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
-        Verb::Diagnose(arguments) => diagnose::run(&arguments),
-        Verb::Build(verb) => build::run(&verb),
-        Verb::Logs(verb) => logs::run(&verb),
-        Verb::Bench(verb) => bench::run(&verb),
+        #[cfg(feature = "sandbox")]
+        Verb::Demo(arguments) => connected(demo::run(&arguments)),
+        Verb::Diagnose(arguments) => diagnose::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Build(verb) => build::run(&verb).map(|()| ExitCode::SUCCESS),
+        Verb::Logs(verb) => logs::run(&verb).map(|()| ExitCode::SUCCESS),
+        Verb::Bench(verb) => bench::run(&verb).map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("amend: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a verb that talks to others. Only these pay for a runtime and for TLS.
+fn connected(verb: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    // An error only says that the process has chosen one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread()
+        // On a machine with one or two cores a busy task must not keep the lease from being renewed.
+        .worker_threads(std::thread::available_parallelism().map_or(4, usize::from).max(4))
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?
+        .block_on(verb)
 }

@@ -249,8 +249,10 @@ impl Control for IncidentControl {
 async fn newest(shell: &Shell, moment: &mut Moment) -> Result<(), GatherError> {
     let (namespace, name) = (moment.object.namespace().unwrap_or_default(), moment.object.name_any());
     let api: Api<Incident> = Api::namespaced(shell.clients.reader(), &namespace);
-    let fresh = api.get(&name).await.map_err(|error| GatherError::unreadable(format!("incident {namespace}/{name}"), error))?;
-    let ends: Vec<(String, Option<Timestamp>)> = moment.signals.iter().map(|signal| (signal.key.clone(), signal.ended_at)).collect();
+    let fresh =
+        api.get(&name).await.map_err(|error| GatherError::unreadable(format!("incident {namespace}/{name}"), error))?;
+    let ends: Vec<(String, Option<Timestamp>)> =
+        moment.signals.iter().map(|signal| (signal.key.clone(), signal.ended_at)).collect();
     let known = fresh.status.as_ref().map(|status| status.signals.clone()).unwrap_or_default();
     let looked_at = moment.object.status.as_ref().map(|status| status.signals.clone()).unwrap_or_default();
     moment.signals = if known.is_empty() { fresh.spec.signals.clone() } else { known };
