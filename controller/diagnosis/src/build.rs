@@ -43,8 +43,14 @@ pub struct BuildFailure {
 /// Longer logs are read at their end only: the failure is there, and time is bounded.
 pub const LINES_MAX: usize = 400_000;
 
-/// Ranges that are shown.
-const RANGES_MAX: usize = 3;
+/// Ranges that are shown: failures have one place mostly, but what a passing run never said may be scattered.
+const RANGES: (usize, usize) = (3, 12);
+
+/// Longer ranges are cut to their strongest part.
+const LONGEST: usize = 120;
+
+/// A further range must be this strong against the best one.
+const AGAINST_BEST: f64 = 0.25;
 
 /// Reads a failed log, and the log of a run that passed to compare with when there is one.
 pub fn classify_build(log: &str, passed: Option<&str>) -> BuildFailure {
@@ -54,7 +60,8 @@ pub fn classify_build(log: &str, passed: Option<&str>) -> BuildFailure {
     let known: Option<BTreeSet<String>> =
         passed.map(|log| log.split('\n').map(|line| shape(without_time(&plain(line)))).collect());
     let scores = scores(&lines, known.as_ref());
-    let ranges = segments(&lines, &scores);
+    let most = if known.is_some() { RANGES.1 } else { RANGES.0 };
+    let ranges = segments(&lines, &scores, most);
     let (class, why) = class_of(&lines, &ranges, &scores);
     BuildFailure {
         ranges: ranges.iter().map(|(from, to)| (from + 1 + skipped, to + 1 + skipped)).collect(),
@@ -143,10 +150,10 @@ fn scores(lines: &[String], known: Option<&BTreeSet<String>>) -> Vec<f64> {
             };
             let new = match known {
                 Some(known) if known.contains(&shape(line)) => -4.0,
-                Some(_) => 1.0,
+                Some(_) => 1.5,
                 None => 0.0,
             };
-            signs + if signs > 0.0 { near } else { 0.3 * near } + new - 1.1
+            signs + if signs > 0.0 { near } else { 0.3 * near } + new - 0.9
         })
         .collect();
     // A line among failing lines is part of the failure: messages have several lines.
@@ -163,10 +170,11 @@ fn scores(lines: &[String], known: Option<&BTreeSet<String>>) -> Vec<f64> {
 }
 
 /// The segments of greatest sum, best first; none when no line looks like a failure.
-fn segments(lines: &[String], scores: &[f64]) -> Vec<(usize, usize)> {
+fn segments(lines: &[String], scores: &[f64], most: usize) -> Vec<(usize, usize)> {
     let mut scores: Vec<f64> = scores.iter().map(|score| score.clamp(-3.0, 3.0)).collect();
     let mut found = Vec::new();
-    for _ in 0..RANGES_MAX {
+    let mut strongest = 0.0;
+    for _ in 0..most {
         let (mut best, mut range) = (0.0, None);
         let (mut sum, mut start) = (0.0, 0);
         for (index, score) in scores.iter().enumerate() {
@@ -178,10 +186,12 @@ fn segments(lines: &[String], scores: &[f64]) -> Vec<(usize, usize)> {
                 (best, range) = (sum, Some((start, index)));
             }
         }
-        let Some((from, to)) = range else { break };
-        if best < 1.0 && !found.is_empty() {
+        let Some((from, to)) = range.map(|range| densest(&scores, range)) else { break };
+        let weak = if most == RANGES.0 { AGAINST_BEST * strongest } else { 1.0 };
+        if best < weak && !found.is_empty() {
             break;
         }
+        strongest = f64::max(strongest, best);
         found.push((from, to));
         for score in &mut scores[from..=to] {
             *score = -3.0;
@@ -193,6 +203,22 @@ fn segments(lines: &[String], scores: &[f64]) -> Vec<(usize, usize)> {
         found.push((last.saturating_sub(9), last));
     }
     found
+}
+
+/// The strongest part of a segment that is too long for a person to read.
+fn densest(scores: &[f64], (from, to): (usize, usize)) -> (usize, usize) {
+    if to - from < LONGEST {
+        return (from, to);
+    }
+    let mut sum: f64 = scores[from..from + LONGEST].iter().sum();
+    let (mut best, mut start) = (sum, from);
+    for at in from + LONGEST..=to {
+        sum += scores[at] - scores[at - LONGEST];
+        if sum > best {
+            (best, start) = (sum, at + 1 - LONGEST);
+        }
+    }
+    (start, start + LONGEST - 1)
 }
 
 /// The class by the failing lines: what the catalogue says of the most telling one.

@@ -66,7 +66,12 @@ pub fn confidence(scene: &Scene<'_>, hypothesis: &Hypothesis, best: bool) -> f64
         share if alerts_only && single => share * INHERITABLE,
         share if alerts_only && inheritable && !figures => share * INHERITABLE,
         share if share < ONE_OF_MANY => share,
-        share if alerts_only || (measured && told && !speaking.contains(&Modality::State)) => share.sqrt(),
+        share
+            if alerts_only
+                || (measured && told && !hypothesis.is_release() && !speaking.contains(&Modality::State)) =>
+        {
+            share.sqrt()
+        }
         share => share,
     };
     let ceiling = if speaking.len() <= 1 { 0.92 } else { CEILING };

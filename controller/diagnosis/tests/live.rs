@@ -431,3 +431,54 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_unrelated_quiet_service_does_not_change_the_answer() {
+    for story in [oom(), bad_release_beside_innocent()] {
+        let mut larger = story.clone();
+        objects(&mut larger).push(json!({"kind": "Deployment", "metadata": {"namespace": "shop", "name": "search"},
+            "spec": {"replicas": 1, "template": {"metadata": {"labels": {"app": "search"}}}}}));
+        objects(&mut larger).push(pod("search-old-x", "search", "old", 0, running()));
+        if let Answer::Known(list) = &mut larger.series {
+            list.push(errors("search", 0.0, 0.0));
+        }
+        assert_eq!(diagnose(&larger).causes, diagnose(&story).causes);
+    }
+}
+
+#[test]
+fn what_is_taken_away_never_makes_a_wrong_answer_sure() {
+    type Damage = fn(&mut Observations);
+    let damages: [(&str, Damage); 7] = [
+        ("series", |world| world.series = Answer::unknown("gone")),
+        ("objects", |world| world.objects = Answer::unknown("gone")),
+        ("changes", |world| world.changes = Answer::unknown("gone")),
+        ("topology", |world| world.topology = Answer::unknown("gone")),
+        ("nan", |world| {
+            if let Answer::Known(list) = &mut world.series {
+                list.iter_mut().flat_map(|one| &mut one.samples).for_each(|sample| sample.1 = f64::NAN);
+            }
+        }),
+        ("huge", |world| {
+            if let Answer::Known(list) = &mut world.series {
+                list.iter_mut().flat_map(|one| &mut one.samples).for_each(|sample| sample.1 *= 1e308);
+            }
+        }),
+        ("empty", |world| {
+            if let Answer::Known(list) = &mut world.series {
+                list.iter_mut().for_each(|one| one.samples.clear());
+            }
+        }),
+    ];
+    for story in [oom(), bad_release_beside_innocent()] {
+        let whole = diagnose(&story);
+        for (name, damage) in damages {
+            let mut damaged = story.clone();
+            damage(&mut damaged);
+            let got = diagnose(&damaged);
+            if let Some(cause) = got.actionable() {
+                assert_eq!(cause.entity.name, whole.causes[0].entity.name, "{name}: {cause:#?}");
+            }
+        }
+    }
+}

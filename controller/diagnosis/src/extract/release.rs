@@ -245,6 +245,20 @@ fn before_and_after(scene: &Scene<'_>, change: &Change, onset: Timestamp) -> Opt
                 after.asked,
             ));
         }
+        if let Some(other) = as_bad(scene, change, own, &excess) {
+            return Some((
+                0.01,
+                Modality::Metrics,
+                format!(
+                    "errors of {} rose by {:.0} points, but so did those of {}, and who calls whom is not known",
+                    change.target.name,
+                    own * 100.0,
+                    other.name
+                ),
+                format!("errors {:.0} %", bad * 100.0),
+                after.asked,
+            ));
+        }
         return Some(worse(change, "error ratio", bad, good, "before", after.asked, 3.0));
     }
     let (slow, quick) = (after.latency?, before.latency?);
@@ -269,6 +283,24 @@ fn before_and_after(scene: &Scene<'_>, change: &Change, onset: Timestamp) -> Opt
         }
     }
     None
+}
+
+/// Another entity that fails as much, when nobody knows who calls whom: then neither can be told from the other.
+fn as_bad(
+    scene: &Scene<'_>,
+    change: &Change,
+    own: f64,
+    excess: &dyn Fn(&Entity) -> (Answering, Answering),
+) -> Option<Entity> {
+    if scene.graph.known || !scene.graph.calls.is_empty() {
+        return None;
+    }
+    let others = scene.series.keys().filter(|entity| **entity != change.target);
+    let mut as_bad = others.filter(|entity| {
+        let (before, after) = excess(entity);
+        after.error_ratio.is_some_and(|after| after - before.error_ratio.unwrap_or(0.0) > 0.6 * own)
+    });
+    as_bad.next().cloned()
 }
 
 fn worse(change: &Change, what: &str, bad: f64, good: f64, against: &str, asked: String, weight: f64) -> Own {
