@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod controller;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod diagnose;
@@ -24,6 +25,8 @@ struct Arguments {
 enum Verb {
     #[cfg(feature = "sandbox")]
     Demo(demo::Arguments),
+    /// Run the controller, as the image does
+    Controller(Box<amend_controller::settings::Settings>),
     Diagnose(diagnose::Arguments),
     #[command(subcommand)]
     Build(build::Verb),
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         #[cfg(feature = "sandbox")]
         Verb::Demo(arguments) => connected(demo::run(&arguments)),
+        Verb::Controller(settings) => connected(controller::run(*settings)),
         Verb::Diagnose(arguments) => diagnose::run(&arguments).map(|()| ExitCode::SUCCESS),
         Verb::Build(verb) => build::run(&verb).map(|()| ExitCode::SUCCESS),
         Verb::Logs(verb) => logs::run(&verb).map(|()| ExitCode::SUCCESS),

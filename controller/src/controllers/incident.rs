@@ -9,6 +9,7 @@ use amend_crds::reference::NamespacedName;
 use amend_crds::{Incident, IncidentStatus, Remediation, RemediationSpec};
 use amend_diagnosis::diagnose::diagnose;
 use amend_diagnosis::diagnosis::Diagnosis;
+use amend_diagnosis::entity::EntityKind;
 use amend_diagnosis::evidence::Answer;
 use amend_diagnosis::incident::{OpenIncident, cleared, joins, keep};
 use amend_diagnosis::signal::{Signal, SignalSource};
@@ -18,13 +19,16 @@ use amend_policies::plan::Plan;
 use amend_policies::policy::Sla;
 use amend_telemetry::alert::{AlertState, firing};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde_json::Value;
 
+use crate::cluster::{self, Read};
 use crate::effects::{EffectError, Notice, reference};
 use crate::evidence;
 use crate::facts;
+use crate::intake::events::of_deployment;
 use crate::planner;
 use crate::reconcile::{Control, Decision, GatherError};
 use crate::shell::Shell;
@@ -307,7 +311,28 @@ async fn with_ends(shell: &Shell, namespace: &str, mut signals: Vec<Signal>, now
         }
     });
     futures::future::join_all(asked).await;
+    let conditions =
+        signals.iter_mut().filter(|signal| signal.source == SignalSource::Condition && signal.ended_at.is_none());
+    for signal in conditions {
+        if condition_is_over(shell, signal).await {
+            signal.ended_at = Some(now);
+        }
+    }
     signals
+}
+
+/// Whether the object does not say any more what the signal says. Conditions have no "resolved" of their own.
+async fn condition_is_over(shell: &Shell, signal: &Signal) -> bool {
+    let entity = &signal.entity;
+    let Some(read) = Read::of_kind("Deployment").filter(|_| entity.kind == EntityKind::Deployment) else { return false };
+    match cluster::get(&shell.clients.reader(), read, &entity.namespace, &entity.name).await {
+        Answer::Known(Some(object)) => match serde_json::from_value::<Deployment>(object) {
+            Ok(deployment) => !of_deployment(&deployment).iter().any(|sign| sign.signal.key == signal.key),
+            Err(_) => false,
+        },
+        Answer::Known(None) => true,
+        Answer::Unknown { .. } => false,
+    }
 }
 
 /// A signal with the end that was found for it, unless it was heard again since.
