@@ -32,8 +32,8 @@ const BEFORE_SIGNALS: SignedDuration = SignedDuration::from_mins(5);
 /// A change older than this before the first signal does not mark the onset.
 const ONSET_AFTER_CHANGE: SignedDuration = SignedDuration::from_hours(2);
 
-/// How much time before the merge tells the level that an abort signal compares with.
-const BEFORE_MERGE: SignedDuration = SignedDuration::from_mins(10);
+/// How much time before a change acts tells the level that an abort signal compares with.
+const BEFORE: SignedDuration = SignedDuration::from_mins(10);
 
 /// The healthy window before an incident: an hour that ends where trouble began, or well before the first signal.
 pub fn healthy(signals: &[Signal], cause: Option<&Cause>, opened_at: Timestamp) -> Window {
@@ -78,10 +78,15 @@ pub async fn verified(
 }
 
 /// Reads every abort signal of a plan, of the target and of its direct callers.
+///
+/// `sick_since`: when the first signal began; `acts_since`: when the change can show in a metric. The level between them is that of
+/// the sick service, since the question is whether the cure makes it worse; healthy minutes before would make every cure look
+/// harmful.
 pub async fn abort_readings(
     shell: &Arc<Shell>,
     plan: &Plan,
-    merged_at: Timestamp,
+    sick_since: Timestamp,
+    acts_since: Timestamp,
     now: Timestamp,
 ) -> Vec<AbortReading> {
     let target = plan.target.entity.workload();
@@ -96,8 +101,8 @@ pub async fn abort_readings(
     watched.extend(callers.map(|caller| (caller, Relation::DirectCaller)));
     watched.dedup();
     watched.truncate(4);
-    let before = Window { from: merged_at.saturating_sub(BEFORE_MERGE).unwrap_or(merged_at), to: merged_at };
-    let during = Window { from: merged_at, to: now };
+    let before = Window { from: acts_since.saturating_sub(BEFORE).unwrap_or(acts_since).max(sick_since), to: acts_since };
+    let during = Window { from: acts_since, to: now };
     let mut readings = Vec::new();
     for signal in &plan.abort_when {
         let rule = rule(signal);

@@ -37,6 +37,9 @@ use crate::shell::Shell;
 use crate::targets::Target;
 use crate::words;
 
+/// How long after it was applied a change shows in rates, which look back over several samples.
+const SHOWS_AFTER: SignedDuration = SignedDuration::from_secs(60);
+
 /// The red button: while this ConfigMap is there, with `stop` other than `false`, nothing is done.
 pub const STOP: &str = "amend-stop";
 
@@ -120,10 +123,13 @@ pub async fn gather(shell: &Arc<Shell>, remediation: &Remediation, incident: &In
         Answer::Known(seen) => seen.foreign_commits.clone(),
         Answer::Unknown { why } => Answer::unknown(why.clone()),
     };
-    let merged_at = time_of(journal, |event| matches!(event, Event::Merged { .. }));
+    let applied_at = time_of(journal, |event| matches!(event, Event::Applied { .. }));
     let rolled_out_at = time_of(journal, |event| matches!(event, Event::RolloutSeen { complete: true, .. }));
-    let abort = match (merged_at, standing.phase.ending()) {
-        (Some(merged_at), None) => golden::abort_readings(shell, plan, merged_at, now).await,
+    let acts_since = applied_at.and_then(|at| at.checked_add(SHOWS_AFTER).ok()).filter(|at| *at < now);
+    let abort = match (acts_since, standing.phase.ending()) {
+        (Some(acts_since), None) => {
+            golden::abort_readings(shell, plan, sick_since(incident, acts_since), acts_since, now).await
+        }
         (Some(_), Some(_)) | (None, _) => Vec::new(),
     };
     let verification = match rolled_out_at {
@@ -500,6 +506,12 @@ async fn foreign(target: &Target, plan: &Plan, merged: Option<&str>, applied: &C
         }
     }
     Answer::Known(foreign)
+}
+
+/// When the first signal of the incident began, as far as it lies before the change acts.
+fn sick_since(incident: &Incident, before: Timestamp) -> Timestamp {
+    let signals = incident.status.as_ref().map_or(&incident.spec.signals, |status| &status.signals);
+    signals.iter().map(|signal| signal.started_at).min().unwrap_or(before).min(before)
 }
 
 /// How far the live workload has rolled out.

@@ -57,7 +57,7 @@ pub enum Effect {
         branch: String,
         commit: String,
     },
-    /// Find, adopt or open the pull request that reverts `merged`; its branch is `<branch>-revert`.
+    /// Find, adopt or open the pull request that reverts `merged`, from `branch`.
     OpenRevertPullRequest {
         key: String,
         step: u32,

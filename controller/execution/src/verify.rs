@@ -69,13 +69,14 @@ pub enum Judgement {
 
 /// The usual judgement of a golden metric by its name in policies; `None` for a name that is not known here.
 ///
-/// Floors: 1 point of errors and 10 ms are within the noise of a healthy service; 5 points of saturation is one pod more or less.
+/// Floors: 1 point of errors and 10 ms are within the noise of a healthy service; a release may need a
+/// fifth of its limit more than the one before: what hurts is the limit itself, and that shows as restarts and latency.
 pub fn judgement_of(metric: &str, was_the_failure: bool) -> Option<Judgement> {
     let level = |floor, share| Some(Judgement::Level { better: Better::Lower, floor, share });
     match metric {
         "errorRatio" => level(0.01, 0.25),
         "latencyP99" => level(0.010, 0.25),
-        "saturation" => level(0.05, 0.25),
+        "saturation" => level(0.20, 0.25),
         "restarts" => Some(Judgement::Count { was_the_failure }),
         _ => None,
     }

@@ -364,7 +364,7 @@ async fn open_revert(
     target: &Target,
     revert: &Revert<'_>,
 ) -> Result<Done, Trouble> {
-    let branch = format!("{}-revert", revert.branch);
+    let branch = revert.branch.to_owned();
     let found = target.forge().find(revert.authored_at).await?.into_iter().find(|pull| pull.branch == branch);
     if let Some(pull) = found {
         return Ok(Done::RevertOpened { number: pull.number, url: pull.url, draft: pull.draft });

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::samples::{Sample, kept, median};
+use super::samples::{Sample, kept};
 
 /// How many samples in a row must be beyond the bar.
 ///
@@ -84,8 +84,8 @@ impl AbortReading {
 
 /// Whether the metric is lastingly worse than at merge time.
 ///
-/// The level before is the median of the samples given for the time just before the merge: mid-incident as a rule, so this asks
-/// "does the cure make it worse?", not "is it well?". The bar is that level plus the increase, at least `floor` above it. Breached means
+/// The level before is the worst of the samples given for the time before the change could act: mid-incident as a rule, so this asks
+/// "does the cure make it worse?", not "is it well?"; and a crash loop swings, so its median would call its own next swing harm. The bar is that level plus the increase, at least `floor` above it. Breached means
 /// that the last [`SUSTAINED_SAMPLES`] samples are all beyond the bar and span at least [`SUSTAINED_FOR`].
 pub fn abort_breached(
     rule: &AbortRule,
@@ -110,7 +110,7 @@ pub fn abort_breached(
     if old.len() < SUSTAINED_SAMPLES {
         return unknown(0.0, format!("{name} has only {} samples from merge time", old.len()));
     }
-    let level = median(&old);
+    let level = old.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mut new: Vec<Sample> = match during {
         Answer::Known(samples) => {
             samples.iter().filter(|sample| sample.value.is_finite() && sample.at <= now).copied().collect()
