@@ -24,6 +24,7 @@ use amend_sandbox::Scenario;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use futures::{Stream, StreamExt};
+use jiff::{SignedDuration, Timestamp};
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 
@@ -35,6 +36,10 @@ use teller::Teller;
 
 /// Story time while Amend works: its own second must not become a minute of the story.
 const WORKING: f64 = 6.0;
+
+/// How long a reviewer reads before pressing merge, in story time. Shorter than this no team merges, and rates over a few
+/// minutes have not yet seen how bad it is.
+const REVIEWED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
 
 /// Longest time that the story may take after the merge is out of the way, in real seconds.
 const TOLD_WITHIN: Duration = Duration::from_secs(240);
@@ -122,6 +127,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         teller: Teller::new(arguments.format),
         seen: Seen::default(),
         pressed: Vec::new(),
+        reviewing: None,
         asked: None,
     };
     stage.teller.line(&format!("amend demo, scenario {name}: {}", story.fault));
@@ -202,6 +208,8 @@ struct Stage<'a> {
     seen: Seen,
     /// Pull requests on which we pressed merge.
     pressed: Vec<u64>,
+    /// The pull request that is being read before we press merge, and since when in the story.
+    reviewing: Option<(u64, Timestamp)>,
     /// Since when somebody is asked to press merge.
     asked: Option<Instant>,
 }
@@ -312,6 +320,17 @@ impl Stage<'_> {
         });
         let Some(pull) = ready else { return Ok(()) };
         if self.arguments.merge {
+            let now = setting.tempo.now();
+            let (number, since) = *self.reviewing.get_or_insert((pull.number, now));
+            if number != pull.number {
+                self.reviewing = Some((pull.number, now));
+                return Ok(());
+            }
+            if now.duration_since(since) < REVIEWED_WITHIN {
+                setting.tempo.flow(self.arguments.speed);
+                return Ok(());
+            }
+            setting.tempo.flow(WORKING.min(self.arguments.speed));
             self.pressed.push(pull.number);
             let commit = setting.world.merge(pull.number)?;
             self.teller.say(
