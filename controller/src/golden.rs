@@ -101,7 +101,8 @@ pub async fn abort_readings(
     watched.extend(callers.map(|caller| (caller, Relation::DirectCaller)));
     watched.dedup();
     watched.truncate(4);
-    let before = Window { from: acts_since.saturating_sub(BEFORE).unwrap_or(acts_since).max(sick_since), to: acts_since };
+    let before =
+        Window { from: acts_since.saturating_sub(BEFORE).unwrap_or(acts_since).max(sick_since), to: acts_since };
     let during = Window { from: acts_since, to: now };
     let mut readings = Vec::new();
     for signal in &plan.abort_when {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use amend_gitops::body::{GateRow, GateVerdict, Marker, Named, ProposalFacts};
 use amend_gitops::forge::{
-    BranchRules, CommitStatus, Forge, ForgeError, NewPullRequest, Observation, PullRequest, PullRequestEdit,
+    BranchRules, CommitStatus, FailedRun, Forge, ForgeError, NewPullRequest, Observation, PullRequest, PullRequestEdit,
     PullRequestState, Reply, StatusVerdict,
 };
 use amend_gitops::proposal::{Cap, Identity, MUTED, Opened, Proposal, ProposalError, Proposals, Standing};
@@ -159,6 +159,15 @@ impl Forge for Fake {
 
     fn rules(&self, _branch: String) -> Reply<'_, BranchRules> {
         async { Ok(BranchRules { may_merge: true, ..BranchRules::default() }) }.boxed()
+    }
+
+    fn job_log(&self, job: String) -> Reply<'_, String> {
+        let error = ForgeError::NotFound { forge: self.name().to_owned(), doing: format!("read the log of job {job}") };
+        async move { Err(error) }.boxed()
+    }
+
+    fn failed_runs(&self) -> Reply<'_, Vec<FailedRun>> {
+        async { Ok(Vec::new()) }.boxed()
     }
 }
 

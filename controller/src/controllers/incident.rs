@@ -324,7 +324,9 @@ async fn with_ends(shell: &Shell, namespace: &str, mut signals: Vec<Signal>, now
 /// Whether the object does not say any more what the signal says. Conditions have no "resolved" of their own.
 async fn condition_is_over(shell: &Shell, signal: &Signal) -> bool {
     let entity = &signal.entity;
-    let Some(read) = Read::of_kind("Deployment").filter(|_| entity.kind == EntityKind::Deployment) else { return false };
+    let Some(read) = Read::of_kind("Deployment").filter(|_| entity.kind == EntityKind::Deployment) else {
+        return false;
+    };
     match cluster::get(&shell.clients.reader(), read, &entity.namespace, &entity.name).await {
         Answer::Known(Some(object)) => match serde_json::from_value::<Deployment>(object) {
             Ok(deployment) => !of_deployment(&deployment).iter().any(|sign| sign.signal.key == signal.key),
