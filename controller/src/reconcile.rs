@@ -152,10 +152,13 @@ pub enum ReconcileError {
     Panicked,
 }
 
+/// Takes namespace and name of the object to look at.
+type Listener = mpsc::UnboundedSender<(String, String)>;
+
 /// Asks controllers to look at an object again, from anywhere in the process.
 #[derive(Clone, Debug, Default)]
 pub struct Nudges {
-    listeners: Arc<Mutex<BTreeMap<&'static str, mpsc::UnboundedSender<(String, String)>>>>,
+    listeners: Arc<Mutex<BTreeMap<&'static str, Listener>>>,
 }
 
 impl Nudges {

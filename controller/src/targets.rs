@@ -31,6 +31,9 @@ pub struct Target {
     pub proposals: Proposals,
 }
 
+/// Open targets by namespace and name, with the version of spec and credentials that they were opened from.
+type Opened = BTreeMap<String, (String, Arc<Target>)>;
+
 /// Everything that opens targets; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Targets {
@@ -39,7 +42,7 @@ pub struct Targets {
     scratch: PathBuf,
     /// Networks that may be called although they are private.
     private: Arc<[String]>,
-    opened: Arc<Mutex<BTreeMap<String, (String, Arc<Target>)>>>,
+    opened: Arc<Mutex<Opened>>,
 }
 
 /// Why a repository cannot be used; says what to change.

@@ -12,6 +12,9 @@ use crate::bench::Series;
 /// Time between two samples of the past.
 const EVERY: SignedDuration = SignedDuration::from_secs(5);
 
+/// What tells one series from another: its metric and its labels.
+type Name = (&'static str, Vec<(&'static str, String)>);
+
 /// Lets the model live through the past with the pods of now, as if they were older than it, and tells its samples.
 pub(super) fn lived(model: &mut Model, seen: &Seen, now: Timestamp) -> Vec<Series> {
     let mut past = seen.clone();
@@ -21,7 +24,7 @@ pub(super) fn lived(model: &mut Model, seen: &Seen, now: Timestamp) -> Vec<Serie
         pod.told = None;
     }
     model.set_quiet(true);
-    let mut series: BTreeMap<(&'static str, Vec<(&'static str, String)>), Series> = BTreeMap::new();
+    let mut series: BTreeMap<Name, Series> = BTreeMap::new();
     let mut at = now - PAST;
     while at < now - EVERY {
         at += EVERY;
