@@ -8,8 +8,8 @@ use amend_diagnosis::entity::Entity;
 use amend_diagnosis::evidence::{Answer, LinkKind, Window};
 use amend_diagnosis::signal::Signal;
 use amend_execution::verify::{
-    AbortReading, AbortRule, GoldenSamples, Increase, Judgement, Relation, Sample, Verification, VerifyInput,
-    abort_breached, judgement_of, settle, verify,
+    AbortReading, AbortRule, GoldenSamples, Increase, Judgement, Relation, SAMPLE_EVERY, Sample, Verification,
+    VerifyInput, abort_breached, judgement_of, longest_pause, settle, verify,
 };
 use amend_policies::plan::{AbortSignal, Plan};
 use amend_policies::policy::GoldenMetric;
@@ -46,13 +46,22 @@ pub fn healthy(signals: &[Signal], cause: Option<&Cause>, opened_at: Timestamp) 
     Window { from: onset.saturating_sub(HEALTHY).unwrap_or(onset), to: onset }
 }
 
+/// The times that a verdict looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// The healthy time before the incident.
+    pub before: Window,
+    /// From the first signal until the change was applied: tells how long the failure may hide.
+    pub sick: Window,
+    pub rolled_out_at: Timestamp,
+}
+
 /// Compares the plan's golden metrics after the rollout with the healthy time.
 pub async fn verified(
     shell: &Arc<Shell>,
     plan: &Plan,
     cause: Option<&Cause>,
-    before: Window,
-    rolled_out_at: Timestamp,
+    times: Times,
     foreign_commits: Answer<Vec<String>>,
     now: Timestamp,
 ) -> Verification {
@@ -62,9 +71,10 @@ pub async fn verified(
         .filter(|seconds| seconds.is_finite() && *seconds > 0.0)
         .and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
     let restarts_were_the_failure = interval.is_some();
-    let settle = settle(interval, plan.verify.settle);
+    let Times { before, sick, rolled_out_at } = times;
     let after = Window { from: rolled_out_at, to: now };
     let mut metrics = Vec::new();
+    let mut pause = None;
     for metric in &plan.verify.golden {
         let failure = *metric == GoldenMetric::Restarts && restarts_were_the_failure;
         let Some(judgement) = judgement_of(metric.name(), failure) else { continue };
@@ -72,8 +82,14 @@ pub async fn verified(
             samples(shell, &plan.target.entity, *metric, before),
             samples(shell, &plan.target.entity, *metric, after)
         );
+        if let (None, Answer::Known(usual), Judgement::Level { better, floor, .. }) = (interval, &old, &judgement) {
+            let seen = samples(shell, &plan.target.entity, *metric, sick).await;
+            let failing = seen.known().map_or(&[][..], Vec::as_slice);
+            pause = pause.max(longest_pause(usual, failing, *better, *floor, sick.to));
+        }
         metrics.push(GoldenSamples { metric: metric.name().to_owned(), judgement, before: old, after: new });
     }
+    let settle = settle(interval.or(pause), plan.verify.settle, Some(sample_every(shell, &plan.target.entity).await));
     verify(&VerifyInput { now, rolled_out_at, settle, metrics, foreign_commits })
 }
 
@@ -132,10 +148,16 @@ fn rule(signal: &AbortSignal) -> AbortRule {
     AbortRule { metric: name.to_owned(), increase, floor }
 }
 
-async fn samples(shell: &Arc<Shell>, entity: &Entity, metric: GoldenMetric, window: Window) -> Answer<Vec<Sample>> {
+/// How often the metrics stores of a namespace get a sample.
+async fn sample_every(shell: &Arc<Shell>, entity: &Entity) -> SignedDuration {
     let sources = shell.sources.serving(&entity.namespace).await;
     let every = sources.holding(SourceKind::holds_metrics).iter().map(|source| source.config().sample_every).min();
-    let step = every.unwrap_or(SignedDuration::from_secs(30)).max(SignedDuration::from_secs(1));
+    every.unwrap_or(SAMPLE_EVERY).max(SignedDuration::from_secs(1))
+}
+
+async fn samples(shell: &Arc<Shell>, entity: &Entity, metric: GoldenMetric, window: Window) -> Answer<Vec<Sample>> {
+    let sources = shell.sources.serving(&entity.namespace).await;
+    let step = sample_every(shell, entity).await;
     let asked = match metric {
         GoldenMetric::ErrorRatio => Golden::ErrorRatio,
         GoldenMetric::LatencyP99 => Golden::LatencyP99,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use amend_crds::approval::ApprovalDecision;
 use amend_crds::{Approval, Incident, Remediation};
 use amend_diagnosis::diagnosis::Cause;
-use amend_diagnosis::evidence::Answer;
+use amend_diagnosis::evidence::{Answer, Window};
 use amend_execution::journal::{Event, Journal};
 use amend_execution::phase::incident::CauseState;
 use amend_execution::phase::{Standing, standing};
@@ -137,7 +137,10 @@ pub async fn gather(shell: &Arc<Shell>, remediation: &Remediation, incident: &In
             let signals = incident.status.as_ref().map_or(&incident.spec.signals, |status| &status.signals);
             let opened = incident.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
             let before = golden::healthy(signals, cause, opened);
-            Answer::Known(golden::verified(shell, plan, cause, before, at, foreign, now).await)
+            let applied_at = applied_at.unwrap_or(at);
+            let sick = Window { from: sick_since(incident, applied_at), to: applied_at };
+            let times = golden::Times { before, sick, rolled_out_at: at };
+            Answer::Known(golden::verified(shell, plan, cause, times, foreign, now).await)
         }
         None => Answer::unknown("the rollout is not complete"),
     };

@@ -25,8 +25,15 @@ use samples::{Kept, kept, median, rises};
 /// With failures at random moments, surviving one mean interval happens by luck in 37 % of the cases, three in 5 %.
 pub const INTERVALS_TO_SURVIVE: i32 = 3;
 
-/// The shortest window for a verdict: ten samples at the common scrape interval of 30 s.
-pub const SETTLE_AT_LEAST: SignedDuration = SignedDuration::from_mins(5);
+/// How many samples the shortest window for a verdict holds: enough for a rank test to tell a shift, with two to spare.
+pub const SAMPLES_TO_SETTLE: i32 = 10;
+
+/// The shortest window for a verdict, however dense the samples: rates look back over several of them, so that the first
+/// ones after a rollout still count requests from before it.
+pub const SETTLE_AT_LEAST: SignedDuration = SignedDuration::from_mins(1);
+
+/// How often stores get samples when nobody says: the common scrape interval.
+pub const SAMPLE_EVERY: SignedDuration = SignedDuration::from_secs(30);
 
 /// The window when nobody knows how often it failed: three times the kubelet's longest crash-loop pause of 5 min.
 pub const SETTLE_WHEN_INTERVAL_UNKNOWN: SignedDuration = SignedDuration::from_mins(15);
@@ -36,14 +43,50 @@ pub const SAMPLES_AT_LEAST: usize = 8;
 
 /// How long a verdict needs to watch.
 ///
-/// `failure_interval` is the time between two failures seen before the cure, `asked` what the policy wants; the longest wins,
-/// so a policy can lengthen the window and never shorten it.
-pub fn settle(failure_interval: Option<SignedDuration>, asked: Option<SignedDuration>) -> SignedDuration {
+/// `failure_interval` is the time between two failures seen before the cure, `asked` what the policy wants, `sample_every` how
+/// often the stores get a sample; the longest wins, so a policy can lengthen the window and never shorten it.
+pub fn settle(
+    failure_interval: Option<SignedDuration>,
+    asked: Option<SignedDuration>,
+    sample_every: Option<SignedDuration>,
+) -> SignedDuration {
     let survive = match failure_interval {
         Some(interval) => interval.saturating_mul(INTERVALS_TO_SURVIVE),
         None => SETTLE_WHEN_INTERVAL_UNKNOWN,
     };
-    survive.max(asked.unwrap_or(SignedDuration::ZERO)).max(SETTLE_AT_LEAST)
+    let sampled = sample_every.unwrap_or(SAMPLE_EVERY).saturating_mul(SAMPLES_TO_SETTLE);
+    survive.max(asked.unwrap_or(SignedDuration::ZERO)).max(sampled).max(SETTLE_AT_LEAST)
+}
+
+/// The longest pause between two failing samples while a service was sick: how long its failure may hide.
+///
+/// A sample fails when it is worse than all of `usual` by more than `floor`. The pause up to the `end` of the sick time counts as
+/// well. `None` when too few samples failed to know a rhythm; then the failure's interval is unknown.
+pub fn longest_pause(
+    usual: &[Sample],
+    sick: &[Sample],
+    better: Better,
+    floor: f64,
+    end: Timestamp,
+) -> Option<SignedDuration> {
+    let badness = |value: f64| match better {
+        Better::Lower => value,
+        Better::Higher => -value,
+    };
+    let usual = kept(usual, None);
+    if usual.unusable().is_some() {
+        return None;
+    }
+    let bar = usual.values.iter().copied().map(badness).fold(f64::NEG_INFINITY, f64::max) + floor;
+    let fails = |sample: &&Sample| sample.at <= end && sample.value.is_finite() && badness(sample.value) > bar;
+    let mut failing: Vec<Timestamp> = sick.iter().filter(fails).map(|sample| sample.at).collect();
+    failing.sort();
+    failing.dedup();
+    if failing.len() < SAMPLES_AT_LEAST {
+        return None;
+    }
+    let until = failing.iter().skip(1).chain(std::iter::once(&end));
+    failing.iter().zip(until).map(|(from, to)| to.duration_since(*from)).max()
 }
 
 /// Which way is good.

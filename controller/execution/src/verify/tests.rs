@@ -83,7 +83,7 @@ fn a_placebo_whose_restarts_go_on_never_passes() {
         assert_ne!(result.verdict, Word::Pass, "at {now}: {}", result.sentence);
     }
     let interval = SignedDuration::from_secs(400);
-    assert_eq!(settle(Some(interval), None), SignedDuration::from_secs(1200));
+    assert_eq!(settle(Some(interval), None, None), SignedDuration::from_secs(1200));
 }
 
 #[test]
@@ -170,8 +170,33 @@ fn a_metric_that_should_be_high_is_judged_the_other_way_round() {
 #[test]
 fn a_policy_may_lengthen_the_window_but_not_shorten_it() {
     let interval = Some(SignedDuration::from_mins(4));
-    assert_eq!(settle(interval, Some(SignedDuration::from_mins(1))), SignedDuration::from_mins(12));
-    assert_eq!(settle(interval, Some(SignedDuration::from_mins(30))), SignedDuration::from_mins(30));
-    assert_eq!(settle(None, None), SETTLE_WHEN_INTERVAL_UNKNOWN);
-    assert_eq!(settle(Some(SignedDuration::from_secs(1)), None), SETTLE_AT_LEAST);
+    assert_eq!(settle(interval, Some(SignedDuration::from_mins(1)), None), SignedDuration::from_mins(12));
+    assert_eq!(settle(interval, Some(SignedDuration::from_mins(30)), None), SignedDuration::from_mins(30));
+    assert_eq!(settle(None, None, None), SETTLE_WHEN_INTERVAL_UNKNOWN);
+}
+
+#[test]
+fn the_shortest_window_holds_ten_samples_and_never_less_than_a_minute() {
+    let often = Some(SignedDuration::from_secs(1));
+    assert_eq!(settle(often, None, None), SignedDuration::from_mins(5));
+    assert_eq!(settle(often, None, Some(SignedDuration::from_secs(10))), SignedDuration::from_secs(100));
+    assert_eq!(settle(often, None, often), SETTLE_AT_LEAST);
+}
+
+#[test]
+fn a_failure_hides_as_long_as_its_longest_pause() {
+    let usual = known(samples(-3600, -3000, |_| 0.002));
+    let pause = |sick: Answer<Vec<Sample>>, end| longest_pause(&usual, &known(sick), Better::Lower, 0.01, at(end));
+
+    let always = samples(0, 300, |_| 0.3);
+    assert_eq!(pause(always.clone(), 300), Some(SignedDuration::from_secs(15)), "the distance of two samples");
+    assert_eq!(pause(always, 900), Some(SignedDuration::from_secs(600)), "it was well at the end");
+    let bursts = samples(0, 900, |second| if second % 300 < 60 { 0.3 } else { 0.002 });
+    assert_eq!(pause(bursts, 900), Some(SignedDuration::from_secs(255)));
+    assert_eq!(pause(samples(0, 90, |_| 0.3), 90), None, "seven samples know no rhythm");
+    assert_eq!(pause(samples(0, 900, |_| 0.011), 900), None, "within the noise");
+}
+
+fn known(answer: Answer<Vec<Sample>>) -> Vec<Sample> {
+    answer.known().cloned().unwrap_or_default()
 }
