@@ -120,6 +120,10 @@ impl Life {
         let ended = |container: &Container| container.last.as_ref().map(|last| last.finished);
         self.killed_in_step = told.last.is_some() && ended(told) != ended(&self.shown);
         self.started_in_step = matches!(told.state, State::Running { .. }) && self.shown.state != told.state;
+        if self.started_in_step {
+            // When it is killed is said by the cluster; so there is no chance in when it wants more.
+            self.surge_at = version.surge.as_ref().map_or(f64::INFINITY, |surge| surge.after_seconds);
+        }
         self.shown = told.clone();
         self.working_set = match told.state {
             State::Waiting { .. } => 0.0,

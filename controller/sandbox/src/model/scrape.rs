@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Model;
-use super::container::State;
+use super::container::{State, wrong_config};
 use super::traffic::BUCKETS;
 
 /// One sample without its time.
@@ -114,7 +114,10 @@ impl Model {
             put("http_request_duration_seconds_count", of_service(), total);
             put("http_request_duration_seconds_sum", of_service(), counters.sum);
             let service = self.graph.services.get(&pod.service);
-            let ratio = service.map_or(0.0, |service| service.version(pod.tag()).error_ratio);
+            let ratio = service.map_or(0.0, |service| {
+                let version = service.version(pod.tag());
+                1.0 - (1.0 - version.error_ratio) * (1.0 - wrong_config(pod, &version.needs, &self.seen))
+            });
             for route in 0..service.map_or(0, |service| service.routes) {
                 put("http_route_error_ratio", with(of_service(), "route", &format!("/r{route:03}")), ratio);
             }
