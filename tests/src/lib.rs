@@ -1,4 +1,5 @@
 //! The stories that Amend is judged by, and the real parts that they run on.
 
 pub mod bench;
+pub mod stage;
 pub mod workload;

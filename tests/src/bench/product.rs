@@ -23,7 +23,8 @@ async fn build() -> anyhow::Result<PathBuf> {
     }
     let target = target_folder().context("the tests do not run from a target folder")?;
     let status = tokio::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "-p", "amend-cli", "--bin", "amend"])
+        // Both packages, so that their dependencies have the features that they have in the running tests and are there already.
+        .args(["build", "--quiet", "-p", "amend-cli", "-p", "amend-tests", "--bin", "amend"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("CARGO_TARGET_DIR", &target)
         .stdin(Stdio::null())

@@ -1,0 +1,6 @@
+//! The live stories: the whole loop on real parts, one file per story, each told as its sentence says.
+//!
+//! `cargo test -p amend-tests --test live -- NAME --nocapture`; the parts are built at first use (`tests/env/build`).
+
+mod oom;
+mod told;
