@@ -11,6 +11,7 @@ use crate::policy::quoted;
 
 mod differences;
 mod guard;
+mod place;
 mod proof;
 mod replay;
 mod scalar;
@@ -18,6 +19,7 @@ mod splice;
 mod tree;
 
 pub use differences::differences;
+pub use place::line_of;
 pub use replay::replay;
 use tree::{Content, Node};
 

@@ -18,7 +18,7 @@ pub(crate) use compile::Problems;
 pub use compile::{
     CompiledMatch, CompiledPolicy, CompiledStep, CompiledTarget, PolicyProblem, Sla, Verification, cleaned, quoted,
 };
-pub use unknown::{UnknownField, problems_in, unknown_fields};
+pub use unknown::{UnknownField, nearest, problems_against, problems_in, unknown_fields};
 
 /// A policy as its author wrote it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -220,6 +220,8 @@ impl Stage<'_> {
         self.teller.say(tempo, tempo.now(), "the shop runs, Amend watches");
         self.teller.detail(&format!("dashboard   {}", setting.dashboard));
         self.teller.detail(&format!("repository  {}", setting.endpoints.git));
+        self.teller
+            .detail(&format!("other verbs KUBECONFIG={} amend get incidents -n shop", setting.kubeconfig.display()));
         let commits = setting.world.trigger().context("cannot let the fault loose")?;
         self.teller.begin(tempo.now());
         for (release, commit) in setting.world.scenario().releases.iter().zip(&commits) {

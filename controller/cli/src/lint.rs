@@ -1,85 +1,282 @@
-//! `amend lint FILE...`: what is wrong with policies, before they reach a cluster.
+//! `amend lint FILE...`: what is wrong with policies, sources and targets, before they reach a cluster.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use amend_crds::{GROUP, GitTargetSpec, TelemetrySourceSpec, VERSION};
+use amend_gitops::access::GitAccess;
 use amend_policies::lint::{Finding, Severity, read};
+use amend_policies::manifest::line_of;
+use amend_policies::policy::{nearest, problems_against, quoted};
+use amend_telemetry::mapping::Mapping;
 use anyhow::Context;
 use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::connection::{Flags, plain, print};
 
-/// Checks RemediationPolicy files; exits non-zero when one would not be accepted.
+/// Checks files with objects of Amend; exits non-zero when one would not be accepted.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// YAML files; other kinds in them are passed over
+    /// YAML files; kinds that are not Amend's are passed over
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    /// Exit non-zero for warnings too
+    #[arg(long)]
+    strict: bool,
+}
+
+/// A finding and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Placed {
+    file: String,
+    /// Counted from 1.
+    line: usize,
+    /// `namespace/name` of the object, as far as it has them.
+    object: String,
+    #[serde(flatten)]
+    finding: Finding,
 }
 
 pub fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCode> {
-    let mut all = Vec::new();
-    let (mut refused, mut policies) = (false, 0);
+    let (mut found, mut looked_at) = (Vec::new(), 0);
     for file in &arguments.files {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        match documents(&text) {
-            Ok(documents) => {
-                for document in documents.iter().filter(|one| one["kind"] == "RemediationPolicy") {
-                    policies += 1;
-                    all.extend(read(&document["spec"]).1.into_iter().map(|finding| (file.as_path(), finding)));
-                }
-            }
-            Err(why) => {
-                let sentence = format!("this is no YAML: {why}");
-                all.push((file.as_path(), Finding { severity: Severity::Error, path: String::new(), sentence }));
-            }
-        }
-    }
-    for (_, finding) in &all {
-        refused |= finding.severity == Severity::Error;
+        looked_at += lint(&file.display().to_string(), &text, &mut found)?;
     }
     match flags.output() {
-        Some(output) => print(&all.iter().map(|(file, finding)| shown(file, finding)).collect::<Vec<_>>(), output)?,
+        Some(output) => print(&found, output)?,
         None => {
-            for (file, finding) in &all {
-                let path = if finding.path.is_empty() { "." } else { &finding.path };
+            for Placed { file, line, finding, .. } in &found {
                 let word = if finding.severity == Severity::Error { "error" } else { "warning" };
-                println!("{}:{}: {word}: {}", file.display(), plain(path), plain(&finding.sentence));
+                let path = if finding.path.is_empty() { String::new() } else { format!("{}: ", plain(&finding.path)) };
+                println!("{file}:{line}: {word}: {path}{}", plain(&finding.sentence));
             }
-            if policies == 0 && !refused {
-                eprintln!("no RemediationPolicy in {} file(s)", arguments.files.len());
-            }
+            eprintln!("{looked_at} objects of Amend looked at, {} findings", found.len());
         }
     }
+    let refused = found.iter().any(|one| arguments.strict || one.finding.severity == Severity::Error);
     Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn shown(file: &Path, finding: &Finding) -> Value {
-    json!({ "file": file.display().to_string(), "severity": format!("{:?}", finding.severity), "path": finding.path, "sentence": finding.sentence })
+/// Adds what is wrong with a file, and says how many objects of ours it holds.
+fn lint(file: &str, text: &str, found: &mut Vec<Placed>) -> anyhow::Result<usize> {
+    let documents = match serde_saphyr::from_multiple::<Value>(text) {
+        Ok(documents) => documents,
+        Err(why) => {
+            let line = why.location().map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
+            let finding = error("", format!("this is no YAML: {why}"));
+            found.push(Placed { file: file.into(), line, object: String::new(), finding });
+            return Ok(0);
+        }
+    };
+    let mut ours = 0;
+    for (position, document) in documents.iter().filter(|one| !one.is_null()).enumerate() {
+        let api = document["apiVersion"].as_str().unwrap_or_default();
+        let (group, version) = api.split_once('/').unwrap_or(("", api));
+        if group != GROUP {
+            continue;
+        }
+        ours += 1;
+        let text_at = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).unwrap_or("?");
+        let object = format!("{}/{}", text_at("/metadata/namespace"), text_at("/metadata/name"));
+        let findings = if version == VERSION {
+            judged(document)?
+        } else {
+            vec![error("apiVersion", format!("{} is not served; write {GROUP}/{VERSION}", quoted(api)))]
+        };
+        found.extend(findings.into_iter().map(|finding| Placed {
+            file: file.into(),
+            line: line_of(text, position, &finding.path).unwrap_or(1),
+            object: object.clone(),
+            finding,
+        }));
+    }
+    Ok(ours)
 }
 
-/// The documents of a file; empty ones are passed over.
-fn documents(text: &str) -> Result<Vec<Value>, serde_saphyr::Error> {
-    serde_saphyr::from_multiple::<Value>(text)
+/// Everything about one object of our group.
+fn judged(document: &Value) -> anyhow::Result<Vec<Finding>> {
+    let definitions = amend_crds::schema::definitions()?;
+    let kind = document["kind"].as_str().unwrap_or_default();
+    let Some(definition) = definitions.iter().find(|definition| definition.spec.names.kind == kind) else {
+        let known = definitions.iter().map(|definition| definition.spec.names.kind.as_str());
+        let hint = nearest(kind, known).map_or("remove it".to_owned(), |near| format!("did you mean {near}?"));
+        return Ok(vec![error("kind", format!("{} is no kind of {GROUP}: {hint}", quoted(kind)))]);
+    };
+    if document["metadata"]["name"].as_str().is_none_or(str::is_empty) {
+        return Ok(vec![error("metadata.name", "is missing".to_owned())]);
+    }
+    let spec = &document["spec"];
+    let mut findings = if kind == "RemediationPolicy" {
+        read(spec).1
+    } else {
+        let schema = definition.spec.versions.first().and_then(|version| version.schema.as_ref());
+        let schema = serde_json::to_value(schema.and_then(|schema| schema.open_api_v3_schema.as_ref()))?;
+        let problems = problems_against(&schema["properties"]["spec"], spec);
+        problems.into_iter().map(|problem| error(&problem.path, problem.sentence)).collect()
+    };
+    if findings.is_empty() {
+        findings = meaning(kind, spec);
+    }
+    for finding in &mut findings {
+        let below = match finding.path.as_str() {
+            "" => "spec".to_owned(),
+            path => format!("spec.{path}"),
+        };
+        finding.path = below;
+    }
+    Ok(findings)
+}
+
+/// What the schema of a well-formed object cannot say.
+fn meaning(kind: &str, spec: &Value) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match kind {
+        "TelemetrySource" => {
+            let Ok(source) = serde_json::from_value::<TelemetrySourceSpec>(spec.clone()) else { return findings };
+            if let Err(why) = Mapping::declared(&source.mapping) {
+                findings.push(error("mapping", why.to_string()));
+            }
+            if let Err(why) = http(&source.url) {
+                findings.push(error("url", why));
+            }
+        }
+        "GitTarget" => {
+            let Ok(target) = serde_json::from_value::<GitTargetSpec>(spec.clone()) else { return findings };
+            if let Err(why) = GitAccess::new(&target.url, &target.branch) {
+                findings.push(error("url", why.to_string()));
+            }
+            if target.grants.is_empty() {
+                let sentence = "nothing may be changed; add grants: [{ namespace, paths, kinds, fields }]";
+                findings.push(warning("grants", sentence.to_owned()));
+            }
+            for (position, grant) in target.grants.iter().enumerate() {
+                if !target.allowed_namespaces.iter().any(|allowed| *allowed == grant.namespace || allowed == "*") {
+                    let sentence = format!(
+                        "is granted something but is not in allowedNamespaces; add {} there unless this object lives in it",
+                        quoted(&grant.namespace)
+                    );
+                    findings.push(warning(&format!("grants[{position}].namespace"), sentence));
+                }
+            }
+        }
+        _ => {}
+    }
+    findings
+}
+
+/// An http(s) URL without user info.
+fn http(text: &str) -> Result<(), String> {
+    let url = url::Url::parse(text).map_err(|why| format!("{} is not a URL: {why}", quoted(text)))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("{} is not http or https", quoted(text)));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("user names and passwords belong in a Secret: name it in secretRef".to_owned());
+    }
+    Ok(())
+}
+
+fn error(path: &str, sentence: String) -> Finding {
+    Finding { severity: Severity::Error, path: path.to_owned(), sentence }
+}
+
+fn warning(path: &str, sentence: String) -> Finding {
+    Finding { severity: Severity::Warning, path: path.to_owned(), sentence }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn found(text: &str) -> Vec<(usize, String, String)> {
+        let mut found = Vec::new();
+        lint("file.yaml", text, &mut found).unwrap();
+        found.into_iter().map(|one| (one.line, one.finding.path, one.finding.sentence)).collect()
+    }
+
     #[test]
-    fn every_ready_policy_is_found_and_accepted() {
+    fn every_ready_policy_is_accepted() {
         for entry in amend_policies::library::LIBRARY {
-            let documents = documents(entry.yaml).unwrap();
-            let policy = documents.iter().find(|one| one["kind"] == "RemediationPolicy").unwrap();
-            let findings = read(&policy["spec"]).1;
-            assert!(
-                findings.iter().all(|finding| finding.severity == Severity::Warning),
-                "{}: {findings:?}",
-                entry.name
-            );
+            let mut found = Vec::new();
+            assert_eq!(lint(entry.name, entry.yaml, &mut found).unwrap(), 1, "{}", entry.name);
+            assert!(found.iter().all(|one| one.finding.severity == Severity::Warning), "{}: {found:?}", entry.name);
         }
+    }
+
+    #[test]
+    fn a_typo_in_a_policy_is_shown_with_its_line_and_the_nearest_field() {
+        let policy = amend_policies::library::LIBRARY[0].yaml.replace("maxUnavailable", "maxUnavailible");
+        let line = 1 + policy.lines().position(|line| line.contains("maxUnavailible")).unwrap();
+        let found = found(&policy);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].0, found[0].1.as_str()), (line, "spec.gates[0].blastRadius.maxUnavailible"));
+        assert!(found[0].2.contains("did you mean maxUnavailable?"), "{found:?}");
+    }
+
+    #[test]
+    fn typos_in_sources_and_targets_are_shown_too() {
+        let text = "\
+apiVersion: amend.dev/v1alpha1
+kind: TelemetrySource
+metadata: { name: prometheus }
+spec:
+  kind: Promotheus
+  url: http://prometheus:9090
+---
+apiVersion: amend.dev/v1alpha1
+kind: GitTarget
+metadata: { name: platform }
+spec:
+  url: https://git.example.com/platform/shop.git
+  branch: main
+  forge: { kind: Gitea }
+  secretRef: { name: platform-git }
+  grant: []
+---
+apiVersion: amend.dev/v1
+kind: GitTarget
+---
+apiVersion: amend.dev/v1alpha1
+kind: RemediationPolice
+";
+        let found = found(text);
+        let lines: Vec<usize> = found.iter().map(|(line, ..)| *line).collect();
+        assert_eq!(lines, [5, 16, 18, 22], "{found:?}");
+        for (finding, hint) in found.iter().zip(["Prometheus?", "grants?", "amend.dev/v1alpha1", "RemediationPolicy?"])
+        {
+            assert!(finding.2.contains(hint), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_no_store_understands_is_refused() {
+        let text = "\
+apiVersion: amend.dev/v1alpha1
+kind: TelemetrySource
+metadata: { name: prometheus }
+spec:
+  kind: Prometheus
+  url: http://prometheus:9090
+  mapping:
+    servce: app
+";
+        let found = found(text);
+        assert_eq!((found[0].0, found[0].1.as_str()), (7, "spec.mapping"));
+        assert!(found[0].2.contains("servce"), "{found:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_yaml_says_where() {
+        let found = found("kind: [\n");
+        assert!(found[0].2.starts_with("this is no YAML"), "{found:?}");
+    }
+
+    #[test]
+    fn objects_of_others_are_passed_over() {
+        assert_eq!(found("apiVersion: v1\nkind: Secret\nmetadata: { name: x }\n"), []);
     }
 }

@@ -38,14 +38,19 @@ impl UnknownField {
 
 /// Every field of a raw policy spec that the schema does not know, in the order of the paths.
 pub fn unknown_fields(raw: &Value) -> Vec<UnknownField> {
-    walk(raw).unknown
+    walk(&schema(), raw).unknown
 }
 
 /// Everything that the schema has against a raw policy spec: unknown fields, wrong types, wrong words, missing fields.
 ///
 /// Empty means that `raw` can be read as a [`Policy`]; what the texts say is for [`Policy::compile`].
 pub fn problems_in(raw: &Value) -> Vec<PolicyProblem> {
-    let walked = walk(raw);
+    problems_against(&schema(), raw)
+}
+
+/// The same for any other schema, such as the one in a CRD.
+pub fn problems_against(schema: &Value, raw: &Value) -> Vec<PolicyProblem> {
+    let walked = walk(schema, raw);
     let mut problems = walked.wrong;
     problems.extend(walked.unknown.iter().map(UnknownField::problem));
     problems.sort();
@@ -63,10 +68,9 @@ struct Walked {
     wrong: Vec<PolicyProblem>,
 }
 
-fn walk(raw: &Value) -> Walked {
-    let root = schema();
+fn walk(root: &Value, raw: &Value) -> Walked {
     let mut walked = Walked::default();
-    visit(raw, &root, &root, "", &mut walked);
+    visit(raw, root, root, "", &mut walked);
     walked.unknown.sort_by(|left, right| left.path.cmp(&right.path));
     walked
 }
@@ -205,7 +209,7 @@ fn in_words(kind: &str) -> &str {
 }
 
 /// The known name spelled most alike; none when more than a third of the letters differ.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let name: String = name.chars().take(64).collect::<String>().to_lowercase();
     let mut ranked: Vec<_> = known.map(|one| (distance(&name, &one.to_lowercase()), one)).collect();
     ranked.sort();

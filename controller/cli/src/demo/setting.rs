@@ -41,6 +41,8 @@ pub struct Setting {
     pub client: Client,
     /// `http://127.0.0.1:PORT` of Amend.
     pub dashboard: String,
+    /// An administrator's kubeconfig, so that a person can try the other verbs in this world.
+    pub kubeconfig: std::path::PathBuf,
     pub endpoints: Endpoints,
     running: Running,
     stop: CancellationToken,
@@ -65,6 +67,8 @@ impl Setting {
         let endpoints = world.endpoints();
         apply(&world, &endpoints)?;
         let scratch = TempDir::with_prefix("amend-demo-").context("cannot make a scratch folder")?;
+        let kubeconfig = scratch.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, &endpoints.admin_kubeconfig).context("cannot write a kubeconfig")?;
         let stop = CancellationToken::new();
         let settings = settings(&scratch)?;
         let config = config(&endpoints.controller_kubeconfig).await?;
@@ -73,7 +77,7 @@ impl Setting {
         let receiver = format!("{dashboard}/intake/alertmanager").parse().context("the controller has no URL")?;
         world.set_alert_receiver(receiver, INTAKE_TOKEN);
         let client = Client::try_from(config_of_admin(&endpoints).await?).context("cannot read the sandbox")?;
-        let setting = Self { world, tempo, client, dashboard, endpoints, running, stop, _scratch: scratch };
+        let setting = Self { world, tempo, client, dashboard, kubeconfig, endpoints, running, stop, _scratch: scratch };
         setting.ready().await?;
         Ok(setting)
     }
