@@ -40,3 +40,4 @@ pub mod topology;
 pub mod views;
 pub mod watch;
 pub mod words;
+pub mod written;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use amend_crds::TelemetrySource;
 use amend_crds::telemetrysource::SourceKind as Kind;
+use amend_crds::telemetrysource::TelemetrySourceSpec;
 use amend_diagnosis::evidence::{Answer, TopologyEdge, Window};
 use amend_telemetry::egress::Egress;
 use amend_telemetry::source::{Credentials, Limits, Source, SourceConfig, SourceKind, open};
@@ -19,6 +20,7 @@ use url::Url;
 
 use crate::clients::Clients;
 use crate::credentials::{self, Credential};
+use crate::written::{self, WrittenProblem};
 
 /// How long a list of sources is used without looking again.
 const FRESH: Duration = Duration::from_secs(10);
@@ -50,6 +52,8 @@ struct Cache {
 pub enum SourceProblem {
     #[error("{field}: {why}")]
     Spec { field: &'static str, why: String },
+    #[error(transparent)]
+    Written(#[from] WrittenProblem),
     #[error("{0}")]
     Credentials(#[from] credentials::CredentialError),
     #[error("{0}")]
@@ -151,6 +155,7 @@ impl Sources {
         {
             return Ok(source.clone());
         }
+        written::only_known_fields::<_, TelemetrySourceSpec>(self.clients.reader(), object).await?;
         let config = config(object, secret.as_ref())?;
         let source =
             open(config, &self.egress).map_err(|error| SourceProblem::Unopenable(error.why(&object.name_any())))?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use amend_crds::GitTarget;
-use amend_crds::gittarget::ForgeKind;
+use amend_crds::gittarget::{ForgeKind, GitTargetSpec};
 use amend_gitops::access::{GitAccess, normalised};
 use amend_gitops::error::GitError;
 use amend_gitops::forge::{Forge, ForgeError, Gitea};
@@ -20,6 +20,7 @@ use url::Url;
 
 use crate::clients::Clients;
 use crate::credentials::{self, CredentialError};
+use crate::written::{self, WrittenProblem};
 
 /// One repository with its forge, ready to be used.
 #[derive(Debug)]
@@ -54,6 +55,10 @@ pub enum TargetProblem {
     NoTarget { repository: String, namespace: String },
     #[error("cannot list GitTargets")]
     Unlisted(#[source] Box<kube::Error>),
+    #[error(transparent)]
+    Written(#[from] WrittenProblem),
+    #[error("{0}")]
+    Grants(String),
     #[error(transparent)]
     Credentials(#[from] CredentialError),
     #[error("Secret {name} needs the keys `username` and `password` (or `token`)")]
@@ -126,6 +131,8 @@ impl Targets {
         {
             return Ok(target.clone());
         }
+        written::only_known_fields::<_, GitTargetSpec>(self.clients.reader(), object).await?;
+        grants_can_match(object)?;
         let login = || TargetProblem::Login { name: object.spec.secret_ref.name.clone() };
         let password = secret.text("token").or_else(|| secret.text("password")).ok_or_else(login)?.trim();
         let username = secret.text("username").unwrap_or("amend").trim();
@@ -159,6 +166,15 @@ impl Targets {
             Err(_) => !self.private.is_empty(),
         }
     }
+}
+
+fn grants_can_match(object: &GitTarget) -> Result<(), TargetProblem> {
+    let problems = object.spec.grants.iter().enumerate().flat_map(|(position, grant)| {
+        let problems = grant.problems().into_iter();
+        problems.map(move |(place, sentence)| format!("spec.grants[{position}].{place}: {sentence}"))
+    });
+    let said: Vec<String> = problems.take(5).collect();
+    if said.is_empty() { Ok(()) } else { Err(TargetProblem::Grants(said.join("; "))) }
 }
 
 fn base_url(text: &str) -> Result<Url, TargetProblem> {

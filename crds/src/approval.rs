@@ -23,7 +23,13 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "an Approval never changes; make a new one"}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self == oldSelf", "message": "an Approval never changes; make a new one"},
+    {
+        "rule": "self.decision == 'Stop' || (has(self.planDigest) && size(self.planDigest) > 0)",
+        "message": "planDigest is needed to approve or refuse: copy spec.planDigest of the Remediation whose plan you have read"
+    }
+]))]
 pub struct ApprovalSpec {
     /// Name of the Remediation in the same namespace.
     #[schemars(length(min = 1, max = 253))]

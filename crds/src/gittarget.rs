@@ -31,16 +31,22 @@ use crate::reference::SecretRef;
 #[serde(rename_all = "camelCase")]
 pub struct GitTargetSpec {
     /// HTTP(S) clone URL without user info.
-    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^@\s]+$"))]
+    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^https?://[^@/[:space:]]+/[^@?#[:space:]]+$')",
+        "message": "write the HTTP(S) clone URL, like https://git.example.com/shop/platform.git; a user name and password belong into the Secret that secretRef names"
+    }]))]
     pub url: String,
-    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"))]
+    #[schemars(length(min = 1, max = 255), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^[A-Za-z0-9][A-Za-z0-9._/-]*$') && !self.contains('..') && !self.startsWith('refs/')",
+        "message": "write the name of a branch as Git has it, like main or release/2.0, without refs/heads/"
+    }]))]
     pub branch: String,
     pub forge: ForgeSpec,
     /// Keys `username` and `password` (or `token`), and `signingKey` (an OpenSSH ed25519 private key) for signed commits.
     pub secret_ref: SecretRef,
     /// Namespaces that may use this target, besides its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
     pub allowed_namespaces: Vec<String>,
     /// What may be changed for whom. Nothing is granted that is not listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -52,6 +58,7 @@ pub struct GitTargetSpec {
     pub objects: Vec<ObjectLocation>,
     /// Most new pull requests a day below severity critical; default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
     pub new_pull_requests_per_day: Option<u32>,
 }
 
@@ -62,7 +69,10 @@ pub struct ForgeSpec {
     pub kind: ForgeKind,
     /// Base URL of the forge; default: scheme and host of `url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048))]
+    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^https?://[^@/[:space:]]+(/[^@[:space:]]*)?$')",
+        "message": "write the forge's base URL, like https://git.example.com, or leave it out when it is the host of the clone URL"
+    }]))]
     pub url: Option<String>,
 }
 
@@ -77,9 +87,17 @@ pub enum ForgeKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectLocation {
+    #[schemars(length(min = 1, max = 63))]
     pub kind: String,
+    #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
+    /// The file, from the repository's root.
+    #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = [{
+        "rule": "!self.startsWith('/') && !self.contains('..')",
+        "message": "write the file's path from the repository's root, like apps/shop/checkout.yaml, without a leading / and without .."
+    }]))]
     pub path: String,
 }
 

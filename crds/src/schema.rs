@@ -26,8 +26,11 @@ pub fn definitions() -> Result<Vec<CustomResourceDefinition>, serde_json::Error>
     .collect()
 }
 
+/// Kinds that people write by hand and whose optional fields are bounds: a pruned typo would remove one in silence.
+const KEEP_UNKNOWN_FIELDS: [&str; 3] = ["RemediationPolicy", "GitTarget", "TelemetrySource"];
+
 fn mended(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition, serde_json::Error> {
-    let keeps_unknown_fields = definition.spec.names.kind == "RemediationPolicy";
+    let keeps_unknown_fields = KEEP_UNKNOWN_FIELDS.contains(&definition.spec.names.kind.as_str());
     let mut value = serde_json::to_value(definition)?;
     if let Some(schema) = value.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties") {
         for part in ["spec", "status"] {
@@ -46,9 +49,14 @@ fn mended(definition: CustomResourceDefinition) -> Result<CustomResourceDefiniti
 /// It is stripped, and in a spec a CEL rule with a clear message takes its place.
 fn mend(schema: &mut Value, with_rules: bool) {
     if let Some(object) = schema.as_object_mut() {
-        // Rust's number formats mean nothing to the API server, which warns about them.
-        if object.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+        // Rust's number formats mean nothing to the API server, which warns about them. The bound must stay: a larger
+        // number would be stored, and then no list that holds the object could be read.
+        let format = object.get("format").and_then(Value::as_str).unwrap_or_default().to_owned();
+        if format.starts_with("uint") {
             object.remove("format");
+        }
+        if format == "uint32" {
+            object.entry("maximum").or_insert_with(|| json!(u32::MAX));
         }
         if let Some(choices) = object.remove("oneOf").and_then(|one_of| required_choices(&one_of))
             && with_rules
@@ -83,7 +91,7 @@ fn exactly_one(object: &mut Map<String, Value>, choices: &[String]) {
 }
 
 /// The API server prunes fields that a schema does not name, so a typo could silently remove a bound.
-/// Policies keep them; the controller refuses such a policy and names the nearest known field.
+/// These kinds keep them; the controller refuses such an object and names the nearest known field.
 fn keep_unknown_fields(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
     if object.contains_key("properties") {

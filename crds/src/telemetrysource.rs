@@ -31,14 +31,17 @@ use crate::reference::SecretRef;
 pub struct TelemetrySourceSpec {
     pub kind: SourceKind,
     /// Base URL without the API path, `http` or `https`, no user info.
-    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^@\s]+$"))]
+    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^https?://[^@/[:space:]]+(/[^@[:space:]]*)?$')",
+        "message": "write the store's base URL, like http://prometheus.monitoring:9090; a user name and password belong into the Secret that secretRef names"
+    }]))]
     pub url: String,
     /// Keys `token`, or `username` and `password`; optional `ca.crt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
     /// Namespaces whose incidents may be asked about here, besides its own; `*` means all (release namespace only).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
     pub allowed_namespaces: Vec<String>,
     /// Names that differ from the defaults. Labels: `namespace`, `pod`, `container`, `service` (empty: the store has no
     /// such label). Requests: `requests`, `duration`, `durationUnit` (`s`, `ms`), `code`, `errorCodes`. Traces:
@@ -81,9 +84,11 @@ pub struct SourceLimits {
     pub timeout: Option<String>,
     /// Most series of one answer; default 2000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub series: Option<u32>,
     /// Questions under way at once; default 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
     pub concurrency: Option<u32>,
 }
 

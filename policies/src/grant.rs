@@ -8,6 +8,10 @@ use crate::field::{FieldPath, Step};
 /// One grant; written by the platform team, not by the policy's author. Everything not granted is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.paths.all(path, !path.startsWith('/') && !path.contains('..'))",
+    "message": "paths are counted from the repository's root, like apps/shop/**, without a leading / and without .."
+}]))]
 pub struct Grant {
     /// Namespace of the policy and of every object whose rendered form may change.
     #[schemars(length(min = 1, max = 63))]
@@ -21,6 +25,27 @@ pub struct Grant {
     /// Fields that may change, such as `spec.template.spec.containers[*].resources`; all below them are included.
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 512)))]
     pub fields: Vec<String>,
+}
+
+impl Grant {
+    /// What can never match in this grant, with what to write instead: place (as in `fields[1]`) and sentence.
+    pub fn problems(&self) -> Vec<(String, String)> {
+        let fields = self.fields.iter().enumerate();
+        fields
+            .filter_map(|(position, text)| {
+                let error = pattern(text).err()?;
+                let sentence = format!(
+                    "{} is not a field: {error}; write it like spec.template.spec.containers[*].resources",
+                    crate::policy::quoted(text)
+                );
+                Some((format!("fields[{position}]"), sentence))
+            })
+            .collect()
+    }
+}
+
+fn pattern(text: &str) -> Result<FieldPath, String> {
+    text.replace("[*]", "[name=\"*\"]").parse()
 }
 
 /// Whether a path in the repository matches a pattern with `*` and `**`.
@@ -63,7 +88,7 @@ fn name_matches(pattern: &str, name: &str) -> bool {
 
 /// Whether a field is one of the granted ones or lies below it; `[*]` in the pattern stands for any list item.
 pub fn field_matches(pattern: &str, field: &FieldPath) -> bool {
-    let Ok(wanted) = pattern.replace("[*]", "[name=\"*\"]").parse::<FieldPath>() else { return false };
+    let Ok(wanted) = self::pattern(pattern) else { return false };
     let (wanted, steps) = (wanted.steps(), field.steps());
     wanted.len() <= steps.len()
         && wanted.iter().zip(steps).all(|(wanted, step)| match (wanted, step) {

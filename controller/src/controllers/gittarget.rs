@@ -11,6 +11,7 @@ use crate::errors;
 use crate::reconcile::{Control, Decision, GatherError};
 use crate::shell::Shell;
 use crate::targets::TargetProblem;
+use crate::written::WrittenProblem;
 
 /// How often a repository is looked at without a reason: forges count requests.
 const LOOK_EVERY: SignedDuration = SignedDuration::from_mins(2);
@@ -77,7 +78,10 @@ async fn look(shell: &Shell, object: &GitTarget, now: Timestamp) -> Result<(Stri
     let target = shell.targets.open(object).await.map_err(|problem| {
         let wrong_spec = match &problem {
             TargetProblem::Unlisted(_) | TargetProblem::NoTarget { .. } => false,
-            TargetProblem::Credentials(_)
+            TargetProblem::Written(WrittenProblem::Unreadable(_)) => false,
+            TargetProblem::Written(WrittenProblem::UnknownFields(_))
+            | TargetProblem::Grants(_)
+            | TargetProblem::Credentials(_)
             | TargetProblem::Login { .. }
             | TargetProblem::ForgeUrl { .. }
             | TargetProblem::Repository(_)

@@ -6,7 +6,7 @@ use amend_crds::condition::{self, Claim};
 use amend_crds::{Incident, Remediation, RemediationPolicy};
 use amend_execution::phase::Phase;
 use amend_policies::lint::Finding;
-use amend_policies::policy::Autonomy;
+use amend_policies::policy::{Autonomy, cleaned};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
@@ -14,6 +14,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use crate::effects::EffectError;
 use crate::reconcile::{Control, Decision, GatherError};
 use crate::shell::Shell;
+use crate::written::PATH_MAX;
 
 /// Counts follow other objects, which do not wake this controller.
 const COUNT_EVERY: SignedDuration = SignedDuration::from_mins(1);
@@ -110,7 +111,7 @@ impl Control for PolicyControl {
 fn claims(judged: &Judged) -> Vec<Claim> {
     let said = |finding: &Finding| match finding.path.as_str() {
         "" => finding.sentence.clone(),
-        path => format!("{path}: {}", finding.sentence),
+        path => format!("{}: {}", cleaned(path, PATH_MAX), finding.sentence),
     };
     let said = judged.findings.iter().map(said).collect::<Vec<_>>().join("; ");
     if !judged.accepted {
