@@ -53,7 +53,9 @@ pub enum GitError {
     PushRefused { branch: String, why: String },
     #[error("reverting {revision} conflicts with later changes of {}", .paths.join(", "))]
     RevertConflict { revision: String, paths: Vec<String> },
-    #[error("the commit signing key cannot be used")]
+    #[error(
+        "the key `signingKey` of the Secret cannot sign commits: put an OpenSSH ed25519 private key without passphrase there, or remove it"
+    )]
     SigningKey(#[source] ssh_key::Error),
     #[error("cannot {doing}")]
     Git {

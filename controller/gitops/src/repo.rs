@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -154,6 +155,10 @@ impl Repo {
     /// As `open`, with other limits.
     pub async fn open_within(access: GitAccess, folder: &Path, limits: Limits) -> Result<Self, GitError> {
         let name = access.repository();
+        if let Some(key) = &access.signing_key {
+            // Now, while its owner looks, and not when the first commit is to be sealed.
+            commit::readable(key.expose_secret()).map_err(GitError::SigningKey)?;
+        }
         let client = egress::client(&access.url, access.allow_private, access.authority.as_deref())
             .map_err(|source| GitError::Egress { repository: name.clone(), source })?;
         let folder = folder.to_owned();

@@ -59,6 +59,29 @@ async fn a_new_commit_is_seen_by_the_next_fetch_and_an_idle_fetch_is_cheap() {
 }
 
 #[tokio::test]
+async fn a_rewritten_history_is_told_from_one_that_only_grew() {
+    let server = Server::with(&[(CHECKOUT, "memory: 256Mi\n")]).await;
+    let repo = server.repo().await;
+    let planned = repo.fetch().await.unwrap();
+    server.commit("main", "somebody else", &[("NOTES.md", "x\n")]);
+    assert!(!repo.was_rewritten_since(&planned).await.unwrap());
+
+    let git = server.git();
+    let grown = git.find_reference("refs/heads/main").unwrap().peel_to_commit().unwrap();
+    let (author, tree) = (grown.author().to_owned(), grown.tree().unwrap());
+    let root = git.commit(None, &author, &author, "history rewritten", &tree, &[]).unwrap();
+    git.reference("refs/heads/main", root, true, "forced").unwrap();
+    assert!(repo.was_rewritten_since(&planned).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_signing_key_that_cannot_sign_is_refused_at_once() {
+    let server = Server::with(&[(CHECKOUT, "memory: 256Mi\n")]).await;
+    let refused = Repo::open(server.access().with_signing_key("not a key"), &server.scratch()).await.unwrap_err();
+    assert!(refused.to_string().contains("put an OpenSSH ed25519 private key"), "{refused}");
+}
+
+#[tokio::test]
 async fn the_same_request_is_the_same_commit_signed_with_trailers() {
     let server = Server::with(&[(CHECKOUT, "memory: 256Mi\n"), ("run.sh", "true\n")]).await;
     let signed = |server: &Server| server.access().with_signing_key(signing_key());

@@ -50,8 +50,8 @@ pub struct Alerts {
 /// Why a message cannot be read at all.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
-    #[error("this is not a message of Alertmanager's webhook")]
-    Unreadable(#[source] serde_json::Error),
+    #[error("this is not a message of Alertmanager's webhook: {why}")]
+    Unreadable { why: String },
     #[error("Alertmanager's webhook version {version} is not known, only 4 is")]
     Version { version: String },
 }
@@ -79,7 +79,7 @@ impl Naming {
 
 /// Reads a message. One alert that makes no sense is left out and counted; the others are taken.
 pub fn read(body: &[u8], naming: &Naming) -> Result<Alerts, MessageError> {
-    let message: Message = serde_json::from_slice(body).map_err(MessageError::Unreadable)?;
+    let message: Message = serde_json::from_slice(body).map_err(unreadable)?;
     if message.version != "4" {
         return Err(MessageError::Version { version: one_line(&message.version, 16) });
     }
@@ -91,6 +91,11 @@ pub fn read(body: &[u8], naming: &Naming) -> Result<Alerts, MessageError> {
         }
     }
     Ok(alerts)
+}
+
+/// What the parser says, shown plainly: it may quote a part of the body.
+fn unreadable(error: serde_json::Error) -> MessageError {
+    MessageError::Unreadable { why: one_line(&error.to_string(), 160) }
 }
 
 fn signal(alert: Alert, naming: &Naming) -> Result<Signal, &'static str> {

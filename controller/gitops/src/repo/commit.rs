@@ -177,6 +177,11 @@ fn sshsig(key: &str, commit: &[u8]) -> Result<String, ssh_key::Error> {
     PrivateKey::from_openssh(key)?.sign("git", HashAlg::Sha512, commit)?.to_pem(LineEnding::LF)
 }
 
+/// Refuses what is not a private key that can sign.
+pub(super) fn readable(key: &str) -> Result<(), ssh_key::Error> {
+    PrivateKey::from_openssh(key)?.sign("git", HashAlg::Sha512, b"readable").map(|_| ())
+}
+
 /// Whether a seal is one that this key made over these bytes.
 fn is_sealed(key: &str, seal: &[u8], signed: &[u8]) -> Result<bool, ssh_key::Error> {
     let key = PrivateKey::from_openssh(key)?;

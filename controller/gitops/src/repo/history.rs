@@ -184,6 +184,15 @@ impl Store {
         self.git.graph_descendant_of(revision, commit).map_err(GitError::git("walk the history"))
     }
 
+    /// Whether `head` certainly does not descend from `commit`: its whole history is here, or the two parted before.
+    pub(super) fn has_lost(&self, head: &CommitId, commit: &CommitId) -> Result<bool, GitError> {
+        if self.reaches(head, commit)? {
+            return Ok(false);
+        }
+        let parted = self.git.merge_base(head.oid()?, commit.oid()?).is_ok();
+        Ok(parted || !self.git.is_shallow())
+    }
+
     fn contains_change(
         &self,
         revision: &CommitId,

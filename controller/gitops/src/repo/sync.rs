@@ -38,6 +38,18 @@ impl Repo {
         .await
     }
 
+    /// Whether the base branch's history was rewritten since it contained `commit`: it is known not to contain it any more.
+    ///
+    /// `false` as well when the commit may lie further back than is fetched.
+    pub async fn was_rewritten_since(&self, commit: &CommitId) -> Result<bool, GitError> {
+        let commit = commit.clone();
+        self.work(move |shared, store| {
+            let head = store.fetch(shared, store.depth.max(shared.limits.depth))?;
+            store.has_lost(&head, &commit)
+        })
+        .await
+    }
+
     /// The commit that a branch of the server points to now; `None` when there is no such branch.
     pub async fn branch_head(&self, branch: &str) -> Result<Option<CommitId>, GitError> {
         let branch = branch.to_owned();
