@@ -234,6 +234,7 @@ async fn orders(
     Orders {
         policy,
         target: target_state(shell, plan).await,
+        rewritten: rewritten(work).await,
         kill_switch: kill_switch(shell).await,
         hold: hold(facts),
         // Copies outside the cluster are not built yet: there is none to lag behind.
@@ -259,6 +260,18 @@ async fn target_state(shell: &Shell, plan: &Plan) -> Answer<TargetState> {
         }
         Answer::Known(Some(_)) => Answer::Known(TargetState::Replaced),
         Answer::Unknown { why } => Answer::Unknown { why },
+    }
+}
+
+async fn rewritten(work: &Work) -> Answer<bool> {
+    let (target, base) = match (&work.target, CommitId::parse(&work.plan.repository.base)) {
+        (Ok(target), Ok(base)) => (target, base),
+        (Err(why), _) => return Answer::unknown(why.clone()),
+        (_, Err(error)) => return Answer::unknown(errors::chain(&error)),
+    };
+    match target.repo().was_rewritten_since(&base).await {
+        Ok(rewritten) => Answer::Known(rewritten),
+        Err(error) => Answer::unknown(errors::chain(&error)),
     }
 }
 

@@ -121,6 +121,8 @@ pub struct Snapshot {
 pub struct Orders {
     pub policy: Answer<PolicyState>,
     pub target: Answer<TargetState>,
+    /// Whether the branch's history was rewritten since the plan was made: a merge would bring the old one back.
+    pub rewritten: Answer<bool>,
     /// The red button: the ConfigMap in the release namespace. `Unknown` stops as `true` does.
     pub kill_switch: Answer<bool>,
     /// Why the target is on hold: annotation, silence, inhibition. `Unknown` holds.

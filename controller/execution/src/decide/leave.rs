@@ -202,6 +202,10 @@ impl Run<'_> {
         if let Some(why) = outdated {
             return Some((UndoCause::Outdated, why.to_owned()));
         }
+        if orders.rewritten == Answer::Known(true) {
+            let why = "the branch's history was rewritten since: merging this would bring the old history back";
+            return Some((UndoCause::Outdated, why.to_owned()));
+        }
         if let Answer::Known(cause) = &self.snapshot.cause
             && cause.is_gone(self.snapshot.now, self.snapshot.absent_for)
         {
