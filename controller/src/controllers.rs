@@ -1,5 +1,6 @@
 //! One controller for each kind: what it looks at, and what it makes of it.
 
+pub mod approval;
 pub mod build;
 pub mod gittarget;
 pub mod incident;

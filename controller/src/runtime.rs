@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::builds::Builds;
 use crate::clients::Clients;
+use crate::controllers::approval::ApprovalControl;
 use crate::controllers::build::BuildControl;
 use crate::controllers::gittarget::GitTargetControl;
 use crate::controllers::incident::IncidentControl;
@@ -216,6 +217,7 @@ async fn lead(
     tasks.spawn(reconcile::run::<TelemetrySourceControl>(shell.clone(), stop.clone()));
     tasks.spawn(reconcile::run::<GitTargetControl>(shell.clone(), stop.clone()));
     tasks.spawn(reconcile::run::<PolicyControl>(shell.clone(), stop.clone()));
+    tasks.spawn(reconcile::run::<ApprovalControl>(shell.clone(), stop.clone()));
     tasks.spawn(reconcile::run::<IncidentControl>(shell.clone(), stop.clone()));
     tasks.spawn(reconcile::run::<RemediationControl>(shell.clone(), stop.clone()));
     tasks.spawn(reconcile::run::<BuildControl>(shell.clone(), stop.clone()));
