@@ -47,12 +47,12 @@ chart:
 	$(CARGO) test -p amend-tests --test chart
 
 demos:
-	$(CARGO) test -p amend-tests --test demo
+	$(CARGO) test -p amend-tests --test demo --test bad_input
 
 stories:
 	@tests/env/tools go cc
 	tests/env/build
-	$(CARGO) test -p amend-tests --test bench --test live
+	$(CARGO) test -p amend-tests --test bench --test admission --test live
 
 live:
 	@tests/env/tools go cc

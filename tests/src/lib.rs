@@ -1,5 +1,6 @@
 //! The stories that Amend is judged by, and the real parts that they run on.
 
 pub mod bench;
+pub mod embedded;
 pub mod stage;
 pub mod workload;
