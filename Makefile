@@ -52,12 +52,14 @@ demos:
 stories:
 	@tests/env/tools go cc
 	tests/env/build
-	$(CARGO) test -p amend-tests --test bench --test admission --test live
+	$(CARGO) test -p amend-tests --test bench --test admission
+	# Stories mostly wait: more of them than cores keep the wall time down.
+	$(CARGO) test -p amend-tests --test live -- --test-threads 6
 
 live:
 	@tests/env/tools go cc
 	tests/env/build
-	$(CARGO) test -p amend-tests --test live -- --nocapture $(STORY)
+	$(CARGO) test -p amend-tests --test live -- --test-threads 6 --nocapture $(STORY)
 
 up:
 	@tests/env/tools go cc

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -102,6 +103,20 @@ impl<'gitea> Repo<'gitea> {
     /// # Errors
     /// When Gitea refuses.
     pub async fn commit(&self, branch: &str, message: &str, files: &[(&str, &str)]) -> anyhow::Result<String> {
+        self.commit_dated(branch, message, files, Timestamp::now()).await
+    }
+
+    /// Writes whole files in one commit that was made at some time, for a past that a story has.
+    ///
+    /// # Errors
+    /// When Gitea refuses.
+    pub async fn commit_dated(
+        &self,
+        branch: &str,
+        message: &str,
+        files: &[(&str, &str)],
+        at: Timestamp,
+    ) -> anyhow::Result<String> {
         let mut operations = Vec::new();
         for (path, text) in files {
             let content = STANDARD.encode(text);
@@ -110,9 +125,10 @@ impl<'gitea> Repo<'gitea> {
                 None => json!({"operation": "create", "path": path, "content": content}),
             });
         }
-        let answer = self
-            .api(Method::POST, "/contents", Some(json!({"branch": branch, "message": message, "files": operations})))
-            .await?;
+        let at = at.to_string();
+        let dates = json!({"author": at, "committer": at});
+        let change = json!({"branch": branch, "message": message, "files": operations, "dates": dates});
+        let answer = self.api(Method::POST, "/contents", Some(change)).await?;
         text_at(&answer, "/commit/sha")
     }
 

@@ -75,6 +75,12 @@ impl Program {
         self
     }
 
+    /// The file that is executed.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where its standard output and standard error go; starts append.
     #[must_use]
     pub fn log(&self) -> &Path {

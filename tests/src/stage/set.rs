@@ -1,11 +1,13 @@
 //! Setting a stage, and what people do on it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use amend_crds::{GitTarget, RemediationPolicy, TelemetrySource};
 use anyhow::{Context, bail};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -20,6 +22,9 @@ use crate::workload::Workload;
 
 /// How long a pod may take to be scheduled and run, and everything applied to be taken in.
 const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// How old the manifests are: older than anything that a diagnosis suspects.
+const AGE: SignedDuration = SignedDuration::from_hours(3 * 24);
 
 /// A shop that runs, watched by Amend, with Gitea, Flux and stores around it. Dropping it ends the shop's traffic.
 pub struct Stage {
@@ -44,11 +49,24 @@ impl Stage {
     /// # Errors
     /// When a part refuses something or does not become ready: with its words.
     pub async fn set(world: Arc<World>, scenery: Scenery) -> anyhow::Result<Self> {
+        let stage = Self::bare(world, &scenery).await?;
+        for file in stage.files(&scenery).values() {
+            stage.apply(file).await?;
+        }
+        stage.ready().await?;
+        Ok(stage)
+    }
+
+    /// Sets the shop with its repository, past, traffic and alert rules; Amend runs and knows nothing of it.
+    ///
+    /// # Errors
+    /// When a part refuses something or does not become ready: with its words.
+    pub async fn bare(world: Arc<World>, scenery: &Scenery) -> anyhow::Result<Self> {
         let namespace = scenery.namespace.as_str();
         let bench = Arc::clone(world.bench());
         world.control_plane().create_namespace(namespace).await?;
         let (robot, traces, ()) = tokio::try_join!(
-            plant(&bench, &scenery),
+            plant(&bench, scenery),
             // Names of services carry no namespace in Jaeger, so each shop has one of its own.
             Bench::start(&[Part::Jaeger]),
             world.serve(namespace),
@@ -63,12 +81,9 @@ impl Stage {
         })
         .await?;
 
+        bench.prometheus().add_rules(namespace, &scenery.rules).await?;
         let namespace = namespace.to_owned();
-        let stage = Self { namespace, world, client, robot, _workload: workload, traces };
-        stage.apply(&stage.objects(&scenery)).await?;
-        stage.ready().await?;
-        bench.prometheus().add_rules(&stage.namespace, &scenery.rules).await?;
-        Ok(stage)
+        Ok(Self { namespace, world, client, robot, _workload: workload, traces })
     }
 
     /// A person releases a new image of a service: one commit that changes one tag. Returns its id.
@@ -90,6 +105,23 @@ impl Stage {
             bail!("{path} does not hold {from:?} once:\n{text}");
         }
         self.repo().commit("main", message, &[(path, &text.replacen(from, to, 1))]).await
+    }
+
+    /// A reviewer reads before pressing merge: waits until an alert on a service has fired for this many seconds.
+    ///
+    /// # Errors
+    /// When it does not fire for so long in time.
+    pub async fn has_fired(&self, alert: &str, service: &str, seconds: u32) -> anyhow::Result<()> {
+        let namespace = &self.namespace;
+        // Prometheus looks every second.
+        let looks = format!(
+            "count_over_time(ALERTS{{namespace=\"{namespace}\", alertname=\"{alert}\", service=\"{service}\", alertstate=\"firing\"}}[10m])"
+        );
+        until(&format!("{alert} on {service} to have fired for {seconds} s"), READY_WITHIN, || async {
+            let fired = self.world.bench().prometheus().value(&looks).await?;
+            Ok::<_, anyhow::Error>(fired.filter(|fired| *fired >= f64::from(seconds)).map(|_| ()))
+        })
+        .await
     }
 
     /// A reviewer presses merge; returns when the forge has done it.
@@ -171,21 +203,24 @@ impl Stage {
         Ok(serde_json::to_value(api.get(name).await?)?)
     }
 
-    /// What a platform team applies: where to ask, what may be changed, who answers what.
-    fn objects(&self, scenery: &Scenery) -> String {
+    /// What a platform team applies, as YAML files by name: where to ask, what may be changed, who answers what.
+    #[must_use]
+    pub fn files(&self, scenery: &Scenery) -> BTreeMap<&'static str, String> {
         let namespace = self.namespace.as_str();
         let bench = self.world.bench();
         let source = |name: &str, kind: &str, url: &str| {
-            let spec = json!({"kind": kind, "url": url, "sampleEvery": SAMPLE_EVERY});
-            json!({"apiVersion": "amend.dev/v1alpha1", "kind": "TelemetrySource", "metadata": {"name": name}, "spec": spec})
+            json!({"apiVersion": "amend.dev/v1alpha1", "kind": "TelemetrySource", "metadata": {"name": name, "namespace": namespace},
+                   "spec": {"kind": kind, "url": url, "sampleEvery": SAMPLE_EVERY}})
         };
-        let secret = format!("{namespace}-git");
-        let forge = scenery.git_through.as_deref().unwrap_or(bench.gitea().url());
-        let mut objects = vec![
+        let sources = [
             source("prometheus", "Prometheus", bench.prometheus().url()),
             source("alertmanager", "Alertmanager", &bench.alertmanager().url()),
             source("loki", "Loki", bench.loki().url()),
             source("jaeger", "Jaeger", self.traces.jaeger().url()),
+        ];
+        let secret = format!("{namespace}-git");
+        let forge = scenery.git_through.as_deref().unwrap_or(bench.gitea().url());
+        let target = [
             json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret, "namespace": RELEASE_NAMESPACE},
                    "stringData": {"username": self.robot.name, "password": self.robot.token}}),
             json!({"apiVersion": "amend.dev/v1alpha1", "kind": "GitTarget", "metadata": {"name": namespace, "namespace": RELEASE_NAMESPACE},
@@ -198,8 +233,10 @@ impl Stage {
                 }],
             }}),
         ];
-        objects.extend(scenery.policies.iter().cloned());
-        objects.iter().map(Value::to_string).collect::<Vec<_>>().join("\n---\n")
+        [("telemetry-source.yaml", &sources[..]), ("git-target.yaml", &target), ("policy.yaml", &scenery.policies)]
+            .into_iter()
+            .map(|(name, objects)| (name, yaml(objects)))
+            .collect()
     }
 
     async fn ready(&self) -> anyhow::Result<()> {
@@ -236,6 +273,12 @@ impl Stage {
     }
 }
 
+/// Documents of one file.
+fn yaml(objects: &[Value]) -> String {
+    // A value of JSON is always a value of YAML.
+    objects.iter().filter_map(|object| serde_saphyr::to_string(object).ok()).collect::<Vec<_>>().join("---\n")
+}
+
 fn git_url(forge: &str, namespace: &str) -> String {
     format!("{forge}/{namespace}/shop.git")
 }
@@ -246,7 +289,10 @@ async fn plant(bench: &Bench, scenery: &Scenery) -> anyhow::Result<GiteaUser> {
     let gitea = bench.gitea();
     gitea.create_org(namespace).await?;
     let files: Vec<(&str, &str)> = scenery.files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    let repo = gitea.create_repo(namespace, "shop", &files).await?;
+    let repo = gitea.create_repo(namespace, "shop", &[]).await?;
+    // Manifests that came today would be a release to suspect; what Flux applies first is then a commit that touches none.
+    repo.commit_dated("main", "shop: manifests", &files, Timestamp::now() - AGE).await?;
+    repo.commit_dated("main", "who to ask", &[("OWNERS.md", "#team-shop\n")], Timestamp::now() - AGE).await?;
     let robot = gitea.create_user(&format!("{namespace}-amend")).await?;
     repo.add_collaborator(&robot.name, "write").await?;
     let url = git_url(scenery.git_through.as_deref().unwrap_or(gitea.url()), namespace);

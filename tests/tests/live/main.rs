@@ -2,5 +2,6 @@
 //!
 //! `cargo test -p amend-tests --test live -- NAME --nocapture`; the parts are built at first use (`tests/env/build`).
 
+mod busy_repository;
 mod oom;
 mod told;
