@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use amend_diagnosis::diagnose::diagnose;
@@ -27,86 +29,105 @@ pub enum Verb {
         /// Also writes the answers, one JSON object a line.
         #[arg(long)]
         save: Option<PathBuf>,
+        /// Cases that are worked on at the same time; times per case are only true with 1.
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
     },
 }
 
-#[derive(Debug, Default)]
-struct Score {
-    cases: usize,
-    first: usize,
-    among_three: usize,
-    exact: usize,
-    answered: usize,
-    answered_right: usize,
-    seconds: Vec<f64>,
+/// Which precision an answer must keep: coverage is the share of cases above the best threshold that keeps it.
+const PRECISION: f64 = 0.95;
+
+/// One labelled case with what became of it.
+struct Outcome {
+    label: Value,
+    answer: Value,
+    rank: Option<usize>,
+    seconds: f64,
 }
 
 pub fn run(verb: &Verb) -> anyhow::Result<()> {
-    let Verb::Rca { root, datasets, misses, save } = verb;
+    let Verb::Rca { root, datasets, misses, save, jobs } = verb;
     let path = root.join("labels.jsonl");
     let labels = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut scores: BTreeMap<String, Score> = BTreeMap::new();
-    let mut saved = String::new();
-    for line in labels.lines() {
-        let label: Value = serde_json::from_str(line)?;
-        let (dataset, name) = (text(&label, "dataset"), text(&label, "case"));
-        let wanted = datasets.is_empty() || datasets.iter().any(|set| set == dataset);
-        let directory = root.join(dataset).join(name);
-        if !wanted
-            || !directory.join("case.json").exists()
-            || label["accept"].is_null()
-            || directory.join("fail.log").exists()
-        {
-            continue;
-        }
-        let (mut answer, seconds) = answer(&directory)?;
-        let score = scores.entry(dataset.to_owned()).or_default();
-        let rank = rank(&label, &answer);
-        score.add(&label, &answer, rank, seconds);
-        if *misses && rank != Some(1) {
-            println!("{dataset} {name}: {}", miss(&label, &answer, rank));
-        }
-        if save.is_some() {
-            answer["dataset"] = dataset.into();
-            answer["case"] = name.into();
-            answer["seconds"] = seconds.into();
-            saved.push_str(&format!("{answer}\n"));
+    let labels: Vec<Value> = labels.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let wanted: Vec<(Value, PathBuf)> = labels
+        .into_iter()
+        .filter(|label| datasets.is_empty() || datasets.iter().any(|set| set == text(label, "dataset")))
+        .map(|label| (root.join(text(&label, "dataset")).join(text(&label, "case")), label))
+        .filter(|(directory, label)| {
+            directory.join("case.json").exists() && !label["accept"].is_null() && !directory.join("fail.log").exists()
+        })
+        .map(|(directory, label)| (label, directory))
+        .collect();
+    let outcomes = outcomes(&wanted, *jobs)?;
+    if *misses {
+        for one in outcomes.iter().filter(|one| one.rank != Some(1)) {
+            println!("{} {}: {}", text(&one.label, "dataset"), text(&one.label, "case"), miss(one));
         }
     }
     if let Some(path) = save {
-        fs::write(path, saved).with_context(|| format!("cannot write {}", path.display()))?;
+        fs::write(path, outcomes.iter().map(saved).collect::<String>())
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    print(&mut scores);
+    print(&outcomes);
     Ok(())
+}
+
+/// Diagnoses all cases; the order of the result is that of the labels, whatever the number of jobs.
+fn outcomes(cases: &[(Value, PathBuf)], jobs: usize) -> anyhow::Result<Vec<Outcome>> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, anyhow::Result<Outcome>)>> = Mutex::new(Vec::with_capacity(cases.len()));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while let Some((index, (label, directory))) = {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    cases.get(index).map(|case| (index, case))
+                } {
+                    let outcome = outcome(label, directory);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn outcome(label: &Value, directory: &Path) -> anyhow::Result<Outcome> {
+    let start = Instant::now();
+    let case = case::read(directory).with_context(|| format!("no case in {}", directory.display()))?;
+    let answer = case.answer(&diagnose(&case.observations));
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(Outcome { rank: rank(label, &answer), label: label.clone(), answer, seconds })
 }
 
 fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or("")
 }
 
-fn answer(directory: &Path) -> anyhow::Result<(Value, f64)> {
-    let start = Instant::now();
-    let case = case::read(directory).with_context(|| format!("no case in {}", directory.display()))?;
-    let answer = case.answer(&diagnose(&case.observations));
-    Ok((answer, start.elapsed().as_secs_f64()))
-}
-
 /// Where the truth stands among the distinct answers, from 1.
+///
+/// A label that names a change (or says that none is to blame) is met by the change alone: the right service with the
+/// wrong change would send people to revert the wrong thing.
 fn rank(label: &Value, answer: &Value) -> Option<usize> {
-    let by_change = label["change"].as_str().is_some();
+    let wanted = label["change"].as_str();
     let mut seen = BTreeSet::new();
     let ranked = answer["ranked"].as_array().into_iter().flatten();
     let mut position = 0;
     for entry in ranked {
-        let change = entry["change"].as_str().filter(|_| by_change);
+        let change = entry["change"].as_str().filter(|_| wanted.is_some());
         let key = change.unwrap_or_else(|| text(entry, "service")).to_lowercase();
         if !seen.insert(key.clone()) {
             continue;
         }
         position += 1;
-        let right = match change {
-            Some(change) => change == text(label, "change"),
-            None => label["accept"]
+        let right = match (wanted, change) {
+            (Some(wanted), Some(change)) => change.eq_ignore_ascii_case(wanted),
+            (Some(_), None) => false,
+            (None, _) => label["accept"]
                 .as_array()
                 .into_iter()
                 .flatten()
@@ -119,55 +140,119 @@ fn rank(label: &Value, answer: &Value) -> Option<usize> {
     None
 }
 
-fn miss(label: &Value, answer: &Value, rank: Option<usize>) -> String {
-    let rank = rank.map_or("-".to_owned(), |rank| rank.to_string());
-    let first = &answer["ranked"][0];
+fn miss(one: &Outcome) -> String {
+    let rank = one.rank.map_or("-".to_owned(), |rank| rank.to_string());
+    let first = &one.answer["ranked"][0];
     format!(
         "truth {} {} at {rank}, said {} {} ({:.2})",
-        text(label, "service"),
-        text(label, "kind"),
+        text(&one.label, "service"),
+        text(&one.label, "kind"),
         text(first, "service"),
         text(first, "kind"),
-        answer["confidence"].as_f64().unwrap_or(0.0)
+        one.confidence()
     )
 }
 
-impl Score {
-    fn add(&mut self, label: &Value, answer: &Value, rank: Option<usize>, seconds: f64) {
-        let right = rank == Some(1);
-        self.cases += 1;
-        self.first += usize::from(right);
-        self.among_three += usize::from(rank.is_some_and(|rank| rank <= 3));
-        self.exact += usize::from(right && text(&answer["ranked"][0], "kind") == text(label, "kind"));
-        if answer["abstain"] != true {
-            self.answered += 1;
-            self.answered_right += usize::from(right);
-        }
-        self.seconds.push(seconds);
+fn saved(one: &Outcome) -> String {
+    let mut answer = one.answer.clone();
+    answer["dataset"] = one.label["dataset"].clone();
+    answer["case"] = one.label["case"].clone();
+    answer["seconds"] = one.seconds.into();
+    format!("{answer}\n")
+}
+
+impl Outcome {
+    fn right(&self) -> bool {
+        self.rank == Some(1)
+    }
+
+    fn exact(&self) -> bool {
+        self.right() && text(&self.answer["ranked"][0], "kind") == text(&self.label, "kind")
+    }
+
+    fn answered(&self) -> bool {
+        self.answer["abstain"] != true
+    }
+
+    fn confidence(&self) -> f64 {
+        self.answer["confidence"].as_f64().unwrap_or(0.0)
     }
 }
 
-fn print(scores: &mut BTreeMap<String, Score>) {
-    println!(
-        "{:24} {:>5} {:>6} {:>6} {:>6} {:>7} {:>7} {:>8}",
-        "data set", "cases", "AC@1", "AC@3", "exact", "answers", "right", "p99 s"
-    );
-    let share = |part: usize, all: usize| if all == 0 { 0.0 } else { part as f64 / all as f64 };
-    let mut macro_first = 0.0;
-    for (name, score) in scores.iter_mut() {
-        score.seconds.sort_by(f64::total_cmp);
-        let late =
-            score.seconds.get((score.seconds.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0.0);
-        macro_first += share(score.first, score.cases);
-        println!(
-            "{name:24} {:5} {:6.3} {:6.3} {:6.3} {:7.3} {:7.3} {late:8.3}",
-            score.cases,
-            share(score.first, score.cases),
-            share(score.among_three, score.cases),
-            share(score.exact, score.cases),
-            share(score.answered, score.cases),
-            share(score.answered_right, score.answered),
-        );
+fn share(all: &[&Outcome], is: impl Fn(&Outcome) -> bool) -> f64 {
+    match all.len() {
+        0 => 0.0,
+        count => all.iter().filter(|one| is(one)).count() as f64 / count as f64,
     }
-    println!("macro AC@1 over {} data sets: {:.3}", scores.len(), macro_first / scores.len().max(1) as f64);
+}
+
+/// Seconds that a share of the cases stays below.
+fn seconds(all: &[&Outcome], share: f64) -> f64 {
+    let mut sorted: Vec<f64> = all.iter().map(|one| one.seconds).collect();
+    sorted.sort_by(f64::total_cmp);
+    let at = ((sorted.len() as f64 * share).ceil() as usize).saturating_sub(1);
+    sorted.get(at).copied().unwrap_or(0.0)
+}
+
+/// The largest share of cases, surest first, of which [`PRECISION`] are right; equal confidences stand or fall together.
+fn coverage(all: &[&Outcome]) -> f64 {
+    let mut sorted = all.to_vec();
+    sorted.sort_by(|a, b| b.confidence().total_cmp(&a.confidence()));
+    let (mut right, mut best) = (0, 0);
+    for (index, one) in sorted.iter().enumerate() {
+        right += usize::from(one.right());
+        let last_of_its_value = sorted.get(index + 1).is_none_or(|next| next.confidence() < one.confidence());
+        if last_of_its_value && right as f64 >= PRECISION * (index + 1) as f64 {
+            best = index + 1;
+        }
+    }
+    best as f64 / all.len().max(1) as f64
+}
+
+/// Expected calibration error over ten bins: how far confidence and frequency lie apart.
+fn calibration_error(all: &[&Outcome]) -> f64 {
+    let mut bins: BTreeMap<usize, Vec<&Outcome>> = BTreeMap::new();
+    for one in all {
+        bins.entry(((one.confidence() * 10.0) as usize).min(9)).or_default().push(one);
+    }
+    let apart = |bin: &[&Outcome]| {
+        let told: f64 = bin.iter().map(|one| one.confidence()).sum();
+        let right = bin.iter().filter(|one| one.right()).count() as f64;
+        (told - right).abs()
+    };
+    bins.values().map(|bin| apart(bin)).sum::<f64>() / all.len().max(1) as f64
+}
+
+fn print(outcomes: &[Outcome]) {
+    let mut sets: BTreeMap<&str, Vec<&Outcome>> = BTreeMap::new();
+    for one in outcomes {
+        sets.entry(text(&one.label, "dataset")).or_default().push(one);
+    }
+    println!(
+        "{:24} {:>5} {:>6} {:>6} {:>6} {:>7} {:>7} {:>7} {:>6} {:>7} {:>7}",
+        "data set", "cases", "AC@1", "AC@3", "exact", "answers", "right", "cov@.95", "ECE", "p50 s", "p99 s"
+    );
+    for (name, all) in &sets {
+        row(name, all);
+    }
+    row("all pooled", &outcomes.iter().collect::<Vec<_>>());
+    let mean = sets.values().map(|all| share(all, Outcome::right)).sum::<f64>() / sets.len().max(1) as f64;
+    println!("macro AC@1 over {} data sets: {mean:.3}", sets.len());
+}
+
+fn row(name: &str, all: &[&Outcome]) {
+    let answered: Vec<&Outcome> = all.iter().copied().filter(|one| one.answered()).collect();
+    println!(
+        "{name:24} {:5} {:6.3} {:6.3} {:6.3} {:7.3} {:7.3} {:7.3} {:6.3} {:7.3} {:7.3}",
+        all.len(),
+        share(all, Outcome::right),
+        share(all, |one| one.rank.is_some_and(|rank| rank <= 3)),
+        share(all, Outcome::exact),
+        share(all, Outcome::answered),
+        share(&answered, Outcome::right),
+        coverage(all),
+        calibration_error(all),
+        seconds(all, 0.5),
+        seconds(all, 0.99),
+    );
 }

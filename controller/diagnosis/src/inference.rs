@@ -72,6 +72,8 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
         let key = (finding.entity.workload(), finding.kind, finding.change.clone());
         groups.entry(key).or_default().push(finding);
     }
+    // What speaks only against a way of showing trouble is no hypothesis.
+    groups.retain(|(_, kind, _), findings| !shows_only(kind) || findings.iter().any(|finding| finding.weight > 0.0));
     let origins = Origins::of(scene);
     let by_source = scene.changes.iter().any(super::extract::is_source);
     let lately_changed = scene.changes.iter().any(|change| super::extract::watched(scene, change));
@@ -79,8 +81,11 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
         .into_iter()
         .map(|((entity, kind, change), mut findings)| {
             findings.sort_by(|a, b| b.weight.total_cmp(&a.weight).then_with(|| a.sentence.cmp(&b.sentence)));
-            let change = change
-                .and_then(|id| scene.changes.iter().find(|change| change.id == id && change.target == entity).cloned());
+            let change = change.and_then(|id| {
+                let of_id = || scene.changes.iter().filter(|change| change.id == id);
+                // A commit that reached the entity with a later deploy has no target of its own.
+                of_id().find(|change| change.target == entity).or_else(|| of_id().next()).cloned()
+            });
             let entity = findings
                 .iter()
                 .find_map(|finding| finding.entity.container.clone())

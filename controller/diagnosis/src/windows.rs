@@ -19,6 +19,8 @@ pub struct Windows {
 
 /// Series that are looked at when an onset must be found; more would not make it clearer.
 const SERIES_MAX: usize = 600;
+/// Samples that a window needs to stand for what is usual.
+const SAMPLES_MIN: usize = 8;
 /// Splits that are tried.
 const SPLITS: usize = 48;
 
@@ -34,8 +36,15 @@ impl Windows {
         if let (Some(normal), Some(fault)) = (observations.normal, observations.fault) {
             let told = (seconds(normal.from), seconds(normal.to));
             let inside = series.iter().any(|one| one.samples.iter().any(|(at, _)| (told.0..=told.1).contains(at)));
+            let sick = (seconds(fault.from), seconds(fault.to) + slack);
             if inside {
-                return Some(Self::from(told, (seconds(fault.from), seconds(fault.to) + slack), step, true));
+                return Some(Self::from(told, sick, step, true));
+            }
+            // The told time has no samples; what was measured outside of the sick time stands in for it.
+            let besides = [(first, sick.0 - 1e-3), (sick.1 + 1e-3, last)];
+            let enough = |window: &(f64, f64)| series.iter().any(|one| within(one, *window).len() >= SAMPLES_MIN);
+            if let Some(normal) = besides.into_iter().find(enough) {
+                return Some(Self::from(normal, sick, step, true));
             }
         }
         let (onset, told) = match observations.began {

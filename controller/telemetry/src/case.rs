@@ -287,6 +287,10 @@ fn series(directory: &Path) -> Result<Option<Vec<Series>>, CaseError> {
             }
         }
     }
+    for list in &mut samples {
+        // Some exports write what came after first.
+        list.sort_by(|a, b| a.0.total_cmp(&b.0));
+    }
     let entries = listed.as_array().map_or(&[] as &[Value], Vec::as_slice);
     let mut found = Vec::with_capacity(entries.len());
     for entry in entries {

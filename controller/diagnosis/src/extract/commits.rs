@@ -278,6 +278,11 @@ fn risk(commit: &Change) -> (f64, &'static str) {
             .any(|word| line.contains(word))
     });
     let kept_guards = new.iter().filter(|line| starts_guard(line)).count();
+    // A check that moves into a helper takes its bounds and names along.
+    let moved = literals(&gone);
+    if moved.len() >= 2 && moved == literals(&new) {
+        return (0.25, "the same values are checked in another way");
+    }
     if guards(&gone).max(usize::from(loud)) > kept_guards {
         return (0.8, "a guard, retry or wait is removed");
     }
@@ -295,6 +300,24 @@ fn risk(commit: &Change) -> (f64, &'static str) {
     (0.25, "code changes")
 }
 
+/// Numbers and quoted texts of some lines.
+fn literals(lines: &[String]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in lines.iter().filter(|line| !only_observes(line)) {
+        for (index, part) in line.split('"').enumerate() {
+            match index % 2 {
+                1 => found.extend((!part.is_empty()).then(|| part.to_owned())),
+                _ => {
+                    let words = part.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.'));
+                    found
+                        .extend(words.filter(|word| word.starts_with(|c: char| c.is_ascii_digit())).map(str::to_owned));
+                }
+            }
+        }
+    }
+    found
+}
+
 /// A line without its comment.
 fn code(line: &str) -> &str {
     let line = line.trim();
@@ -304,25 +327,18 @@ fn code(line: &str) -> &str {
     line.split(" //").next().unwrap_or(line).split(" #").next().unwrap_or(line).trim()
 }
 
+/// Whether a line only writes logs, metrics or traces.
 fn only_observes(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
-    [
-        "log.",
-        "logger",
-        "slog",
-        "zap.",
-        "log(",
-        "metric",
-        "counter",
-        "prometheus",
-        "otel",
-        "tracer",
-        "span.",
-        "fmt.print",
-        "console.",
-    ]
-    .iter()
-    .any(|word| line.contains(word))
+    let calls_log =
+        line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == '(')).any(|word| {
+            let name = word.split(['.', '(']).next().unwrap_or("");
+            let logs = name.starts_with("log_")
+                || ["log", "logger", "logging", "slog", "klog", "glog", "zap", "tracing"].contains(&name);
+            logs && word.len() > name.len()
+        });
+    let others = ["metric", "counter", "prometheus", "otel", "tracer", "span.", "fmt.print", "console."];
+    calls_log || others.iter().any(|word| line.contains(word))
 }
 
 fn starts_guard(line: &str) -> bool {

@@ -1,18 +1,24 @@
 //! Traces: time of its own, gaps between client and server, sequences that changed or stop.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::diagnosis::cause;
-use crate::entity::Entity;
-use crate::evidence::Span;
+use crate::entity::{Entity, EntityKind};
+use crate::evidence::{LogLine, Span};
 use crate::finding::{Finding, Modality};
 use crate::metric::{Family, name_of};
-use crate::robust::{mad, median};
+use crate::robust::{mad, median, quantile};
 use crate::scene::Scene;
 use crate::windows::within;
 
 /// From the extractor's own scale to nats.
 const NATS: f64 = 2.5;
+/// Against a slow entity whose traced calls are as quick as before, or that no traced request reached.
+const QUICK: f64 = 4.0;
+/// Against a busy entity that no traced request reached: it may still starve its neighbours.
+const UNREACHED: f64 = 1.5;
+/// Characters of a log line that name its event: what differs often stands behind class and method names.
+const EVENT_NAME: usize = 160;
 
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let mut best: BTreeMap<(Entity, &'static str), Finding> = BTreeMap::new();
@@ -26,14 +32,16 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
             best.insert(key, finding);
         }
     };
-    if let Some(forest) = Forest::of(scene) {
+    let forest = Forest::of(scene);
+    if let Some(forest) = &forest {
         forest.gaps(&mut put);
         forest.self_times(&mut put);
         forest.pairs(scene, &mut put);
         forest.stops(&mut put);
     }
     reporter_gaps(scene, &mut put);
-    best.into_values().collect()
+    let against = forest.map(|forest| forest.contradicted(scene)).unwrap_or_default();
+    best.into_values().chain(against.into_iter().map(|finding| finding.asked(&asked))).collect()
 }
 
 type Put<'p> = dyn FnMut(&Entity, &'static str, f64, String, &str) + 'p;
@@ -50,6 +58,8 @@ struct Forest<'s> {
     children: Vec<Vec<u32>>,
     since: u64,
     traces: [f64; 2],
+    /// Spans before the trouble whose service failed in the same trace: no reference for what is usual.
+    tainted: Vec<bool>,
 }
 
 impl<'s> Forest<'s> {
@@ -94,7 +104,21 @@ impl<'s> Forest<'s> {
         }
         let traces = [seen[0].len().max(1) as f64, seen[1].len().max(1) as f64];
         let comparable = seen.iter().all(|traces| traces.len() >= 3);
-        comparable.then_some(Self { spans, services, of, children, since, traces })
+        let mut failed: HashSet<(&str, &str)> = HashSet::new();
+        let service_of =
+            |trace: &'s str, span: &'s str| Some(spans[*index.get(&(trace, span))? as usize].service.as_str());
+        for line in scene.observations.logs.known().into_iter().flatten() {
+            if let (Some(trace), Some(span), true) = (&line.trace_id, &line.span_id, is_error(line)) {
+                failed.extend(service_of(trace, span).map(|service| (trace.as_str(), service)));
+            }
+        }
+        failed
+            .extend(spans.iter().filter(|span| span.error).map(|span| (span.trace_id.as_str(), span.service.as_str())));
+        let tainted = spans
+            .iter()
+            .map(|span| span.start_ns < since && failed.contains(&(span.trace_id.as_str(), span.service.as_str())))
+            .collect();
+        comparable.then_some(Self { spans, services, of, children, since, traces, tainted })
     }
 
     fn sick(&self, at: usize) -> usize {
@@ -109,8 +133,58 @@ impl<'s> Forest<'s> {
         }
     }
 
+    /// Entities that metrics may call slow or busy while the traces show that no request felt it: a coincidence.
+    fn contradicted(&self, scene: &Scene<'_>) -> Vec<Finding> {
+        let mut durations: BTreeMap<(usize, &str), Split> = BTreeMap::new();
+        for (at, span) in self.spans.iter().enumerate() {
+            let duration = span.duration_ns as f64 / 1e6;
+            push(durations.entry((self.of[at], &span.operation)).or_default(), self.sick(at), duration);
+        }
+        let gaps = self.moved_gaps();
+        let mut against = Vec::new();
+        let mut seen_sick: BTreeSet<&Entity> = BTreeSet::new();
+        for (number, entity) in self.services.iter().enumerate() {
+            let own: Vec<&Split> = durations.range((number, "")..(number + 1, "")).map(|(_, split)| split).collect();
+            let (before, after) =
+                own.iter().fold((0, 0), |(before, after), (b, a)| (before + b.len(), after + a.len()));
+            if after > 0 {
+                seen_sick.insert(entity);
+            }
+            if before < 10 || after < 10 {
+                continue;
+            }
+            let slower =
+                own.iter().filter(|(before, after)| before.len() >= 3 && after.len() >= 3).any(|(before, after)| {
+                    let high = |list: &[f64]| quantile(list, 0.8).unwrap_or(0.0);
+                    high(after) > 1.2 * high(before) + 2.0
+                });
+            let late = gaps.iter().any(|((from, to), (_, ms))| (*from == number || *to == number) && *ms > 2.0);
+            if !slower && !late {
+                let sentence = format!("{after} traced calls in {} are as quick as before", entity.name);
+                against.push(Finding::new(entity.clone(), cause::LATENCY, Modality::Traces, -QUICK, sentence));
+            }
+        }
+        if seen_sick.len() < 5 || self.traces[1] < 10.0 {
+            return against;
+        }
+        let called: BTreeSet<&Entity> = seen_sick.iter().flat_map(|entity| scene.graph.callees(entity)).collect();
+        let others = scene.series.keys().filter(|entity| entity.kind != EntityKind::Node);
+        for entity in others.filter(|entity| !seen_sick.contains(entity) && !called.contains(entity)) {
+            let sentence = format!("none of {:.0} traced requests reached {}", self.traces[1], entity.name);
+            for (kind, weight) in [(cause::LATENCY, QUICK), (cause::CPU, UNREACHED)] {
+                against.push(Finding::new(entity.clone(), kind, Modality::Traces, -weight, sentence.clone()));
+            }
+        }
+        against
+    }
+
     /// The gap between client and server span, charged by the share of an entity's edges that are slow.
     fn gaps(&self, put: &mut Put<'_>) {
+        charge(&self.services, &self.moved_gaps(), 0.8, "network gap", put);
+    }
+
+    /// How far the gap of each call moved: in units of its noise, and in milliseconds.
+    fn moved_gaps(&self) -> BTreeMap<(usize, usize), (f64, f64)> {
         let mut edges: BTreeMap<(usize, usize), Split> = BTreeMap::new();
         for at in 0..self.spans.len() {
             if let Some(child) = self.only_remote(at) {
@@ -118,7 +192,7 @@ impl<'s> Forest<'s> {
                 push(edges.entry((self.of[at], self.of[child])).or_default(), self.sick(at), gap);
             }
         }
-        let moved: BTreeMap<(usize, usize), (f64, f64)> = edges
+        edges
             .iter()
             .filter(|(_, (before, after))| before.len() >= 3 && after.len() >= 2)
             .filter_map(|(edge, (before, after))| {
@@ -126,8 +200,7 @@ impl<'s> Forest<'s> {
                 let noise = mad(before, usual).max(0.1 * usual).max(0.5);
                 Some((*edge, ((now - usual) / noise, now - usual)))
             })
-            .collect();
-        charge(&self.services, &moved, 0.8, "network gap", put);
+            .collect()
     }
 
     /// Time in a span that no child covers.
@@ -185,22 +258,32 @@ impl<'s> Forest<'s> {
         let mut counts: BTreeMap<(usize, &str, u32, u32), [f64; 2]> = BTreeMap::new();
         let mut totals: BTreeMap<(usize, &str), [f64; 2]> = BTreeMap::new();
         let mut callees: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
-        for (at, span) in self.spans.iter().enumerate() {
+        for (at, span) in self.spans.iter().enumerate().filter(|(at, _)| !self.tainted[*at]) {
             let sick = self.sick(at);
-            let mut events: Vec<(u64, u32)> = vec![(span.start_ns, start)];
+            // Calls and log lines are two sequences: they are stamped by different clocks, and which of two comes
+            // first within a millisecond is chance.
+            let mut calls: Vec<(u64, u32)> = Vec::new();
             for child in &self.children[at] {
                 let (service, child) = (self.of[*child as usize], &self.spans[*child as usize]);
                 if service != self.of[at] {
                     callees.entry(self.of[at]).or_default().insert(service);
                 }
-                events.push((child.start_ns, name(format!("calls {}", child.operation))));
+                calls.push((child.start_ns, name(format!("calls {}", child.operation))));
             }
-            events.push((span.start_ns + span.duration_ns, end));
+            let mut said: Vec<(u64, u32)> = Vec::new();
             for (time, text) in lines.get(&(span.trace_id.as_str(), span.span_id.as_str())).into_iter().flatten() {
-                events.push((*time, name(format!("says {text}"))));
+                said.push((*time, name(format!("says {text}"))));
             }
-            events.sort();
-            let distinct: BTreeSet<(u32, u32)> = events.windows(2).map(|pair| (pair[0].1, pair[1].1)).collect();
+            let mut distinct: BTreeSet<(u32, u32)> = BTreeSet::new();
+            for events in [&mut calls, &mut said] {
+                events.sort();
+                let mut before = start;
+                for (_, event) in events.iter() {
+                    distinct.insert((before, *event));
+                    before = *event;
+                }
+                distinct.insert((before, end));
+            }
             for (first, second) in distinct {
                 counts.entry((self.of[at], &span.operation, first, second)).or_default()[sick] += 1.0;
             }
@@ -257,7 +340,7 @@ impl<'s> Forest<'s> {
         type Last<'o> = (usize, &'o str);
         let mut lengths: BTreeMap<(usize, &str), Split> = BTreeMap::new();
         let mut lasts: BTreeMap<(usize, &str), [BTreeMap<Last<'_>, f64>; 2]> = BTreeMap::new();
-        for (at, span) in self.spans.iter().enumerate() {
+        for (at, span) in self.spans.iter().enumerate().filter(|(at, _)| !self.tainted[*at]) {
             let (key, sick) = ((self.of[at], span.operation.as_str()), self.sick(at));
             push(lengths.entry(key).or_default(), sick, self.children[at].len() as f64);
             if let Some(last) = self.children[at].last().map(|last| *last as usize) {
@@ -290,6 +373,13 @@ impl<'s> Forest<'s> {
             }
         }
     }
+}
+
+/// A line that its writer calls an error.
+fn is_error(line: &LogLine) -> bool {
+    let loud = |text: &str| ["ERROR", "FATAL", "CRITICAL"].iter().any(|word| text.contains(word));
+    line.severity.as_deref().is_some_and(|severity| loud(&severity.to_ascii_uppercase()))
+        || loud(line.body.get(..80).unwrap_or(&line.body))
 }
 
 fn push(split: &mut Split, sick: usize, value: f64) {
@@ -394,7 +484,7 @@ fn event_name(body: &str) -> String {
         word.clear();
     };
     for c in body.chars().take(400) {
-        if out.len() > 60 {
+        if out.len() > EVENT_NAME {
             break;
         }
         match quote {
@@ -413,5 +503,5 @@ fn event_name(body: &str) -> String {
         }
     }
     flush(&mut word, &mut out);
-    out.chars().take(60).collect()
+    out.chars().take(EVENT_NAME).collect()
 }
