@@ -36,7 +36,7 @@ const WORKING: f64 = 6.0;
 const WAITING: f64 = 40.0;
 
 /// The objects that the platform team applied; words in capitals are filled in.
-const PLATFORM: &str = include_str!("embedded/platform.yaml");
+pub const PLATFORM: &str = include_str!("embedded/platform.yaml");
 
 /// A world with a controller in it; both end when it is dropped.
 pub struct Embedded {
