@@ -3,5 +3,6 @@
 //! `cargo test -p amend-tests --test live -- NAME --nocapture`; the parts are built at first use (`tests/env/build`).
 
 mod busy_repository;
+mod failed_run;
 mod oom;
 mod told;
