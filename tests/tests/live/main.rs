@@ -3,6 +3,12 @@
 //! `cargo test -p amend-tests --test live -- NAME --nocapture`; the parts are built at first use (`tests/env/build`).
 
 mod busy_repository;
+mod closed;
 mod failed_run;
+mod held;
+mod killed;
 mod oom;
+mod permission;
+mod telemetry_dies;
+mod tenant;
 mod told;
