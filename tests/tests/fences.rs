@@ -182,3 +182,25 @@ fn rust_files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     }
     files
 }
+
+#[test]
+fn clock_and_randomness_are_banned_by_clippy_in_every_pure_room() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let rooms = ["controller/diagnosis", "policies", "controller/execution"];
+    for room in rooms {
+        let settings = read(&format!("{room}/clippy.toml"));
+        for banned in
+            ["std::time::Instant::now", "std::time::SystemTime::now", "jiff::Timestamp::now", "RandomState::new"]
+        {
+            assert!(settings.contains(banned), "{room}/clippy.toml does not ban {banned}");
+        }
+        // Clippy reads the nearest file only: they say the same, or a room would be laxer than it looks.
+        assert_eq!(settings, read(&format!("{}/clippy.toml", rooms[0])), "{room}/clippy.toml");
+        assert!(
+            read(&format!("{room}/Cargo.toml")).contains("[lints]\nworkspace = true"),
+            "{room} has lints of its own"
+        );
+    }
+    assert!(read("Cargo.toml").contains("disallowed_methods = \"warn\""), "the workspace does not ask for the lint");
+}

@@ -290,6 +290,7 @@ impl<'s> Forest<'s> {
             totals.entry((self.of[at], &span.operation)).or_default()[sick] += 1.0;
         }
         let mut text_of: Vec<&str> = vec![""; names.len()];
+        #[expect(clippy::iter_over_hash_type, reason = "each goes to its own place")]
         for (text, number) in &names {
             text_of[*number as usize] = text;
         }

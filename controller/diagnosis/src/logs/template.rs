@@ -317,6 +317,7 @@ impl Merging {
     /// One pass over all places where skeletons differ in one word; whether anything was merged.
     fn round(&mut self) -> bool {
         let mut families: HashMap<(usize, u64, usize), Vec<&Vec<u32>>> = HashMap::new();
+        #[expect(clippy::iter_over_hash_type, clippy::disallowed_methods, reason = "families are sorted below")]
         for skeleton in self.live.keys() {
             let total = skeleton.iter().enumerate().fold(0u64, |sum, (at, word)| sum.wrapping_add(mixed(at, *word)));
             for (at, word) in skeleton.iter().enumerate() {

@@ -13,6 +13,10 @@ const GAP_X: f64 = 70.0;
 const GAP_Y: f64 = 26.0;
 const MARGIN: f64 = 12.0;
 
+/// Letters that fit into a box even where the system's font is a wide one (DejaVu Sans: 7.4 px a letter, bold 8.4 px).
+const NAME: usize = 22;
+const LABEL: usize = 25;
+
 const STYLE: &str = "<style>\
 .amend-graph{font:13px system-ui,sans-serif;color:inherit}\
 .amend-graph rect{fill:none;stroke:currentColor;stroke-width:1.2}\
@@ -72,10 +76,10 @@ pub fn svg(graph: &RootCauseGraph) -> String {
             escaped(&label),
             left + 10.0,
             top + 21.0,
-            escaped(&harmless(&name, 26)),
+            escaped(&harmless(&name, NAME)),
             left + 10.0,
             top + 40.0,
-            escaped(&harmless(&label, 29)),
+            escaped(&harmless(&label, LABEL)),
         );
     }
     out.push_str("</svg>\n");
