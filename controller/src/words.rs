@@ -7,6 +7,7 @@ use amend_gitops::body::{ChangeRow, EvidenceRow, GraphEdge, Marker, Named, Propo
 use amend_gitops::repo::ContentChange;
 use amend_policies::action::ActionKind;
 use amend_policies::plan::Plan;
+use amend_policies::policy::RollbackOn;
 use kube::ResourceExt;
 use similar::TextDiff;
 
@@ -46,13 +47,13 @@ pub fn proposal(
         changes: changes(plan),
         reason: reason(plan, cause),
         graph: graph(&diagnosis.graph),
-        confidence: cause.map_or_else(String::new, |cause| format!("{:.2}", cause.confidence)),
+        confidence: cause.map_or_else(String::new, |cause| percent(cause.confidence)),
         alternatives: diagnosis
             .causes
             .iter()
             .skip(1)
             .take(3)
-            .map(|other| format!("{} ({:.2})", other.sentence, other.confidence))
+            .map(|other| format!("{} ({})", other.sentence, percent(other.confidence)))
             .collect(),
         evidence: cause.map(|cause| evidence(diagnosis, cause)).unwrap_or_default(),
         diff: contents.map(|contents| diff(&contents.changes)).unwrap_or_default(),
@@ -63,9 +64,12 @@ pub fn proposal(
     }
 }
 
-/// `fix(checkout): raise the memory limit …`: the object first, since lists cut titles.
+/// `fix(checkout): raise the memory limit of app from 256Mi to 384Mi`: the object first and once, since lists cut titles and
+/// the values stand at the end.
 fn title(plan: &Plan) -> String {
-    format!("fix({}): {}", plan.target.name, plan.summary)
+    let target = &plan.target;
+    let what = plan.summary.replace(&format!(" in {}/{}", target.namespace, target.name), "");
+    format!("fix({}): {what}", target.name)
 }
 
 fn story(plan: &Plan, incident: &Incident, cause: Option<&Cause>) -> String {
@@ -78,6 +82,13 @@ fn story(plan: &Plan, incident: &Incident, cause: Option<&Cause>) -> String {
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let cause = cause.map_or("The cause is not shown any more".to_owned(), |cause| capital(&cause.sentence));
     format!("{cause}. {} in namespace {} raised {shown}{more}.", plan.target.name, plan.target.namespace)
+}
+
+fn percent(confidence: f64) -> String {
+    match confidence * 100.0 {
+        small if small < 1.0 => "less than 1 %".to_owned(),
+        percent => format!("{percent:.0} %"),
+    }
 }
 
 fn capital(text: &str) -> String {
@@ -163,9 +174,21 @@ fn on_merge(plan: &Plan) -> String {
 }
 
 fn undo(plan: &Plan) -> String {
-    let listed: Vec<String> = plan.rollback.on.iter().map(|one| format!("{one:?}")).collect();
-    let listed = if listed.is_empty() { "nothing: it only holds and pages".to_owned() } else { listed.join(", ") };
-    format!("Revert the merge commit. Amend opens that revert by itself on {listed}.")
+    let listed: Vec<&str> = plan
+        .rollback
+        .on
+        .iter()
+        .map(|outcome| match outcome {
+            RollbackOn::Aborted => "the rollout does measured harm",
+            RollbackOn::VerificationFailed => "the metrics got worse",
+            RollbackOn::SlaExceeded => "it takes longer than the policy allows",
+            RollbackOn::Unverified => "there is no data to judge by",
+        })
+        .collect();
+    match listed.as_slice() {
+        [] => "Revert the merge commit. Amend does not do it by itself: it holds and pages.".to_owned(),
+        listed => format!("Revert the merge commit. Amend opens that revert by itself when {}.", listed.join(" or ")),
+    }
 }
 
 /// The unified diff of changed files.

@@ -243,6 +243,12 @@ impl ProposalFacts {
     }
 
     fn evidence_table(&self) -> String {
+        let bare = self.evidence.iter().all(|row| row.before.is_empty() && row.link.is_none());
+        if bare {
+            let rows =
+                self.evidence.iter().map(|row| [prose(&row.what, 160), prose(&row.value, 300), code(&row.query, 300)]);
+            return table("Evidence", ["speaks", "what was found", "query"], rows);
+        }
         let rows = self.evidence.iter().map(|row| {
             let link = row.link.as_ref().map_or_else(|| "—".into(), |url| format!("[open]({})", target(url)));
             [prose(&row.what, 160), code(&row.value, 80), code(&row.before, 80), code(&row.query, 300), link]
@@ -270,7 +276,7 @@ impl ProposalFacts {
 
     fn consequences(&self) -> String {
         format!(
-            "### What happens next\n\n- **Merging** {}\n- **To undo** {}\n- **To say no** close this pull request: the same \
+            "### What happens next\n\n- **If you merge:** {}\n- **To undo it:** {}\n- **To say no:** close this pull request: the same \
              proposal is not made again for 7 days. Amend does not touch the branch once somebody else has committed to it.\n",
             prose(&self.on_merge, 400),
             prose(&self.undo, 400),

@@ -66,9 +66,9 @@ fn the_page_says_what_a_reviewer_needs() {
         "+              memory: 384Mi",
         "| `blastRadius` | ❔ unknown |",
         "This stays a draft until these are answered: `blastRadius`.",
-        "**Merging** restarts 6 pods of checkout",
-        "**To undo** revert the merge",
-        "**To say no** close this pull request",
+        "**If you merge:** restarts 6 pods of checkout",
+        "**To undo it:** revert the merge",
+        "**To say no:** close this pull request",
         "(https://prometheus.example/graph?g0.expr=a%28b%29%7Cc)",
         "<!-- amend:v1 key=0a1b2c fingerprint=f00d plan=beef -->",
     ] {

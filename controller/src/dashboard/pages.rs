@@ -1,5 +1,7 @@
 //! The two pages: what is going on, and one incident.
 
+use std::collections::BTreeSet;
+
 use amend_diagnosis::diagnosis::{Cause, Diagnosis};
 use amend_diagnosis::evidence::{Answer, Asked};
 use amend_diagnosis::render;
@@ -188,7 +190,10 @@ struct IncidentPage<'a> {
     abstained: Option<String>,
     unexplained: Vec<String>,
     graph: Option<Graph>,
+    /// Questions that the diagnosis rests on, and those without an answer.
     asked: Vec<Question>,
+    /// The others: asked as well, and nothing was drawn from them.
+    also_asked: Vec<Question>,
     timeline: Timeline,
     signals: Vec<SignalLook>,
     policies: &'a [PolicyView],
@@ -282,6 +287,7 @@ fn incident_page<'a>(view: &'a IncidentView, user: &'a str, now: Timestamp) -> I
         }
         Some(Answer::Unknown { why }) => ("unknown", "not checked", one_line(why, 200)),
     };
+    let (asked, also_asked) = diagnosis.map(questions).unwrap_or_default();
     IncidentPage {
         version: assets::version(),
         user,
@@ -296,7 +302,8 @@ fn incident_page<'a>(view: &'a IncidentView, user: &'a str, now: Timestamp) -> I
             svg: without_style(render::svg(&diagnosis.graph)),
             text: render::text(&diagnosis.graph),
         }),
-        asked: diagnosis.map(|diagnosis| diagnosis.asked.iter().map(question).collect()).unwrap_or_default(),
+        asked,
+        also_asked,
         timeline: timeline(&view.timeline),
         signals: view.signals.iter().map(|signal| signal_look(signal, now)).collect(),
         policies: &view.policies,
@@ -336,6 +343,16 @@ fn unexplained(diagnosis: &Diagnosis, signals: &[Signal]) -> Vec<String> {
         one_line(known.map_or(key, |signal| &signal.name), 128)
     };
     diagnosis.unexplained.iter().map(name).collect()
+}
+
+/// The questions that facts and edges cite or that have no answer, and the rest.
+fn questions(diagnosis: &Diagnosis) -> (Vec<Question>, Vec<Question>) {
+    let facts = diagnosis.causes.iter().flat_map(|cause| cause.facts_for.iter().chain(&cause.facts_against));
+    let edges = diagnosis.graph.edges.iter().map(|edge| edge.asked.as_str());
+    let cited: BTreeSet<&str> = facts.map(|fact| fact.asked.as_str()).chain(edges).collect();
+    let (first, rest): (Vec<&Asked>, Vec<&Asked>) =
+        diagnosis.asked.iter().partition(|asked| asked.unknown.is_some() || cited.contains(asked.id.as_str()));
+    (first.into_iter().map(question).collect(), rest.into_iter().map(question).collect())
 }
 
 fn question(asked: &Asked) -> Question {
