@@ -1,6 +1,10 @@
 //! `amend uninstall --plan`: what Amend would leave behind, and how to take it away.
+//!
+//! The order matters: a controller that still runs would take a closed pull request for a rejection, and would put its finalizers
+//! back. So it is stopped first, then pull requests are closed, then finalizers are dropped; Helm takes the rest.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use amend_controller::clients::Clients;
 use amend_controller::targets::Targets;
@@ -9,14 +13,19 @@ use amend_gitops::forge::PullRequestState;
 use anyhow::{Context, bail};
 use clap::Args;
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::connection::{Connection, Flags};
+use crate::connection::{Connection, Flags, plain, print};
 
-/// Lists open pull requests and finalizers of Amend; with --yes closes and drops them.
+/// How long the controller may take to end: longer than its own grace period of 45 s.
+const STOPPED_WITHIN: Duration = Duration::from_secs(90);
+
+/// Shows what Amend would leave behind; with --yes stops it, closes its pull requests and drops its finalizers.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Show what would be done
@@ -36,42 +45,116 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
     let clients = Clients::new(connection.config.clone())?;
     let targets =
         Targets::new(clients, &connection.install_namespace, scratch.path().to_owned(), &arguments.egress_allow);
+    let mut done = stop(&connection, arguments.yes).await?;
     let listed: Api<GitTarget> = Api::all(connection.client.clone());
     let listed = listed.list(&ListParams::default()).await.context("cannot list GitTargets")?;
-    let mut failed = 0;
+    let mut failed = Vec::new();
     for target in &listed {
-        if let Err(error) = pull_requests(&targets, target, arguments.yes).await {
-            failed += 1;
-            eprintln!("amend: GitTarget {}: {error:#}", target.name_any());
+        match pull_requests(&targets, target, arguments.yes).await {
+            Ok(closed) => done.extend(closed),
+            Err(error) => failed.push(format!("GitTarget {}: {error:#}", target.name_any())),
         }
     }
-    finalizers::<Incident>(&connection, arguments.yes).await?;
-    finalizers::<Remediation>(&connection, arguments.yes).await?;
-    let helm = format!("helm uninstall amend -n {}", connection.install_namespace);
-    println!("then: {helm}");
-    println!(
-        "then: kubectl delete crd -l app.kubernetes.io/part-of=amend   (this deletes the record: export it first)"
-    );
-    if failed > 0 {
-        bail!("{failed} repositories could not be asked");
+    done.extend(finalizers::<Incident>(&connection, arguments.yes).await?);
+    done.extend(finalizers::<Remediation>(&connection, arguments.yes).await?);
+    let namespace = &connection.install_namespace;
+    let then = [
+        "kubectl amend record export > amend-record.jsonl   (the proof of what was done goes with the CRDs)".to_owned(),
+        format!("helm uninstall amend -n {namespace}"),
+        format!("kubectl delete crd -l {CRDS}"),
+        format!("kubectl delete namespace {namespace}"),
+    ];
+    match connection.output {
+        Some(output) => {
+            print(&json!({ "done": arguments.yes, "steps": done, "failed": failed, "then": then }), output)?
+        }
+        None => {
+            for Step { verb, what } in &done {
+                println!("{} {what}", if arguments.yes { verb.done } else { verb.planned });
+            }
+            for command in &then {
+                println!("then: {command}");
+            }
+            if !arguments.yes {
+                println!("nothing was changed; `amend uninstall --yes` does what \"would\" says, the rest is yours");
+            }
+            for why in &failed {
+                eprintln!("amend: {}", plain(why));
+            }
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{} repositories could not be asked; their pull requests stay open", failed.len());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn pull_requests(targets: &Targets, target: &GitTarget, act: bool) -> anyhow::Result<()> {
+/// How the chart labels its CRDs.
+const CRDS: &str = "app.kubernetes.io/name=amend";
+
+/// One thing that is taken away.
+#[derive(Debug, Serialize)]
+struct Step {
+    verb: Verb,
+    what: String,
+}
+
+/// The same verb before and after.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Verb {
+    planned: &'static str,
+    done: &'static str,
+}
+
+const STOP: Verb = Verb { planned: "would stop", done: "stopped" };
+const CLOSE: Verb = Verb { planned: "would close", done: "closed" };
+const DROP: Verb = Verb { planned: "would drop", done: "dropped" };
+
+/// Scales the controller to nothing; its pods are gone when the lease is free or this returns an error.
+async fn stop(connection: &Connection, act: bool) -> anyhow::Result<Vec<Step>> {
+    let namespace = &connection.install_namespace;
+    let api: Api<Deployment> = Api::namespaced(connection.client.clone(), namespace);
+    let Some(_) = api.get_opt("amend").await.context("cannot read the controller's Deployment")? else {
+        return Ok(Vec::new());
+    };
+    if act {
+        let none = json!({ "spec": { "replicas": 0 } });
+        api.patch("amend", &PatchParams::default(), &Patch::Merge(&none))
+            .await
+            .context("cannot stop the controller")?;
+        let deadline = Instant::now() + STOPPED_WITHIN;
+        while api.get("amend").await.context("cannot read the controller's Deployment")?.status.is_some_and(runs) {
+            if Instant::now() > deadline {
+                bail!(
+                    "the controller still runs after {} s: kubectl -n {namespace} get pods",
+                    STOPPED_WITHIN.as_secs()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+    Ok(vec![Step { verb: STOP, what: format!("the controller: Deployment {namespace}/amend scaled to 0") }])
+}
+
+fn runs(status: DeploymentStatus) -> bool {
+    status.replicas.is_some_and(|replicas| replicas > 0)
+}
+
+async fn pull_requests(targets: &Targets, target: &GitTarget, act: bool) -> anyhow::Result<Vec<Step>> {
     let opened = targets.open(target).await?;
     // Only open ones are wanted, and those are always told.
     let found = opened.forge().find(Timestamp::MAX).await?;
+    let mut steps = Vec::new();
     for pull in found.iter().filter(|pull| matches!(pull.state, PullRequestState::Open)) {
         if act {
             opened.forge().close(pull.number).await.with_context(|| format!("cannot close {}", pull.url))?;
         }
-        println!("{} pull request {} ({})", if act { "closed" } else { "would close" }, pull.url, pull.title);
+        steps.push(Step { verb: CLOSE, what: format!("pull request {} ({})", pull.url, plain(&pull.title)) });
     }
-    Ok(())
+    Ok(steps)
 }
 
-async fn finalizers<K>(connection: &Connection, act: bool) -> anyhow::Result<()>
+async fn finalizers<K>(connection: &Connection, act: bool) -> anyhow::Result<Vec<Step>>
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
         + Clone
@@ -81,6 +164,7 @@ where
     let all: Api<K> = Api::all(connection.client.clone());
     let all = all.list(&ListParams::default()).await.with_context(|| format!("cannot list {}", K::plural(&())))?;
     let ours = |name: &String| name.starts_with(&format!("{GROUP}/"));
+    let mut steps = Vec::new();
     for object in all.items.iter().filter(|object| object.finalizers().iter().any(ours)) {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         if act {
@@ -91,8 +175,7 @@ where
                 .await
                 .with_context(|| format!("cannot drop the finalizer of {namespace}/{name}"))?;
         }
-        let did = if act { "dropped" } else { "would drop" };
-        println!("{did} the finalizer of {} {namespace}/{name}", K::kind(&()));
+        steps.push(Step { verb: DROP, what: format!("the finalizer of {} {namespace}/{name}", K::kind(&())) });
     }
-    Ok(())
+    Ok(steps)
 }

@@ -1,0 +1,284 @@
+//! Sources, Git targets, policies, and the workloads that the policies answer for.
+
+use std::collections::BTreeSet;
+
+use amend_controller::cluster::{self, GIT_REPOSITORY, KUSTOMIZATION, Read};
+use amend_crds::telemetrysource::SourceKind;
+use amend_crds::{GROUP, GitTarget, RemediationPolicy, TelemetrySource};
+use amend_diagnosis::evidence::Answer;
+use amend_gitops::access::normalised;
+use amend_gitops::locate::owner;
+use amend_policies::policy::{Autonomy, Target};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::Value;
+
+use super::rights::{Account, Wanted};
+use super::{Visit, Weight};
+
+/// Workloads of one policy that are looked up in Git; the others are of the same kind.
+const WORKLOADS_MAX: usize = 20;
+
+/// Keys of a Secret that can log in somewhere.
+const LOGIN: [&str; 2] = ["token", "password"];
+
+impl Visit<'_> {
+    /// Everything that people have applied.
+    pub(super) async fn objects(&mut self) -> anyhow::Result<()> {
+        let all = ListParams::default();
+        let sources = Api::<TelemetrySource>::all(self.client()).list(&all).await;
+        let sources = self.told(sources, "telemetrysources").map(|list| list.items).unwrap_or_default();
+        let targets = Api::<GitTarget>::all(self.client()).list(&all).await;
+        let targets = self.told(targets, "gittargets").map(|list| list.items).unwrap_or_default();
+        let policies = Api::<RemediationPolicy>::all(self.client()).list(&all).await;
+        let policies = self.told(policies, "remediationpolicies").map(|list| list.items).unwrap_or_default();
+        self.sources(&sources).await;
+        self.targets(&targets).await;
+        let fix = "kubectl apply -f docs/first-pull-request/policy.yaml   (set namespace and label first)";
+        self.check(!policies.is_empty(), Weight::Gap, "no RemediationPolicy: Amend only observes", fix);
+        let namespaces: BTreeSet<String> = policies.iter().filter_map(ResourceExt::namespace).collect();
+        for namespace in &namespaces {
+            self.hold(namespace).await;
+            self.serving(namespace, &sources);
+        }
+        for policy in &policies {
+            self.policy(policy, &targets).await?;
+        }
+        Ok(())
+    }
+
+    async fn sources(&mut self, sources: &[TelemetrySource]) {
+        for source in sources {
+            let (namespace, name) = (source.namespace().unwrap_or_default(), source.name_any());
+            let conditions = source.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            let why = trouble(conditions, "Ready");
+            let what = format!(
+                "TelemetrySource {namespace}/{name} ({}): {}",
+                source.spec.url,
+                why.clone().unwrap_or_default()
+            );
+            self.check(
+                why.is_none(),
+                Weight::Missing,
+                what,
+                format!("kubectl edit telemetrysource {name} -n {namespace}"),
+            );
+            if let Some(secret) = &source.spec.secret_ref {
+                self.secret(&namespace, &secret.name, &LOGIN).await;
+            }
+        }
+    }
+
+    /// Which kinds of store a namespace has.
+    fn serving(&mut self, namespace: &str, sources: &[TelemetrySource]) {
+        let serves = |kinds: &[SourceKind]| {
+            sources.iter().any(|source| {
+                kinds.contains(&source.spec.kind)
+                    && (source.namespace().as_deref() == Some(namespace)
+                        || source.spec.allowed_namespaces.iter().any(|allowed| allowed == "*" || allowed == namespace))
+            })
+        };
+        let example = "kubectl apply -f docs/first-pull-request/telemetry-source.yaml";
+        for (weight, kinds, what) in [
+            (
+                Weight::Missing,
+                &[SourceKind::Prometheus][..],
+                "a TelemetrySource of kind Prometheus: nothing can be measured or verified",
+            ),
+            (
+                Weight::Gap,
+                &[SourceKind::Alertmanager],
+                "no TelemetrySource of kind Alertmanager: silences are unknown, so pull requests stay drafts",
+            ),
+            (
+                Weight::Gap,
+                &[SourceKind::Jaeger, SourceKind::Tempo],
+                "no TelemetrySource with traces: who depends on a workload may be unknown, so pull requests may stay drafts",
+            ),
+        ] {
+            let fix = format!("{example}   (kind {:?}, its url, and {namespace} in allowedNamespaces)", kinds[0]);
+            self.check(serves(kinds), weight, format!("namespace {namespace}: {what}"), fix);
+        }
+    }
+
+    async fn targets(&mut self, targets: &[GitTarget]) {
+        let fix = "kubectl apply -f docs/first-pull-request/git-target.yaml   (set url and Secret first)";
+        self.check(!targets.is_empty(), Weight::Gap, "no GitTarget: nothing can be proposed", fix);
+        for target in targets {
+            let (namespace, name) = (target.namespace().unwrap_or_default(), target.name_any());
+            let conditions = target.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            let edit = format!("kubectl edit gittarget {name} -n {namespace}");
+            let why = trouble(conditions, "Ready");
+            let what =
+                format!("GitTarget {namespace}/{name} ({}): {}", target.spec.url, why.clone().unwrap_or_default());
+            self.check(why.is_none(), Weight::Missing, what, edit.clone());
+            let granted = !target.spec.grants.is_empty();
+            self.check(
+                granted,
+                Weight::Missing,
+                format!("grants of GitTarget {namespace}/{name}: nothing may be changed"),
+                edit,
+            );
+            self.secret(&namespace, &target.spec.secret_ref.name, &LOGIN).await;
+        }
+    }
+
+    async fn policy(&mut self, policy: &RemediationPolicy, targets: &[GitTarget]) -> anyhow::Result<()> {
+        let (namespace, name) = (policy.namespace().unwrap_or_default(), policy.name_any());
+        let spec = &policy.spec.0;
+        let conditions = policy.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let why = trouble(conditions, "Accepted");
+        let edit = format!("kubectl edit remediationpolicy {name} -n {namespace}");
+        let what = format!("RemediationPolicy {namespace}/{name}: {}", why.clone().unwrap_or_default());
+        self.check(why.is_none(), Weight::Missing, what, edit.clone());
+        let resume = format!(
+            "kubectl patch remediationpolicy {name} -n {namespace} --type merge -p '{{\"spec\":{{\"suspend\":false}}}}'"
+        );
+        self.check(!spec.suspend, Weight::Gap, format!("RemediationPolicy {namespace}/{name} is suspended"), resume);
+        let account = Account { namespace: namespace.clone(), name: spec.service_account_name.clone() };
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), &namespace);
+        let Some(found) = self.told(accounts.get_opt(&account.name).await, "serviceaccounts") else { return Ok(()) };
+        let fix = format!(
+            "{} --set-json 'remediators=[{{\"namespace\":\"{namespace}\"}}]'   (with those that are there already)",
+            self.helm()
+        );
+        let what = format!("the remediator {namespace}/{} of policy {name}", account.name);
+        if !self.check(found.is_some(), Weight::Missing, what, fix) {
+            return Ok(());
+        }
+        let kinds: BTreeSet<String> =
+            spec.matches.targets.iter().map(|target| format!("{:?}s", target.kind).to_lowercase()).collect();
+        for resource in &kinds {
+            let patch = Wanted { group: "apps", resource, verbs: &["patch"], namespace: &namespace, name: "" };
+            self.may(&account, patch).await?;
+        }
+        let controller = self.controllers_account();
+        let speak = Wanted {
+            group: "",
+            resource: "serviceaccounts",
+            verbs: &["impersonate"],
+            namespace: &namespace,
+            name: &account.name,
+        };
+        self.may(&controller, speak).await?;
+        let serving: Vec<&GitTarget> = targets
+            .iter()
+            .filter(|target| target.spec.grants.iter().any(|grant| grant.namespace == namespace))
+            .collect();
+        let fix = format!("kubectl edit gittarget: add {namespace} to allowedNamespaces and a grant for it");
+        self.check(
+            !serving.is_empty(),
+            Weight::Missing,
+            format!("a GitTarget with a grant for namespace {namespace}"),
+            fix,
+        );
+        let verbs: &[&str] = if spec.autonomy == Autonomy::Act { &["propose", "merge"] } else { &["propose"] };
+        for target in &serving {
+            let (home, target) = (target.namespace().unwrap_or_default(), target.name_any());
+            let propose = Wanted { group: GROUP, resource: "gittargets", verbs, namespace: &home, name: &target };
+            self.may(&account, propose).await?;
+        }
+        for target in &spec.matches.targets {
+            self.workloads(&namespace, &name, target, &serving).await;
+        }
+        Ok(())
+    }
+
+    /// The workloads that a policy answers for, and whether each has a place in Git.
+    async fn workloads(&mut self, namespace: &str, policy: &str, target: &Target, serving: &[&GitTarget]) {
+        let kind = format!("{:?}", target.kind);
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", &kind));
+        let labels = target.selector.as_ref().map(|selector| &selector.match_labels);
+        let labels =
+            labels.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client(), namespace, &resource);
+        let listed = api.list(&ListParams::default().labels(&labels)).await;
+        let Some(listed) = self.told(listed, &resource.plural.clone()) else { return };
+        let matching: Vec<&DynamicObject> =
+            listed.iter().filter(|one| target.name.as_ref().is_none_or(|name| *name == one.name_any())).collect();
+        let what = format!("RemediationPolicy {namespace}/{policy} matches no {kind}");
+        let fix = format!(
+            "kubectl get {} -n {namespace} --show-labels, then kubectl edit remediationpolicy {policy} -n {namespace}",
+            resource.plural
+        );
+        self.check(!matching.is_empty(), Weight::Gap, what, fix);
+        for workload in matching.into_iter().take(WORKLOADS_MAX) {
+            let (place, fix) = match self.place_in_git(namespace, &kind, workload, serving).await {
+                Ok(()) => (String::new(), String::new()),
+                Err(missing) => missing,
+            };
+            let what = format!("{kind} {namespace}/{} has no place in Git: {place}", workload.name_any());
+            self.check(place.is_empty(), Weight::Missing, what, fix);
+        }
+    }
+
+    /// `Err` says why a workload's file cannot be found, and what to do.
+    async fn place_in_git(
+        &self,
+        namespace: &str,
+        kind: &str,
+        workload: &DynamicObject,
+        serving: &[&GitTarget],
+    ) -> Result<(), (String, String)> {
+        let name = workload.name_any();
+        let listed = serving.iter().flat_map(|target| &target.spec.objects);
+        let mut same = listed.filter(|one| one.kind == kind && one.namespace == namespace && one.name == name);
+        if same.next().is_some() {
+            return Ok(());
+        }
+        let list_it = || {
+            let entry =
+                format!("{{\"kind\":\"{kind}\",\"namespace\":\"{namespace}\",\"name\":\"{name}\",\"path\":\"FILE\"}}");
+            match serving.first() {
+                Some(target) => format!(
+                    "kubectl patch gittarget {} -n {} --type merge -p '{{\"spec\":{{\"objects\":[{entry}]}}}}'   (with those that are listed already)",
+                    target.name_any(),
+                    target.namespace().unwrap_or_default()
+                ),
+                None => {
+                    "kubectl apply -f docs/first-pull-request/git-target.yaml   (set url and Secret first)".to_owned()
+                }
+            }
+        };
+        let Some(flux) = owner(workload.labels()) else {
+            return Err(("Flux does not apply it and no GitTarget lists it".into(), list_it()));
+        };
+        let kustomization =
+            self.read(KUSTOMIZATION, &flux.namespace, &flux.name).await.map_err(|why| (why, list_it()))?;
+        let reference = &kustomization["spec"]["sourceRef"];
+        let source = reference["name"].as_str().unwrap_or_default();
+        let home = reference["namespace"].as_str().unwrap_or(&flux.namespace);
+        let repository = self.read(GIT_REPOSITORY, home, source).await.map_err(|why| (why, list_it()))?;
+        let url = normalised(repository["spec"]["url"].as_str().unwrap_or_default());
+        if serving.iter().any(|target| normalised(&target.spec.url) == url) {
+            return Ok(());
+        }
+        let why = format!("Flux applies it from {url}, which no GitTarget with a grant for {namespace} serves");
+        Err((
+            why,
+            format!("kubectl apply -f docs/first-pull-request/git-target.yaml   (url: {url}, a grant for {namespace})"),
+        ))
+    }
+
+    async fn read(&self, read: Read, namespace: &str, name: &str) -> Result<Value, String> {
+        match cluster::get(&self.client(), read, namespace, name).await {
+            Answer::Known(Some(object)) => Ok(object),
+            Answer::Known(None) => {
+                Err(format!("its labels name {} {namespace}/{name}, which does not exist", read.kind))
+            }
+            Answer::Unknown { why } => Err(why),
+        }
+    }
+}
+
+/// Why a condition does not hold; `None` when it does.
+fn trouble(conditions: &[Condition], wanted: &str) -> Option<String> {
+    match conditions.iter().find(|condition| condition.type_ == wanted) {
+        None => Some("no controller has looked at it".into()),
+        Some(condition) if condition.status == "True" => None,
+        Some(condition) => Some(condition.message.clone()),
+    }
+}
