@@ -44,7 +44,7 @@ pub fn plain(line: &str) -> String {
 }
 
 /// Characters that turn text around: a hostile log hides words with them.
-fn is_bidi(c: char) -> bool {
+pub(super) fn is_bidi(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
 

@@ -2,6 +2,8 @@
 
 pub mod catalogue;
 pub mod clean;
+mod merge;
+mod scan;
 pub mod template;
 
 pub use catalogue::{Class, classify};
