@@ -45,7 +45,6 @@ pub struct Embedded {
     /// Base URL of the controller.
     pub url: String,
     stop: CancellationToken,
-    _running: Running,
     _scratch: tempfile::TempDir,
 }
 
@@ -104,11 +103,15 @@ impl Embedded {
         let kubeconfig = Kubeconfig::from_yaml(&endpoints.controller_kubeconfig)?;
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let stop = CancellationToken::new();
-        let settings = settings(scratch.path().join("git"), token);
-        let running = runtime::start(settings, config, Arc::new(StoryTime(clock)), stop.clone()).await?;
-        let url = format!("http://{}", running.address);
+        let mut settings = settings(scratch.path().join("git"), token);
+        settings.listen.set_port(crate::bench::free_port()?);
+        let time: Arc<dyn Time> = Arc::new(StoryTime(clock));
+        let url = format!("http://{}", settings.listen);
+        // Each start has a token of its own: a controller that ends cancels it.
+        let first = runtime::start(settings.clone(), config.clone(), Arc::clone(&time), stop.child_token()).await?;
+        tokio::spawn(kept_running(first, settings, config, time, stop.clone()));
         world.set_alert_receiver(format!("{url}/intake/alertmanager").parse()?, INTAKE_TOKEN);
-        Ok(Self { world, endpoints, url, stop, _running: running, _scratch: scratch })
+        Ok(Self { world, endpoints, url, stop, _scratch: scratch })
     }
 
     /// The text with the words for URLs and credentials filled in.
@@ -157,6 +160,30 @@ impl Embedded {
     pub async fn wait<T>(&self, what: &str, limit: Duration, found: impl Fn(&Self) -> Option<T>) -> anyhow::Result<T> {
         let waited = until(what, limit, || async { Ok::<_, anyhow::Error>(found(self)) }).await;
         waited.with_context(|| format!("{:#?}", self.told()))
+    }
+}
+
+/// Starts the controller again when it ends, as the kubelet would: on a busy machine it may lose its lease.
+async fn kept_running(
+    mut running: Running,
+    settings: Settings,
+    config: Config,
+    time: Arc<dyn Time>,
+    stop: CancellationToken,
+) {
+    loop {
+        let ended = running.ended().await;
+        if stop.is_cancelled() {
+            return;
+        }
+        eprintln!("the controller ended and is started again: {ended:?}");
+        let start = || runtime::start(settings.clone(), config.clone(), Arc::clone(&time), stop.child_token());
+        match until("the controller to start again", Duration::from_secs(60), || async { start().await.map(Some) })
+            .await
+        {
+            Ok(again) => running = again,
+            Err(error) => return eprintln!("the controller does not start again: {error:#}"),
+        }
     }
 }
 
