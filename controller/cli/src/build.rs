@@ -1,9 +1,11 @@
 //! `amend build explain --case DIR`: which lines of a CI log tell why it failed.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use amend_diagnosis::build::classify_build;
+use amend_diagnosis::build::features::lines;
+use amend_diagnosis::logs::Class;
 use anyhow::Context;
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
@@ -29,22 +31,35 @@ pub enum Format {
 pub fn run(verb: &Verb) -> anyhow::Result<()> {
     let Verb::Explain { case, format } = verb;
     let path = case.join("fail.log");
-    let failed = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let failed = String::from_utf8_lossy(&failed);
-    let passed = fs::read(case.join("pass.log")).ok().map(|log| String::from_utf8_lossy(&log).into_owned());
+    let failed = text(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let passed = text(&case.join("pass.log")).ok();
     let failure = classify_build(&failed, passed.as_deref());
     match format {
-        Format::Json => println!("{}", json!({"ranges": failure.ranges, "class": failure.class, "why": failure.why})),
+        Format::Json => {
+            let class = failure.speaks_of.unwrap_or(Class::Other);
+            println!(
+                "{}",
+                json!({"ranges": failure.ranges, "class": class, "kind": failure.class, "why": failure.why})
+            );
+        }
         Format::Text => {
             println!("{}", failure.why);
-            let lines: Vec<&str> = failed.split('\n').collect();
             for (from, to) in &failure.ranges {
                 println!("--- lines {from} to {to}");
-                for line in lines.iter().take(*to).skip(from.saturating_sub(1)).take(40) {
+                for line in lines(&failed).take(*to).skip(from.saturating_sub(1)).take(40) {
                     println!("{}", amend_diagnosis::logs::clean::plain(line));
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Larger logs are refused: a build that says more than this has been writing data, not a log.
+const BYTES_MAX: u64 = 256 << 20;
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    let size = fs::metadata(path)?.len();
+    anyhow::ensure!(size <= BYTES_MAX, "{size} bytes are more than {BYTES_MAX}");
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }

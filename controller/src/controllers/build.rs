@@ -6,6 +6,7 @@ use amend_crds::Build;
 use amend_crds::build::{CiForge, FailingLine};
 use amend_crds::condition::{self, Claim};
 use amend_crds::incident::IncidentPhase;
+use amend_diagnosis::build::features::lines;
 use amend_diagnosis::build::{BuildClass, BuildFailure, classify_build};
 use amend_diagnosis::evidence::Answer;
 use amend_gitops::forge::ForgeError;
@@ -188,7 +189,7 @@ async fn job_log(target: &Target, build: &Build) -> Result<Option<String>, Forge
 }
 
 fn failing_lines(text: &str, failure: &BuildFailure) -> Vec<FailingLine> {
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = lines(text).collect();
     let mut found = Vec::new();
     for (from, to) in &failure.ranges {
         for number in *from..=*to {
