@@ -9,6 +9,7 @@ use std::sync::Arc;
 use amend_crds::condition::{self, Claim};
 use amend_crds::incident::IncidentPhase;
 use amend_crds::{Incident, IncidentSpec, IncidentStatus};
+use amend_diagnosis::entity::Entity;
 use amend_diagnosis::incident::{Assignment, Kept, OpenIncident, assign, keep};
 use amend_diagnosis::signal::Signal;
 use futures::future::BoxFuture;
@@ -21,6 +22,7 @@ use tokio::sync::Mutex;
 use crate::effects::EffectError;
 use crate::intake::{SignalStore, StoreError};
 use crate::shell::Shell;
+use crate::topology::Picture;
 
 /// How often a lost write is repeated before the sender is asked to come again.
 const ATTEMPTS_MAX: u32 = 5;
@@ -87,45 +89,44 @@ impl Incidents {
         Ok(())
     }
 
-    /// The signals under the names of their workloads, with the links that group them.
-    async fn aligned(&self, batch: Vec<Signal>, now: Timestamp) -> Vec<Signal> {
+    /// The signals under the names of their workloads.
+    ///
+    /// All names of a namespace are resolved at once: whatever is built for that is built once for a storm of hundreds.
+    async fn aligned(&self, mut batch: Vec<Signal>, now: Timestamp) -> Vec<Signal> {
         let namespaces: BTreeSet<String> = batch.iter().map(|signal| signal.entity.namespace.clone()).collect();
-        let mut pictures = BTreeMap::new();
         for namespace in namespaces.into_iter().filter(|namespace| !namespace.is_empty()) {
-            let picture =
-                self.shell.topologies.of(&self.shell.clients.reader(), &self.shell.sources, &namespace, now).await;
-            pictures.insert(namespace, picture);
+            let picture = self.picture(&namespace, now).await;
+            let here = |signal: &Signal| signal.entity.namespace == namespace;
+            let named: BTreeSet<Entity> = batch.iter().filter(|one| here(one)).map(|one| one.entity.clone()).collect();
+            let resolved: BTreeMap<Entity, Entity> =
+                named.iter().cloned().zip(picture.resolved(named.iter().cloned())).collect();
+            for signal in batch.iter_mut().filter(|signal| here(signal)) {
+                if let Some(entity) = resolved.get(&signal.entity) {
+                    let container = signal.entity.container.take();
+                    signal.entity = Entity { container, ..entity.clone() };
+                }
+            }
         }
         batch
-            .into_iter()
-            .map(|mut signal| {
-                if let Some(picture) = pictures.get(&signal.entity.namespace)
-                    && let Some(entity) = picture.resolved([signal.entity.clone()]).pop()
-                {
-                    let container = signal.entity.container.take();
-                    signal.entity = entity;
-                    signal.entity.container = container;
-                }
-                signal
-            })
-            .collect()
+    }
+
+    async fn picture(&self, namespace: &str, now: Timestamp) -> Arc<Picture> {
+        self.shell.topologies.of(&self.shell.clients.reader(), &self.shell.sources, namespace, now).await
     }
 
     async fn write(&self, open: &mut Open, batch: &[Signal], now: Timestamp) -> Result<(), EffectError> {
         let mut changed: BTreeMap<String, Incident> = BTreeMap::new();
+        let mut known: Vec<OpenIncident> =
+            open.incidents.values().filter(|incident| !phase(incident).is_end()).map(as_open).collect();
+        let mut pictures: BTreeMap<String, Arc<Picture>> = BTreeMap::new();
         for signal in batch {
             let namespace = self.namespace_of(signal);
-            let links =
-                self.shell.topologies.of(&self.shell.clients.reader(), &self.shell.sources, &namespace, now).await;
-            let known: Vec<OpenIncident> = open
-                .incidents
-                .iter()
-                .map(|(id, incident)| changed.get(id).unwrap_or(incident))
-                .chain(changed.iter().filter(|(id, _)| !open.incidents.contains_key(*id)).map(|(_, incident)| incident))
-                .filter(|incident| !phase(incident).is_end())
-                .map(as_open)
-                .collect();
-            let (target, because) = match assign(signal, &known, &links.links, self.shell.settings.group_window, now) {
+            if !pictures.contains_key(&namespace) {
+                pictures.insert(namespace.clone(), self.picture(&namespace, now).await);
+            }
+            let Some(picture) = pictures.get(&namespace) else { continue };
+            let (target, because) = match assign(signal, &known, &picture.links, self.shell.settings.group_window, now)
+            {
                 Assignment::Drop { because } => {
                     self.shell.metrics.drop_signal("alert", "over_before_work_began");
                     tracing::debug!(signal = signal.name, because, "signal dropped");
@@ -135,6 +136,7 @@ impl Incidents {
                     let incident = self.open_incident(signal, &namespace, now).await?;
                     let opened = id(&incident);
                     tracing::info!(incident = opened, because, "incident opened");
+                    known.push(as_open(&incident));
                     changed.insert(opened.clone(), incident);
                     (opened, because)
                 }
@@ -146,7 +148,13 @@ impl Incidents {
                 Some(incident) => incident,
                 None => continue,
             };
-            changed.insert(target, with_signal(incident, signal, because, now));
+            let incident = with_signal(incident, signal, because, now);
+            if let Some(grouped) = known.iter_mut().find(|one| one.id == target) {
+                keep(&mut grouped.signals, signal.clone());
+            }
+            changed.insert(target, incident);
+            // A storm must not keep others from their turn: the lease is renewed on the same threads.
+            tokio::task::yield_now().await;
         }
         for (id, incident) in changed {
             let written = self.shell.effects.write_status(&incident).await?;

@@ -97,23 +97,26 @@ impl Picture {
     }
 }
 
-/// Pictures of the namespaces that signals came from.
+/// Pictures of the namespaces that signals came from. Each has a lock of its own: who waits for a slow store of one namespace does
+/// not keep the others waiting.
 #[derive(Clone, Debug, Default)]
 pub struct Topologies {
-    pictures: Arc<Mutex<BTreeMap<String, Arc<Picture>>>>,
+    pictures: Arc<Mutex<BTreeMap<String, Place>>>,
 }
+
+/// The newest picture of one namespace, once there is one.
+type Place = Arc<Mutex<Option<Arc<Picture>>>>;
 
 impl Topologies {
     /// The picture of a namespace, taken anew when it is stale.
     pub async fn of(&self, client: &Client, sources: &Sources, namespace: &str, now: Timestamp) -> Arc<Picture> {
-        let mut pictures = self.pictures.lock().await;
-        if let Some(picture) = pictures.get(namespace)
-            && now.duration_since(picture.taken) < FRESH
-        {
+        let place = self.pictures.lock().await.entry(namespace.to_owned()).or_default().clone();
+        let mut known = place.lock().await;
+        if let Some(picture) = known.as_ref().filter(|picture| now.duration_since(picture.taken) < FRESH) {
             return picture.clone();
         }
         let picture = Arc::new(take(client, sources, namespace, now).await);
-        pictures.insert(namespace.to_owned(), picture.clone());
+        *known = Some(picture.clone());
         picture
     }
 }
