@@ -115,6 +115,18 @@ impl Deployed {
         Ok(())
     }
 
+    /// Starts it again when it has ended by itself, as the kubelet does; one that was killed stays down.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart_if_ended(&self) -> anyhow::Result<()> {
+        if let Some(status) = self.program.ended() {
+            tracing::warn!(%status, namespace = self.namespace, "the container ended, starting it again");
+            self.program.start()?;
+        }
+        Ok(())
+    }
+
     /// Writes the mounted Secrets and ConfigMaps again, as the kubelet does when they change.
     ///
     /// # Errors

@@ -46,10 +46,10 @@ pub const SAMPLE_EVERY: &str = "5s";
 pub const DETECTED: Duration = Duration::from_secs(90);
 
 /// From a fault until its pull request is open and no draft.
-pub const PROPOSED: Duration = Duration::from_secs(120);
+pub const PROPOSED: Duration = Duration::from_secs(180);
 
 /// From a merge until the verdict: rollout, settling, three failure intervals.
-pub const VERIFIED: Duration = Duration::from_secs(300);
+pub const VERIFIED: Duration = Duration::from_secs(360);
 
 /// Whatever takes Amend one look.
 pub const SOON: Duration = Duration::from_secs(60);

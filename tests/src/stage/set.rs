@@ -95,16 +95,22 @@ impl Stage {
         self.edit(&manifest(service), &image(from), &image(to), &format!("{service}: release {to}")).await
     }
 
-    /// A person replaces a text that is once in a file of the repository. Returns the commit's id.
+    /// A person replaces a text that is once in a file of the repository, again when somebody else pushed meanwhile. Returns the
+    /// commit's id.
     ///
     /// # Errors
     /// When the file does not hold the text or Gitea refuses.
     pub async fn edit(&self, path: &str, from: &str, to: &str, message: &str) -> anyhow::Result<String> {
-        let text = self.repo().file("main", path).await?;
+        let repo = self.repo();
+        let text = repo.file("main", path).await?;
         if text.matches(from).count() != 1 {
             bail!("{path} does not hold {from:?} once:\n{text}");
         }
-        self.repo().commit("main", message, &[(path, &text.replacen(from, to, 1))]).await
+        until(&format!("a push to {path}"), SOON, || async {
+            let text = repo.file("main", path).await?;
+            repo.commit("main", message, &[(path, &text.replacen(from, to, 1))]).await.map(Some)
+        })
+        .await
     }
 
     /// A reviewer reads before pressing merge: waits until an alert on a service has fired for this many seconds.
@@ -252,6 +258,7 @@ impl Stage {
 
     /// What Amend has not taken in, with its reason.
     async fn not_ready(&self) -> anyhow::Result<Vec<String>> {
+        self.world.amend().restart_if_ended()?;
         let all = ListParams::default();
         let client = || self.client.clone();
         let mut waiting = Vec::new();

@@ -17,6 +17,9 @@ use super::set::Stage;
 use super::world::RELEASE_NAMESPACE;
 use crate::bench::{PullRequest, until};
 
+/// Signals of one incident that a report names.
+const SIGNALS_SHOWN: usize = 12;
+
 /// Incidents, remediations and pull requests of a story at one moment. Shown, it is a report for people.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -67,11 +70,13 @@ pub fn phase_of(incident: &Incident) -> IncidentPhase {
 }
 
 impl Stage {
-    /// Everything at this moment.
+    /// Everything at this moment. An Amend that ended by itself (its API server was away for too long) is started again, as the
+    /// kubelet would; one that the story killed stays down.
     ///
     /// # Errors
     /// When the API server or the forge does not answer.
     pub async fn seen(&self) -> anyhow::Result<Seen> {
+        self.world.amend().restart_if_ended()?;
         let all = ListParams::default();
         let mut incidents = Api::<Incident>::namespaced(self.client.clone(), &self.namespace).list(&all).await?.items;
         let mut remediations =
@@ -184,8 +189,9 @@ impl fmt::Display for Seen {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for incident in &self.incidents {
             let status = incident.status.clone().unwrap_or_default();
-            writeln!(out, "incident {} {:?}: {}", incident.name_any(), status.phase, status.because)?;
-            for signal in &status.signals {
+            let count = status.signal_count;
+            writeln!(out, "incident {} {:?}, {count} signals: {}", incident.name_any(), status.phase, status.because)?;
+            for signal in status.signals.iter().take(SIGNALS_SHOWN) {
                 let ended = signal.ended_at.map_or("fires".to_owned(), |at| format!("ended {at}"));
                 writeln!(out, "  signal {} on {} x{}, {ended}", signal.name, signal.entity, signal.count)?;
             }

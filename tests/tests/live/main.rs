@@ -2,6 +2,8 @@
 //!
 //! `cargo test -p amend-tests --test live -- NAME --nocapture`; the parts are built at first use (`tests/env/build`).
 
+mod bad_fix;
+mod bad_release;
 mod busy_repository;
 mod closed;
 mod failed_run;
@@ -9,6 +11,7 @@ mod held;
 mod killed;
 mod oom;
 mod permission;
+mod placebo;
 mod telemetry_dies;
 mod tenant;
 mod told;
