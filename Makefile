@@ -31,7 +31,7 @@ lint:
 
 unit:
 	$(CARGO) test --workspace --exclude amend-tests
-	$(CARGO) test -p amend-tests --lib --test fences --test readme
+	$(CARGO) test -p amend-tests --lib --test fences --test readme --test diagnosis
 
 generate:
 	$(CARGO) run --quiet -p amend-crds --bin crdgen -- crds/yaml charts/amend/files/crds

@@ -1,6 +1,7 @@
 //! The stories that Amend is judged by, and the real parts that they run on.
 
 pub mod bench;
+pub mod cases;
 pub mod embedded;
 pub mod stage;
 pub mod workload;

@@ -210,11 +210,12 @@ impl<'s> Forest<'s> {
             if self.only_remote(at).is_some() {
                 continue;
             }
-            let (start, end) = (span.start_ns, span.start_ns + span.duration_ns);
+            let (start, end) = (span.start_ns, span.start_ns.saturating_add(span.duration_ns));
             let (mut covered, mut until) = (0, start);
             for child in &self.children[at] {
                 let child = &self.spans[*child as usize];
-                let (from, to) = (child.start_ns.max(until), (child.start_ns + child.duration_ns).min(end));
+                let (from, to) =
+                    (child.start_ns.max(until), (child.start_ns.saturating_add(child.duration_ns)).min(end));
                 if to > from {
                     covered += to - from;
                     until = to;

@@ -66,6 +66,10 @@ pub struct Life {
     pub working_set: f64,
     /// CPU seconds used.
     pub cpu_seconds: f64,
+    /// Periods of 100 ms in which it had no CPU left to use.
+    pub throttled_periods: f64,
+    /// Requests per second that it got lately.
+    pub rate: f64,
     backoff: f64,
     retry_at: Option<Timestamp>,
     pace: f64,
@@ -85,6 +89,8 @@ impl Life {
             },
             working_set: 0.0,
             cpu_seconds: 0.0,
+            throttled_periods: 0.0,
+            rate: 0.0,
             backoff: 0.0,
             retry_at: None,
             pace: 1.0,

@@ -63,6 +63,9 @@ pub struct Call {
     /// How often per request; below 1 a probability.
     #[serde(default = "once")]
     pub per_request: f64,
+    /// Share of these requests that the network between the two loses.
+    #[serde(default)]
+    pub lost: f64,
 }
 
 fn once() -> f64 {

@@ -83,6 +83,11 @@ impl Model {
         &self.graph
     }
 
+    /// From now on the application behaves otherwise, for a reason outside the cluster: its network, its users.
+    pub fn set_graph(&mut self, graph: ServiceGraph) {
+        self.graph = graph;
+    }
+
     /// Leaves out traces and all but few log lines, for cheap history.
     pub fn set_quiet(&mut self, quiet: bool) {
         self.quiet = quiet;

@@ -92,9 +92,9 @@ impl Model {
             }
             put("container_memory_working_set_bytes", of_container(), life.working_set.round());
             put("container_cpu_usage_seconds_total", of_container(), life.cpu_seconds);
-            // The kernel's accounting periods are 100 ms; the model never throttles.
-            put("container_cpu_cfs_periods_total", of_container(), (life.cpu_seconds * 10.0).round());
-            put("container_cpu_cfs_throttled_periods_total", of_container(), 0.0);
+            let periods = life.cpu_seconds * 10.0 + life.throttled_periods;
+            put("container_cpu_cfs_periods_total", of_container(), periods.round());
+            put("container_cpu_cfs_throttled_periods_total", of_container(), life.throttled_periods.round());
             let Some(counters) = self.counters.get(&pod.uid) else {
                 continue;
             };

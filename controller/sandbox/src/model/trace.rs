@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::traffic::Health;
+use super::traffic::{Health, LOST_SECONDS};
 use super::{Model, Step};
 
 /// How many requests per second of virtual time become a trace.
@@ -102,7 +102,10 @@ impl Model {
             for _ in 0..times {
                 let client = format!("{:016x}", self.chance.bits());
                 let start = later(at, spent);
-                let (took, failed) = self.request(trace, Some(&client), &call.to, start, health, step, depth + 1);
+                let (took, failed) = match call.lost > 0.0 && self.chance.happens(call.lost) {
+                    true => (LOST_SECONDS, true),
+                    false => self.request(trace, Some(&client), &call.to, start, health, step, depth + 1),
+                };
                 let took = took + 0.001;
                 step.spans.push(Span {
                     trace: trace.to_owned(),

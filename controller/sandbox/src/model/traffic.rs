@@ -11,6 +11,15 @@ pub const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 /// Spread of a log-normal latency around its median; 0.45 puts p99 at 2.8 times the median.
 const SPREAD: f64 = 0.45;
 
+/// How long a caller waits for an answer that the network has lost.
+pub const LOST_SECONDS: f64 = 1.0;
+
+/// CPU seconds per second of own work.
+const CPU_SHARE: f64 = 0.15;
+
+/// CPU that a container uses when nobody asks it anything, in cores.
+const CPU_IDLE: f64 = 0.02;
+
 /// What one pod has counted since it came to be.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -35,6 +44,8 @@ pub struct Health {
     pub unreachable: f64,
     /// Median seconds of its own work.
     pub own_latency: f64,
+    /// The same, if it had all the CPU that it wants.
+    pub unthrottled: f64,
     /// Median seconds with everything it asks.
     pub latency: f64,
 }
@@ -58,8 +69,9 @@ impl Model {
             let mut passes = 1.0;
             for call in &service.calls {
                 if let Some(callee) = health.get(&call.to) {
-                    passes *= (1.0 - callee.failing().min(1.0)).powf(call.per_request);
-                    own.latency += callee.latency * call.per_request;
+                    let arrive = (1.0 - callee.failing().min(1.0)) * (1.0 - call.lost.min(1.0));
+                    passes *= arrive.powf(call.per_request);
+                    own.latency += (callee.latency + call.lost * LOST_SECONDS) * call.per_request;
                 }
             }
             own.passed_on = 1.0 - passes;
@@ -73,7 +85,7 @@ impl Model {
             let rate = health.get(name).map_or(0.0, |own| own.rate) + from_outside;
             for call in &service.calls {
                 if let Some(callee) = health.get_mut(&call.to) {
-                    callee.rate += rate * call.per_request;
+                    callee.rate += rate * call.per_request * (1.0 - call.lost.min(1.0));
                 }
             }
             if let Some(own) = health.get_mut(name) {
@@ -113,7 +125,7 @@ impl Model {
             return Health { unreachable: 1.0, own_latency: service.latency_ms / 1000.0, ..Health::default() };
         }
         let missing = 1.0 - ready as f64 / lives.len() as f64;
-        let (mut errors, mut latency) = (0.0, 0.0);
+        let (mut errors, mut work, mut latency) = (0.0, 0.0, 0.0);
         for (pod, life) in lives.iter().filter(|(_, life)| life.shown.ready) {
             let version = service.version(pod.tag());
             let generous = version
@@ -127,7 +139,12 @@ impl Model {
             let squeezed = ((pressure - 0.9) / 0.1).clamp(0.0, 1.0);
             errors +=
                 1.0 - (1.0 - base) * (1.0 - 0.25 * squeezed) * (1.0 - wrong_config(pod, &version.needs, &self.seen));
-            latency += service.latency_ms / 1000.0 * factor * (1.0 + 1.5 * squeezed);
+            let unthrottled = service.latency_ms / 1000.0 * factor * (1.0 + 1.5 * squeezed);
+            // The rate of a moment ago is near enough, and known before that of now.
+            let wanted = CPU_IDLE + life.rate * unthrottled * CPU_SHARE;
+            let throttled = pod.cpu_limit.map_or(1.0, |limit| (wanted / limit.max(1e-3)).clamp(1.0, 30.0));
+            work += unthrottled;
+            latency += unthrottled * throttled;
         }
         let killed = lives.iter().filter(|(_, life)| life.killed_in_step).count() as f64 / lives.len() as f64;
         // The pods that are left take more than their share: some requests time out.
@@ -136,6 +153,7 @@ impl Model {
             own_errors: 1.0 - (1.0 - errors / ready as f64) * (1.0 - overload),
             unreachable: 0.15 * missing,
             own_latency: latency / ready as f64 * (1.0 + missing),
+            unthrottled: work / ready as f64,
             ..Health::default()
         }
     }
@@ -153,6 +171,9 @@ impl Model {
             for pod in serving {
                 let noisy = (share * (1.0 + 0.05 * self.chance.normal())).max(0.0);
                 let total = self.chance.whole(noisy);
+                if let Some(life) = self.lives.get_mut(&pod.uid) {
+                    life.rate = share / seconds.max(1e-9);
+                }
                 let own_failed = self.chance.whole(total * own.own_errors).min(total);
                 let passed_on = self.chance.whole((total - own_failed) * own.passed_on).min(total - own_failed);
                 let counters = self.counters.entry(pod.uid.clone()).or_default();
@@ -166,7 +187,12 @@ impl Model {
                 counters.buckets[BUCKETS.len()] += total;
                 counters.sum += total * own.latency * (SPREAD * SPREAD / 2.0).exp();
                 if let Some(life) = self.lives.get_mut(&pod.uid) {
-                    life.cpu_seconds += seconds * 0.02 + total * own.own_latency * 0.15;
+                    let wanted = seconds * CPU_IDLE + total * own.unthrottled * CPU_SHARE;
+                    let allowed = pod.cpu_limit.map_or(wanted, |limit| wanted.min(limit * seconds));
+                    life.cpu_seconds += allowed;
+                    // The kernel accounts in periods of 100 ms; those in which nothing was left to use are throttled.
+                    life.throttled_periods +=
+                        if wanted > 0.0 { 10.0 * seconds * (1.0 - allowed / wanted) } else { 0.0 };
                 }
                 let lines = if self.quiet { 0.02 } else { 0.25 };
                 let version = service.version(pod.tag());
@@ -179,11 +205,13 @@ impl Model {
                 }
                 if passed_on > 0.0 && self.chance.happens((passed_on * lines).min(1.0)) {
                     let worst = service.calls.iter().filter_map(|call| {
-                        health.get(&call.to).map(|callee| (call, callee.failing() * call.per_request))
+                        health.get(&call.to).map(|callee| (call, (callee.failing() + call.lost) * call.per_request))
                     });
                     if let Some((call, _)) = worst.max_by(|one, other| one.1.total_cmp(&other.1)) {
+                        let lost = health.get(&call.to).is_some_and(|callee| call.lost > callee.failing());
+                        let error = if lost { "i/o timeout" } else { "503 Service Unavailable" };
                         let line = format!(
-                            "level=error msg=\"{} failed\" status=503 error=\"call to {} failed: 503 Service Unavailable\" upstream={}",
+                            "level=error msg=\"{} failed\" status=503 error=\"call to {} failed: {error}\" upstream={}",
                             service.route, call.to, call.to
                         );
                         step.logs.push(log(self.now, pod, line));

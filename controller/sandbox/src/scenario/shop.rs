@@ -85,7 +85,7 @@ pub fn graph(seed: u64) -> ServiceGraph {
                 latency_ms: *latency_ms,
                 calls: calls
                     .iter()
-                    .map(|(to, per_request)| Call { to: (*to).into(), per_request: *per_request })
+                    .map(|(to, per_request)| Call { to: (*to).into(), per_request: *per_request, lost: 0.0 })
                     .collect(),
                 route: (*route).into(),
                 usual: Version { memory_mib: *memory_mib, ..Version::default() },
