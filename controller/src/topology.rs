@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use amend_diagnosis::align::Aligner;
 use amend_diagnosis::cluster::Cluster;
-use amend_diagnosis::entity::Entity;
+use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{Answer, LinkKind, Observations, Topology, TopologyEdge, Window};
 use amend_diagnosis::incident::Links;
 use jiff::{SignedDuration, Timestamp};
@@ -90,10 +90,17 @@ impl Picture {
     }
 
     /// The workload that a name stands for: pods and replica sets are named by their owner.
+    ///
+    /// A pod is often gone, or not yet in the picture, when its alert arrives: then the shape of its name says whose it
+    /// was. Other kinds are never shortened, since `checkout-v2` need not belong to `checkout`.
     pub fn resolved(&self, entities: impl IntoIterator<Item = Entity>) -> Vec<Entity> {
         let cluster = Cluster::new(&self.observations);
         let aligner = Aligner::new(&self.observations, &cluster);
-        entities.into_iter().map(|entity| aligner.resolve(&entity)).collect()
+        let by_shape = |entity: &Entity| match entity.kind {
+            EntityKind::Pod | EntityKind::ReplicaSet => aligner.named(&entity.namespace, &entity.name),
+            _ => None,
+        };
+        entities.into_iter().map(|entity| by_shape(&entity).unwrap_or_else(|| aligner.resolve(&entity))).collect()
     }
 }
 
@@ -167,5 +174,37 @@ fn nothing_but(objects: Vec<serde_json::Value>, calls: Vec<TopologyEdge>, now: T
         objects: Answer::Known(objects),
         events: Answer::unknown(not_asked()),
         asked: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture() -> Picture {
+        let deployment = serde_json::json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "payment", "namespace": "shop", "uid": "1" },
+            "spec": { "selector": { "matchLabels": { "app": "payment" } } },
+        });
+        let taken = Timestamp::UNIX_EPOCH;
+        Picture { taken, observations: nothing_but(vec![deployment], Vec::new(), taken), links: Links::default() }
+    }
+
+    #[test]
+    fn the_alert_of_a_pod_that_is_gone_is_about_its_workload() {
+        let gone = Entity::new(EntityKind::Pod, "shop", "payment-2hdz5jbbz6-76d22");
+        assert_eq!(picture().resolved([gone]), [Entity::new(EntityKind::Deployment, "shop", "payment")]);
+    }
+
+    #[test]
+    fn a_deployment_that_is_gone_is_not_taken_for_another_by_its_name() {
+        let gone = Entity::new(EntityKind::Deployment, "shop", "payment-v2");
+        assert_eq!(picture().resolved([gone.clone()]), [gone]);
+    }
+
+    #[test]
+    fn a_pod_of_nobody_stays_what_it_is() {
+        let bare = Entity::new(EntityKind::Pod, "shop", "debug-shell");
+        assert_eq!(picture().resolved([bare.clone()]), [bare]);
     }
 }

@@ -80,6 +80,9 @@ pub struct IncidentStatus {
     pub remediation: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joined_to: Option<NamespacedName>,
+    /// Incidents of this namespace that turned out to be part of this one; their signals are counted here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     #[serde(default)]

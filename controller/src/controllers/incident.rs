@@ -1,5 +1,7 @@
 //! `Incident`: diagnoses, matches policies, makes the plan that becomes a Remediation, and knows when it is over.
 
+mod joining;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +13,7 @@ use amend_diagnosis::diagnose::diagnose;
 use amend_diagnosis::diagnosis::Diagnosis;
 use amend_diagnosis::entity::EntityKind;
 use amend_diagnosis::evidence::Answer;
-use amend_diagnosis::incident::{OpenIncident, cleared, joins, keep};
+use amend_diagnosis::incident::cleared;
 use amend_diagnosis::signal::{Signal, SignalSource};
 use amend_execution::phase::Phase;
 use amend_execution::phase::incident::{CauseState, Found, IncidentFacts, incident_phase};
@@ -60,6 +62,9 @@ pub struct Moment {
     /// Signals with the ends that their sources report.
     signals: Vec<Signal>,
     joined_to: Option<NamespacedName>,
+    /// Whether the incident that it joins has all its signals: until then it has not joined, since what has ended is not
+    /// looked at again and its signals would be lost.
+    handed_over: bool,
     /// A diagnosis made just now.
     diagnosis: Option<Diagnosis>,
     diagnose_within: SignedDuration,
@@ -99,6 +104,7 @@ impl Control for IncidentControl {
             absent_for: shell.settings.absent_for,
             signals: if status.signals.is_empty() { object.spec.signals.clone() } else { status.signals.clone() },
             joined_to: None,
+            handed_over: false,
             diagnosis: None,
             diagnose_within: Sla::default().diagnose,
             cause: Answer::unknown("nothing is diagnosed yet"),
@@ -120,7 +126,10 @@ impl Control for IncidentControl {
         moment.remediation = latest.and_then(|one| one.status.as_ref()?.phase).or(latest.map(|_| Phase::Planned));
         moment.remediation_name = latest.map(ResourceExt::name_any);
         if latest.is_none() {
-            moment.joined_to = older(shell, &moment.object, &moment.signals, now).await?;
+            if let Some(older) = joining::older(shell, &moment.object, &moment.signals, now).await? {
+                moment.handed_over = joining::has_all_of(&older, &moment.object.name_any(), &moment.signals);
+                moment.joined_to = Some(NamespacedName { namespace: namespace.clone(), name: older.name_any() });
+            }
         }
         let under_way = moment.remediation.is_some_and(|phase| phase.ending().is_none());
         if moment.joined_to.is_none() && !under_way && is_due(&status, moment.remediation, now) {
@@ -136,7 +145,7 @@ impl Control for IncidentControl {
             None => Answer::unknown("no cause may be acted on"),
         };
         moment.cause = cause_state(&status, diagnosis.as_ref(), latest, &live, &moment.signals, now);
-        if let Some(diagnosis) = &diagnosis {
+        if let Some(diagnosis) = diagnosis.as_ref().filter(|_| moment.joined_to.is_none()) {
             answer(shell, &mut moment, diagnosis, &live, &own, &remediations).await;
         }
         newest(shell, &mut moment).await?;
@@ -172,7 +181,7 @@ impl Control for IncidentControl {
         let facts = IncidentFacts {
             now: moment.now,
             symptoms: clearing,
-            joined_to: moment.joined_to.as_ref().map(ToString::to_string),
+            joined_to: moment.joined_to.as_ref().filter(|_| moment.handed_over).map(ToString::to_string),
             found: found(&status),
             diagnose_within: moment.diagnose_within,
             cause: moment.cause.clone(),
@@ -202,8 +211,10 @@ impl Control for IncidentControl {
             let notice = Notice { warning, reason: format!("{:?}", status.phase), note: status.because.clone() };
             effects.push(IncidentEffect::Tell(notice));
         }
-        if let (IncidentPhase::Joined, Some(older)) = (status.phase, &moment.joined_to) {
+        if let Some(older) = moment.joined_to.as_ref().filter(|_| !moment.handed_over) {
+            status.because = format!("part of {older}, which takes its signals over");
             effects.push(IncidentEffect::HandOver(older.clone()));
+            wake = SignedDuration::from_secs(1);
         }
         if let (IncidentPhase::Diagnosed, Some(plan)) = (status.phase, &moment.plan) {
             effects.push(IncidentEffect::Start(plan.clone()));
@@ -227,6 +238,8 @@ impl Control for IncidentControl {
         if let Some(status) = newer.status.as_ref().filter(|status| !status.signals.is_empty()) {
             let asked = std::mem::take(&mut moment.signals);
             moment.signals = status.signals.iter().cloned().map(|heard| with_end(heard, &asked)).collect();
+            let is_known = |signal: &Signal| asked.iter().any(|one| one.key == signal.key);
+            moment.handed_over &= moment.signals.iter().all(is_known);
         }
         moment.object = newer;
         Some(moment)
@@ -244,7 +257,7 @@ impl Control for IncidentControl {
                 Ok(())
             }
             IncidentEffect::Start(plan) => start(shell, object, *plan).await,
-            IncidentEffect::HandOver(older) => hand_over(shell, object, &older).await,
+            IncidentEffect::HandOver(older) => joining::hand_over(shell, object, &older).await,
         }
     }
 }
@@ -351,44 +364,6 @@ async fn remediations(shell: &Shell, namespace: &str) -> Result<Vec<Remediation>
     let api: Api<Remediation> = Api::namespaced(shell.clients.reader(), namespace);
     let list = api.list(&ListParams::default()).await;
     list.map(|list| list.items).map_err(|error| GatherError::unreadable(format!("remediations of {namespace}"), error))
-}
-
-/// The older incident that this one turns out to be part of.
-async fn older(
-    shell: &Shell,
-    object: &Incident,
-    signals: &[Signal],
-    now: Timestamp,
-) -> Result<Option<NamespacedName>, GatherError> {
-    let namespace = object.namespace().unwrap_or_default();
-    let api: Api<Incident> = Api::namespaced(shell.clients.reader(), &namespace);
-    let list = api
-        .list(&ListParams::default())
-        .await
-        .map_err(|error| GatherError::unreadable(format!("incidents of {namespace}"), error))?;
-    let open: Vec<OpenIncident> = list
-        .items
-        .iter()
-        .filter(|one| !one.status.as_ref().map(|status| status.phase).unwrap_or_default().is_end())
-        .map(|one| OpenIncident {
-            id: one.name_any(),
-            opened_at: one.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0),
-            signals: match (one.name_any() == object.name_any(), &one.status) {
-                (true, _) => signals.to_vec(),
-                (false, Some(status)) if !status.signals.is_empty() => status.signals.clone(),
-                (false, _) => one.spec.signals.clone(),
-            },
-        })
-        .collect();
-    if open.len() < 2 {
-        return Ok(None);
-    }
-    let picture = shell.topologies.of(&shell.clients.reader(), &shell.sources, &namespace, now).await;
-    let joined = joins(&open, &picture.links, shell.settings.group_window, now);
-    Ok(joined
-        .into_iter()
-        .find(|one| one.younger == object.name_any())
-        .map(|one| NamespacedName { namespace, name: one.older }))
 }
 
 /// Whether the cause is still there: by the fields that a plan wants changed, else by the symptoms.
@@ -556,26 +531,5 @@ async fn start(shell: &Arc<Shell>, object: &Incident, plan: Plan) -> Result<(), 
         Err(error) => return Err(error),
     }
     shell.nudges.nudge("remediation", &remediation.namespace().unwrap_or_default(), &remediation.name_any());
-    Ok(())
-}
-
-/// Gives the older incident the signals of the one that joined it; repeats are counted once by their keys.
-async fn hand_over(shell: &Arc<Shell>, object: &Incident, older: &NamespacedName) -> Result<(), EffectError> {
-    let api: Api<Incident> = Api::namespaced(shell.clients.reader(), &older.namespace);
-    let Ok(mut incident) = api.get(&older.name).await else { return Ok(()) };
-    let mut status = incident.status.take().unwrap_or_default();
-    let signals = object.status.as_ref().map_or(&object.spec.signals, |status| &status.signals);
-    for signal in signals
-        .iter()
-        .filter(|signal| !status.signals.iter().any(|kept| kept.key == signal.key))
-        .cloned()
-        .collect::<Vec<_>>()
-    {
-        status.signal_count = status.signal_count.saturating_add(signal.count.max(1));
-        keep(&mut status.signals, signal);
-    }
-    incident.status = Some(status);
-    shell.effects.write_status(&incident).await?;
-    shell.nudges.nudge("incident", &older.namespace, &older.name);
     Ok(())
 }
