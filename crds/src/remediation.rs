@@ -48,7 +48,7 @@ pub struct RemediationStatus {
     pub because: String,
     #[serde(default)]
     pub journal: Journal,
-    /// The verdicts of the last gate run.
+    /// The verdicts of the last gate run before the change was merged.
     #[serde(default)]
     pub verdicts: Vec<Verdict>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

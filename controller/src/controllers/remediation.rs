@@ -8,7 +8,7 @@ use amend_crds::{Incident, Remediation};
 use amend_diagnosis::evidence::Answer;
 use amend_execution::decide::{Decision as Decided, decide};
 use amend_execution::effect::Effect;
-use amend_execution::journal::{Ending, Journal};
+use amend_execution::journal::{Ending, Event, Journal};
 use amend_execution::phase::{Phase, standing};
 use amend_execution::snapshot::PullRequestState;
 use jiff::SignedDuration;
@@ -107,7 +107,10 @@ fn carried_out(moment: &Moment, watched: &Watched, decided: Decided) -> Decision
     }
     status.phase = Some(decided.status.phase);
     status.because = decided.because.clone();
-    status.verdicts.clone_from(&watched.snapshot.verdicts);
+    // A gate asks whether a change may be made. Once it is made, the answers that let it through are what people look up.
+    if !status.journal.entries().iter().any(|entry| matches!(entry.event, Event::Merged { .. })) {
+        status.verdicts.clone_from(&watched.snapshot.verdicts);
+    }
     seen_at_the_forge(&mut status, watched);
     status.observed_generation = changed.metadata.generation;
     status.conditions =
