@@ -229,3 +229,19 @@ fn ready(address: &str) -> bool {
     let _ = stream.read_to_string(&mut answer);
     answer.contains("Ready")
 }
+
+#[tokio::test]
+async fn a_rollout_alone_fires_no_alert_whatever_the_seed() {
+    for seed in [1, 2, 3, 7, 99] {
+        // The release of this story is well for eight minutes after each start.
+        let mut scenario = Scenario::named("placebo").unwrap();
+        (scenario.seed, scenario.graph.seed) = (seed, seed);
+        let clock = SandboxClock::stepped("2026-03-02T09:00:00Z".parse().unwrap());
+        let world = World::start(scenario, clock, &[]).await.unwrap();
+        world.trigger().unwrap();
+        for minute in 1..=7 {
+            world.advance(SignedDuration::from_mins(1)).await;
+            assert_eq!(firing(&world), [], "seed {seed}, minute {minute}");
+        }
+    }
+}

@@ -15,8 +15,9 @@ use crate::clock::SandboxClock;
 
 /// How many changes per resource a watch may look back; older resource versions answer 410.
 ///
-/// Enough for minutes of pod churn, little enough that a long demo stays small.
-const JOURNAL: usize = 400;
+/// Who falls further behind lists anew, as on a real cluster. An incident in a flood is 200 KiB in memory: a few
+/// hundred versions of it would be half of what a demo may hold.
+const JOURNAL: usize = 120;
 
 /// All objects of the sandbox cluster; cloning gives the same store.
 #[derive(Clone, Debug)]

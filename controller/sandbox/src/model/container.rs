@@ -74,6 +74,8 @@ pub struct Life {
     retry_at: Option<Timestamp>,
     pace: f64,
     surge_at: f64,
+    /// Whether it was ever ready: before that, nobody misses it.
+    pub has_served: bool,
     pub killed_in_step: bool,
     pub started_in_step: bool,
 }
@@ -95,6 +97,7 @@ impl Life {
             retry_at: None,
             pace: 1.0,
             surge_at: f64::INFINITY,
+            has_served: false,
             killed_in_step: false,
             started_in_step: false,
         }
@@ -131,6 +134,7 @@ impl Life {
             self.surge_at = version.surge.as_ref().map_or(f64::INFINITY, |surge| surge.after_seconds);
         }
         self.shown = told.clone();
+        self.has_served |= told.ready;
         self.working_set = match told.state {
             State::Waiting { .. } => 0.0,
             State::Running { since } => {
@@ -205,6 +209,7 @@ impl Life {
             _ => {
                 self.working_set = need;
                 self.shown.ready = age >= version.start_seconds * self.pace;
+                self.has_served |= self.shown.ready;
             }
         }
     }

@@ -124,7 +124,9 @@ impl Model {
         if ready == 0 {
             return Health { unreachable: 1.0, own_latency: service.latency_ms / 1000.0, ..Health::default() };
         }
-        let missing = 1.0 - ready as f64 / lives.len() as f64;
+        // A pod that a rollout adds takes nothing away until it has served once.
+        let relied_on = lives.iter().filter(|(_, life)| life.has_served).count();
+        let missing = 1.0 - ready as f64 / relied_on.max(ready) as f64;
         let (mut errors, mut work, mut latency) = (0.0, 0.0, 0.0);
         for (pod, life) in lives.iter().filter(|(_, life)| life.shown.ready) {
             let version = service.version(pod.tag());
@@ -146,7 +148,7 @@ impl Model {
             work += unthrottled;
             latency += unthrottled * throttled;
         }
-        let killed = lives.iter().filter(|(_, life)| life.killed_in_step).count() as f64 / lives.len() as f64;
+        let killed = lives.iter().filter(|(_, life)| life.killed_in_step).count() as f64 / relied_on.max(ready) as f64;
         // The pods that are left take more than their share: some requests time out.
         let overload = (0.7 * missing + 0.3 * killed).min(0.8);
         Health {

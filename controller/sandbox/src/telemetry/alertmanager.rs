@@ -24,6 +24,9 @@ use crate::clock::SandboxClock;
 /// Name of the one receiver.
 const RECEIVER: &str = "amend";
 
+/// Deliveries at once. The real one notifies every group on its own, with no bound but its connections.
+const DELIVERIES_MAX: usize = 64;
+
 /// How often a delivery is tried (real time between tries grows to a second).
 const TRIES: u32 = 20;
 
@@ -327,7 +330,7 @@ fn payload(key: &Labels, alerts: &[(String, Alert)], url: &str) -> Value {
 }
 
 async fn deliver(mut mail: mpsc::UnboundedReceiver<(Url, String, String)>) {
-    let slots = Arc::new(tokio::sync::Semaphore::new(8));
+    let slots = Arc::new(tokio::sync::Semaphore::new(DELIVERIES_MAX));
     while let Some((url, bearer, body)) = mail.recv().await {
         let Ok(slot) = slots.clone().acquire_owned().await else {
             return;

@@ -84,6 +84,10 @@ async fn operations(State(jaeger): State<Jaeger>, Path(service): Path<String>) -
 }
 
 async fn find(State(jaeger): State<Jaeger>, Query(query): Query<BTreeMap<String, String>>) -> Response {
+    super::aside(move || found(&jaeger, &query)).await
+}
+
+fn found(jaeger: &Jaeger, query: &BTreeMap<String, String>) -> Response {
     let Some(service) = query.get("service") else {
         return refused(StatusCode::BAD_REQUEST, "parameter 'service' is required");
     };

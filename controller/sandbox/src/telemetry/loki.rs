@@ -192,9 +192,13 @@ fn time(text: &str) -> Option<i128> {
 }
 
 async fn query_range(State(loki): State<Loki>, RawQuery(query): RawQuery, body: Bytes) -> Response {
+    super::aside(move || ranged(&loki, query, &body)).await
+}
+
+fn ranged(loki: &Loki, query: Option<String>, body: &[u8]) -> Response {
     let mut all: BTreeMap<String, String> =
         url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect();
-    all.extend(url::form_urlencoded::parse(&body).into_owned());
+    all.extend(url::form_urlencoded::parse(body).into_owned());
     let now = loki.clock.now().as_nanosecond();
     let at = |name: &str, otherwise: i128| match all.get(name) {
         None => Some(otherwise),

@@ -11,6 +11,8 @@ pub mod tsdb;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::SandboxClock;
@@ -184,6 +186,12 @@ impl Telemetry {
     pub fn mend(&self) {
         self.servers().into_iter().for_each(Serving::mend);
     }
+}
+
+/// Answers a query away from the threads that serve: a store's lock and a long range would hold up the API server, and
+/// with it the lease of the controller, which runs in the same process.
+pub(crate) async fn aside(work: impl FnOnce() -> Response + Send + 'static) -> Response {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 /// A stable id of a label set.

@@ -97,7 +97,7 @@ fn point(at: i64, value: f64) -> Value {
 
 async fn query(State(stores): State<Stores>, RawQuery(query): RawQuery, body: Bytes) -> Response {
     let all = parameters(query, &body);
-    let answer = || -> Result<Response, Box<Response>> {
+    let answer = move || -> Result<Response, Box<Response>> {
         let at = time_or(&all, "time", stores.clock.now().as_millisecond())?;
         let expression = parsed(&all)?;
         let answer = promql::evaluate(&expression, &stores.tsdb(), at)
@@ -115,12 +115,12 @@ async fn query(State(stores): State<Stores>, RawQuery(query): RawQuery, body: By
             }
         })
     };
-    answer().unwrap_or_else(|refused| *refused)
+    super::aside(move || answer().unwrap_or_else(|refused| *refused)).await
 }
 
 async fn query_range(State(stores): State<Stores>, RawQuery(query): RawQuery, body: Bytes) -> Response {
     let all = parameters(query, &body);
-    let answer = || -> Result<Response, Box<Response>> {
+    let answer = move || -> Result<Response, Box<Response>> {
         let now = stores.clock.now().as_millisecond();
         let (start, end) = (time_or(&all, "start", now)?, time_or(&all, "end", now)?);
         let step = parameter(&all, "step").and_then(|text| promql::duration(text).or_else(|| time(text))).unwrap_or(0);
@@ -149,7 +149,7 @@ async fn query_range(State(stores): State<Stores>, RawQuery(query): RawQuery, bo
             rows.into_iter().map(|(labels, values)| json!({ "metric": labels, "values": values })).collect();
         Ok(success(json!({ "resultType": "matrix", "result": rows })).into_response())
     };
-    answer().unwrap_or_else(|refused| *refused)
+    super::aside(move || answer().unwrap_or_else(|refused| *refused)).await
 }
 
 /// The series that `match[]`, `start` and `end` select.
