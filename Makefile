@@ -14,7 +14,9 @@ help:
 	@echo 'make bench                                  figures, as a table and as JSON'
 	@echo 'make generate                               CRDs, chart copy, CLI docs'
 
+# Building shows its own progress on standard error; the second line adds nothing to the story.
 demo: check-tools
+	@$(CARGO) build -p amend-cli --bin amend
 	@$(CARGO) run --quiet -p amend-cli --bin amend -- demo $(ARGS)
 
 # Cheapest first; the last lines are the test runner's own.

@@ -131,7 +131,15 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         asked: None,
     };
     stage.teller.line(&format!("amend demo, scenario {name}: {}", story.fault));
-    let setting = Setting::start(scenario, Instant::now()).await?;
+    stage.teller.line("a cluster, its telemetry, a forge and 100 minutes of history are being made ...");
+    let setting = tokio::select! {
+        made = Setting::start(scenario, Instant::now()) => made?,
+        // What was made so far is taken away by its owners; a signal that kills leaves their folders behind.
+        _ = tokio::signal::ctrl_c() => {
+            stage.teller.line("interrupted before the story began");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     let end = stage.play(&setting).await?;
     let record = stage.record(&setting).await;
     let mut wrong = stage.story.complaints(&stage.seen);

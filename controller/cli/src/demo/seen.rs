@@ -45,6 +45,15 @@ impl Seen {
         self.incidents.values().filter(|one| stands_for_itself(one)).count()
     }
 
+    /// Where every incident stands and why, for who has to understand a story that went wrong.
+    pub fn standings(&self) -> String {
+        let standing = |(name, incident): (&String, &Incident)| {
+            let status = incident.status.clone().unwrap_or_default();
+            format!("{name} of {} is {:?} ({})", incident.spec.entity, status.phase, status.because)
+        };
+        self.incidents.iter().map(standing).collect::<Vec<_>>().join("; ")
+    }
+
     /// The remediation of the story: the first one.
     pub fn remediation(&self) -> Option<&Remediation> {
         self.remediations.values().min_by_key(|one| one.metadata.creation_timestamp.as_ref().map(|time| time.0))

@@ -97,10 +97,11 @@ impl Story {
         }
         let incidents = seen.incidents_counted();
         if incidents != 1 {
-            wrong.push(format!("there should be one incident, not {incidents}"));
+            wrong.push(format!("there should be one incident, not {incidents}: {}", seen.standings()));
         }
         if seen.remediations.len() != 1 {
-            wrong.push(format!("there should be one remediation, not {}", seen.remediations.len()));
+            let count = seen.remediations.len();
+            wrong.push(format!("there should be one remediation, not {count}: {}", seen.standings()));
         }
         let incident = seen.incident().and_then(|one| one.status.as_ref());
         let resolved = incident.is_some_and(|status| status.phase == IncidentPhase::Resolved);
