@@ -1,0 +1,135 @@
+//! Every demo scenario, told by the real binary, ends as the issue says.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod told;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use amend_tests::bench::product::amend_binary;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use told::{run, stage, told};
+
+#[tokio::test]
+async fn oom_is_healed_by_one_line() {
+    let told = told("oom").await;
+    assert_eq!(told.outcome.as_deref(), Some("Succeeded"));
+    assert_eq!(told.incident.as_ref().unwrap().phase, "Resolved");
+    let cause = &told.causes[0];
+    assert_eq!((cause.entity.as_str(), cause.kind.as_str()), ("shop/Deployment/checkout[app]", "container.oom-killed"));
+    assert!(cause.change.is_some() && cause.confidence >= 0.8, "{cause:?}");
+    let [pull] = told.pull_requests.as_slice() else { panic!("{:?}", told.pull_requests) };
+    assert_eq!((pull.lines_added, pull.lines_removed, pull.state.as_str()), (1, 1, "merged"));
+    assert_eq!(pull.files, ["apps/shop/checkout.yaml"]);
+    assert!(
+        pull.diff.contains("\n-              memory: 256Mi") && pull.diff.contains("\n+              memory: 384Mi")
+    );
+}
+
+#[tokio::test]
+async fn a_bad_release_is_reverted_and_the_innocent_one_is_not() {
+    let told = told("bad-release").await;
+    assert_eq!(told.outcome.as_deref(), Some("Succeeded"));
+    assert_eq!(told.incident.as_ref().unwrap().phase, "Resolved");
+    let [pull] = told.pull_requests.as_slice() else { panic!("{:?}", told.pull_requests) };
+    assert_eq!(pull.files, ["apps/shop/payment.yaml"]);
+    assert!(pull.diff.contains("payment:v3.1.4") && !pull.diff.contains("catalog"), "{}", pull.diff);
+}
+
+#[tokio::test]
+async fn a_fix_that_does_harm_is_taken_back() {
+    let told = told("bad-fix").await;
+    assert_eq!(told.outcome.as_deref(), Some("RolledBack"));
+    assert_ne!(told.incident.as_ref().unwrap().phase, "Resolved");
+    let [fix, revert] = told.pull_requests.as_slice() else { panic!("{:?}", told.pull_requests) };
+    assert_eq!((fix.state.as_str(), revert.state.as_str()), ("merged", "merged"));
+    assert!(
+        revert.diff.contains("\n-              memory: 384Mi")
+            && revert.diff.contains("\n+              memory: 256Mi")
+    );
+    assert!(told.has_phase("Undoing"));
+}
+
+#[tokio::test]
+async fn without_data_nothing_is_called_good_or_taken_back() {
+    let told = told("no-data").await;
+    assert_eq!(told.outcome.as_deref(), Some("Unverified"));
+    assert_ne!(told.incident.as_ref().unwrap().phase, "Resolved");
+    assert!(!told.has_phase("Undoing") && !told.has_phase("Succeeded"), "{:?}", told.phases);
+    assert_eq!(told.pull_requests.iter().filter(|pull| pull.state == "merged").count(), 1);
+}
+
+#[tokio::test]
+async fn a_placebo_is_never_a_success() {
+    let told = told("placebo").await;
+    assert!(told.outcome.as_deref().is_some_and(|outcome| outcome != "Succeeded"));
+    assert!(!told.has_phase("Succeeded") && !told.has_phase("Resolved"), "{:?}", told.phases);
+    assert_eq!(told.pull_requests[0].files, ["apps/shop/checkout.yaml"]);
+}
+
+#[tokio::test]
+async fn five_hundred_alerts_are_one_incident_and_one_pull_request() {
+    let told = told("flood").await;
+    assert_eq!(told.outcome.as_deref(), Some("Succeeded"));
+    let incident = told.incident.as_ref().unwrap();
+    assert!(incident.phase == "Resolved" && incident.signals >= 500, "{incident:?}");
+    assert_eq!(told.pull_requests.len(), 1, "{:?}", told.pull_requests);
+}
+
+#[tokio::test]
+async fn a_story_that_nobody_merges_ends_by_itself_and_says_so() {
+    let (code, told, complaints) = run(&["--scenario", "oom"]).await;
+    assert_eq!(code, Some(1));
+    assert_eq!(told.outcome.as_deref(), Some("Proposed"));
+    assert!(complaints.contains("nobody merged"), "{complaints}");
+}
+
+#[tokio::test]
+async fn merge_may_be_pressed_on_the_page_of_the_pull_request() {
+    let binary = amend_binary().await.unwrap();
+    let _stage = stage().await;
+    let mut child = Command::new(binary)
+        .args(["demo", "--scenario", "oom"])
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = String::new();
+    let story = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("Your turn") {
+                press_merge(line.split_whitespace().find(|word| word.starts_with("http://")).unwrap()).await;
+            }
+            said.push_str(&line);
+            said.push('\n');
+        }
+        child.wait().await.unwrap()
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(420), story).await.expect("the demo ends");
+    assert!(ended.success(), "{said}");
+    for wanted in
+        ["dashboard", "incident", "└─>", "+              memory: 384Mi", "Your turn", "merged", "Succeeded", "record:"]
+    {
+        assert!(said.contains(wanted), "{wanted:?} is not told:\n{said}");
+    }
+}
+
+/// What a browser does: reads the form of the page and sends it.
+async fn press_merge(page: &str) {
+    let client = reqwest::Client::new();
+    let html = client.get(page).send().await.unwrap().text().await.unwrap();
+    let key = html.split("name=key value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a merge form");
+    let pressed = client
+        .post(format!("{page}/merge"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(format!("key={key}"))
+        .send()
+        .await
+        .unwrap();
+    assert!(pressed.status().is_success() || pressed.status().is_redirection(), "{}", pressed.status());
+}
