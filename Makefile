@@ -28,12 +28,14 @@ check-tools:
 fmt-check:
 	$(CARGO) fmt --all --check
 
+# Every step takes the whole workspace and picks tests by name: the features of shared crates stay the same from step to
+# step, so nothing is compiled twice. Tests that need the bench or minutes are `test = false` in tests/Cargo.toml.
 lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --test '*' -- -D warnings
 
 unit:
-	$(CARGO) test --workspace --exclude amend-tests
-	$(CARGO) test -p amend-tests --lib --test fences --test readme --test diagnosis
+	$(CARGO) test --workspace
 
 generate:
 	$(CARGO) run --quiet -p amend-crds --bin crdgen -- crds/yaml charts/amend/files/crds
@@ -46,22 +48,22 @@ generated:
 chart:
 	@tests/env/tools go
 	tests/env/build helm
-	$(CARGO) test -p amend-tests --test chart
+	$(CARGO) test --workspace --test chart
 
 demos:
-	$(CARGO) test -p amend-tests --test demo --test bad_input
+	$(CARGO) test --workspace --test demo --test bad_input
 
 stories:
 	@tests/env/tools go cc
 	tests/env/build
-	$(CARGO) test -p amend-tests --test bench --test admission
+	$(CARGO) test --workspace --test bench --test forge_contract --test admission
 	# Stories mostly wait: more of them than cores keep the wall time down.
-	$(CARGO) test -p amend-tests --test live -- --test-threads 6
+	$(CARGO) test --workspace --test live -- --test-threads 3
 
 live:
 	@tests/env/tools go cc
 	tests/env/build
-	$(CARGO) test -p amend-tests --test live -- --test-threads 6 --nocapture $(STORY)
+	$(CARGO) test --workspace --test live -- --test-threads 3 --nocapture $(STORY)
 
 up:
 	@tests/env/tools go cc

@@ -125,11 +125,11 @@ impl Control for IncidentControl {
         let latest = own.iter().max_by_key(|one| one.spec.plan.revision).copied();
         moment.remediation = latest.and_then(|one| one.status.as_ref()?.phase).or(latest.map(|_| Phase::Planned));
         moment.remediation_name = latest.map(ResourceExt::name_any);
-        if latest.is_none() {
-            if let Some(older) = joining::older(shell, &moment.object, &moment.signals, now).await? {
-                moment.handed_over = joining::has_all_of(&older, &moment.object.name_any(), &moment.signals);
-                moment.joined_to = Some(NamespacedName { namespace: namespace.clone(), name: older.name_any() });
-            }
+        if latest.is_none()
+            && let Some(older) = joining::older(shell, &moment.object, &moment.signals, now).await?
+        {
+            moment.handed_over = joining::has_all_of(&older, &moment.object.name_any(), &moment.signals);
+            moment.joined_to = Some(NamespacedName { namespace: namespace.clone(), name: older.name_any() });
         }
         let under_way = moment.remediation.is_some_and(|phase| phase.ending().is_none());
         if moment.joined_to.is_none() && !under_way && is_due(&status, moment.remediation, now) {
