@@ -51,7 +51,8 @@ chart:
 	$(CARGO) test --workspace --test chart
 
 demos:
-	$(CARGO) test --workspace --test demo --test bad_input
+	$(CARGO) test --workspace --test demo
+	$(CARGO) test --workspace --test bad_input -- hostile_text each_object
 
 stories:
 	@tests/env/tools go cc

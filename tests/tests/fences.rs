@@ -125,12 +125,15 @@ fn a_pure_room_reads_no_clock_no_file_and_no_randomness() {
         "HashSet",
         "rand::",
     ];
+    // They look things up among very many and never let the order out: clippy's iter_over_hash_type watches their loops.
+    let look_ups = ["extract/traces.rs", "logs/merge.rs", "logs/template.rs", "build/features.rs"];
     for room in ["controller/diagnosis/src", "policies/src", "controller/execution/src"] {
         for file in rust_files(&root.join(room)) {
+            let hashes = look_ups.iter().any(|name| file.ends_with(name));
             let text = std::fs::read_to_string(&file).expect("source is readable");
             let product = text.split("#[cfg(test)]").next().unwrap_or_default();
             for line in product.lines().filter(|line| !line.trim_start().starts_with("//")) {
-                for word in banned {
+                for word in banned.into_iter().filter(|word| !(hashes && word.starts_with("Hash"))) {
                     assert!(!line.contains(word), "{}: `{word}` has no place in a pure room: {line}", file.display());
                 }
             }
@@ -160,6 +163,16 @@ fn only_effects_and_gitops_change_the_world() {
         }
         let text = std::fs::read_to_string(&file).expect("source is readable");
         let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+        // Questions that the API takes as a POST: who may, and who is this. Nothing is kept.
+        let reviews = product.contains("AccessReview") || product.contains("TokenReview");
+        if reviews && product.matches(".create(&").count() == 1 {
+            continue;
+        }
+        // The rollback gate asks the API server what it would say; nothing is kept.
+        if file.ends_with("facts/dry_run.rs") {
+            assert_eq!((product.matches(".patch(").count(), product.matches("dry_run: true").count()), (1, 1));
+            continue;
+        }
         for line in
             product.lines().filter(|line| line.contains("Api") || line.contains("api.") || line.contains("repo."))
         {

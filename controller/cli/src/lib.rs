@@ -70,7 +70,10 @@ pub fn main() -> ExitCode {
     let Arguments { flags, verb } = Arguments::parse();
     let done = match verb {
         #[cfg(feature = "sandbox")]
-        Verb::Demo(arguments) => connected(demo::run(&arguments)),
+        Verb::Demo(arguments) => {
+            demo::share_one_heap();
+            connected(demo::run(&arguments))
+        }
         Verb::Controller(settings) => connected(controller::run(*settings, &flags)),
         Verb::Doctor(arguments) => connected(doctor::run(&arguments, &flags)),
         Verb::Get(arguments) => connected(get::run(&arguments, &flags)),

@@ -23,6 +23,7 @@ async fn oom_is_healed_by_one_line() {
     let [pull] = told.pull_requests.as_slice() else { panic!("{:?}", told.pull_requests) };
     assert_eq!((pull.lines_added, pull.lines_removed, pull.state.as_str()), (1, 1, "merged"));
     assert_eq!(pull.files, ["apps/shop/checkout.yaml"]);
+    assert!(told.peak_rss_mib <= 256, "{} MiB", told.peak_rss_mib);
     assert!(
         pull.diff.contains("\n-              memory: 256Mi") && pull.diff.contains("\n+              memory: 384Mi")
     );
