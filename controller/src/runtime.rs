@@ -88,22 +88,30 @@ pub async fn start(
             "--dashboard-anonymous-loopback shows the dashboard to everybody: it needs --listen on a loopback address"
         );
     }
-    let clients = Clients::new(config)?;
-    let metrics = Metrics::new();
-    let effects = Effects::new(clients.clone(), metrics.clone(), &settings.replica);
-    let install = install(&clients, &settings.release_namespace).await?;
     std::fs::create_dir_all(&settings.scratch)
         .with_context(|| format!("cannot make the scratch folder {}", settings.scratch.display()))?;
+    let listener =
+        TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
+    let address = listener.local_addr().context("the listener has no address")?;
+    let shell = shell(settings, config, time).await?;
+    let task = tokio::spawn(run(shell.clone(), listener, stop));
+    Ok(Running { address, shell, task })
+}
+
+/// Everything that is shared, without anything that runs: what verbs need to ask the same questions as the controller.
+///
+/// # Errors
+/// When settings are wrong or the API server cannot be reached.
+pub async fn shell(settings: Settings, config: Config, time: Arc<dyn Time>) -> anyhow::Result<Arc<Shell>> {
+    let clients = Clients::new(config)?;
+    let metrics = Metrics::new();
     let allowed = settings
         .egress_allow
         .iter()
         .map(|entry| Allowed::from_str(entry).with_context(|| format!("--egress-allow {entry}")))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let listener =
-        TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
-    let address = listener.local_addr().context("the listener has no address")?;
-    let shell = Arc::new(Shell {
-        install,
+    Ok(Arc::new(Shell {
+        install: install(&clients, &settings.release_namespace).await?,
         time,
         recorder: Recorder::default(),
         sources: Sources::new(clients.clone(), &settings.release_namespace, Egress::new(allowed)),
@@ -117,13 +125,11 @@ pub async fn start(
         nudges: reconcile::Nudges::default(),
         reports: Reports::default(),
         pager: pager(&settings)?,
-        effects,
+        effects: Effects::new(clients.clone(), metrics.clone(), &settings.replica),
         clients,
         metrics,
         settings,
-    });
-    let task = tokio::spawn(run(shell.clone(), listener, stop));
-    Ok(Running { address, shell, task })
+    }))
 }
 
 /// The installation's identity: the UID of its namespace, which no other installation has.

@@ -1,9 +1,14 @@
 //! How verbs reach the cluster: the flags that all of them share.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use amend_controller::runtime;
+use amend_controller::settings::Settings;
+use amend_controller::shell::Shell;
+use amend_controller::time::WallClock;
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
@@ -69,6 +74,36 @@ impl Flags {
         let client = Client::try_from(config.clone()).context("cannot set up a Kubernetes client")?;
         let install_namespace = self.install_namespace.clone();
         Ok(Connection { client, config, namespace, install_namespace, output: self.output })
+    }
+}
+
+/// Stores and repositories, asked as the controller asks them but with this person's own rights.
+pub struct Asking {
+    pub shell: Arc<Shell>,
+    /// Bare repositories; gone when this is dropped.
+    _scratch: tempfile::TempDir,
+}
+
+/// The controller's settings, for a process that only asks.
+#[derive(Parser)]
+struct Defaults {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Where a person at a terminal may have port-forwarded or routed the stores to.
+const NEAR: [&str; 6] = ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+
+impl Connection {
+    /// What is needed to ask the questions of a diagnosis. Reads Secrets of the installation's namespace.
+    pub async fn asking(&self) -> anyhow::Result<Asking> {
+        let scratch = tempfile::tempdir().context("cannot make a folder for repositories")?;
+        let mut settings = Defaults::parse_from(["amend"]).settings;
+        settings.release_namespace.clone_from(&self.install_namespace);
+        settings.scratch = scratch.path().to_owned();
+        settings.egress_allow = NEAR.map(str::to_owned).to_vec();
+        let shell = runtime::shell(settings, self.config.clone(), Arc::new(WallClock)).await?;
+        Ok(Asking { shell, _scratch: scratch })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod capture;
 mod connection;
 mod controller;
 mod decision;
@@ -45,6 +46,7 @@ enum Verb {
     Get(get::Arguments),
     Explain(explain::Arguments),
     Diagnose(diagnose::Arguments),
+    Capture(capture::Arguments),
     /// Says yes to the plan of a remediation
     Approve(decision::Arguments),
     /// Says no to the plan of a remediation
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(arguments) => connected(doctor::run(&arguments, &flags)),
         Verb::Get(arguments) => connected(get::run(&arguments, &flags)),
         Verb::Explain(arguments) => connected(explain::run(&arguments, &flags)),
+        Verb::Capture(arguments) => connected(capture::run(&arguments, &flags)),
         Verb::Diagnose(arguments) => diagnose::run(&arguments).map(|()| ExitCode::SUCCESS),
         Verb::Approve(arguments) => connected(decision::run(&arguments, ApprovalDecision::Approve, &flags)),
         Verb::Refuse(arguments) => connected(decision::run(&arguments, ApprovalDecision::Refuse, &flags)),

@@ -1,8 +1,10 @@
 //! One name for one thing, whatever each store calls it.
 
 use std::fmt;
+use std::str::FromStr;
 
 use schemars::JsonSchema;
+use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::{Deserialize, Serialize};
 
 /// A thing that can break: a workload, one of its containers, a node, a build.
@@ -81,9 +83,59 @@ impl fmt::Display for Entity {
     }
 }
 
+/// Why a text names no entity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not written like namespace/Kind/name[container]")]
+pub struct NotAnEntity(String);
+
+/// Reads what [`Entity`]'s `Display` writes.
+impl FromStr for Entity {
+    type Err = NotAnEntity;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || NotAnEntity(text.to_owned());
+        let (cluster, rest) = text.split_once(':').unwrap_or(("", text));
+        let (rest, container) = match rest.strip_suffix(']').and_then(|rest| rest.split_once('[')) {
+            Some((rest, container)) => (rest, Some(container.to_owned())),
+            None => (rest, None),
+        };
+        let (namespace, kind, name) = match rest.split('/').collect::<Vec<_>>().as_slice() {
+            [namespace, kind, name] => (*namespace, *kind, *name),
+            [kind, name] => ("", *kind, *name),
+            _ => return Err(wrong()),
+        };
+        let kind = EntityKind::deserialize(StrDeserializer::<ValueError>::new(kind)).map_err(|_| wrong())?;
+        if name.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self {
+            cluster: cluster.to_owned(),
+            namespace: namespace.to_owned(),
+            kind,
+            name: name.to_owned(),
+            container,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_read_back_and_anything_else_is_refused() {
+        let there = Entity { cluster: "there".to_owned(), ..Entity::new(EntityKind::Pod, "shop", "cart-0") };
+        for entity in [
+            Entity::new(EntityKind::Deployment, "shop", "checkout").with_container("app"),
+            Entity::new(EntityKind::Node, "", "worker-1"),
+            there,
+        ] {
+            assert_eq!(entity.to_string().parse(), Ok(entity));
+        }
+        for text in ["checkout", "app/checkout", "shop/Deployment/", "a/b/Deployment/c"] {
+            assert!(text.parse::<Entity>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_container_is_shown_in_brackets_and_left_out_of_the_workload() {

@@ -1,9 +1,12 @@
-//! Reads a case directory (`amend-rca-case/1`) into [`Observations`]: bug reports, tests, benchmarks and demos are one format.
+//! Case directories (`amend-rca-case/1`), read into [`Observations`] and written from them: bug reports, tests, benchmarks
+//! and demos are one format.
 //!
 //! Every file but `case.json` is optional; what is not there is `Unknown`. Nothing here touches the network.
 
 mod kubectl;
+mod redact;
 mod spans;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,7 +20,11 @@ use amend_diagnosis::evidence::{
 };
 use amend_diagnosis::signal::{Severity, Signal, SignalSource};
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Value, json};
+
+pub use redact::Redaction;
+pub use write::write;
 
 /// Larger files are cut at this many bytes: memory stays bounded whatever somebody captured.
 const FILE_MAX: u64 = 512 << 20;
@@ -39,6 +46,12 @@ pub enum CaseError {
     },
     #[error("{path} has {bytes} bytes, more than a case may have")]
     TooLarge { path: PathBuf, bytes: u64 },
+    #[error("cannot write a case to {path}: name a directory that does not exist yet")]
+    Unwritable {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// A case with the names that its file gives to the candidates.
@@ -93,16 +106,17 @@ pub fn read(directory: &Path) -> Result<Case, CaseError> {
         normal,
         fault,
         symptoms: alerts.iter().enumerate().filter_map(|(index, alert)| symptom(alert, index, &names, at)).collect(),
-        topology: known(topology(directory, &names)?, "topology.json"),
-        series: known(series, "metrics.csv"),
-        spans: known(spans::read(directory)?, "spans.jsonl"),
-        logs: known(logs, "logs.jsonl"),
+        topology: known(topology(directory, &names)?, &about, "topology.json"),
+        series: known(series, &about, "metrics.csv"),
+        spans: known(spans::read(directory)?, &about, "spans.jsonl"),
+        logs: known(logs, &about, "logs.jsonl"),
         changes: known(
             changes.map(|list| list.iter().filter_map(|one| change(one, &names)).collect()),
+            &about,
             "changes.jsonl",
         ),
-        objects: known(objects, "k8s.jsonl"),
-        events: known(known_events.then_some(object_events), "events.jsonl"),
+        objects: known(objects, &about, "k8s.jsonl"),
+        events: known(known_events.then_some(object_events), &about, "events.jsonl"),
         candidates,
         asked,
     };
@@ -174,8 +188,11 @@ impl Names {
         entity
     }
 
-    /// `app/x`, `node/x` and `namespace/x` say their kind; a bare name is a service.
+    /// `app/x`, `node/x` and `namespace/x` say their kind, and so does what [`write`](fn@write) writes; a bare name is a service.
     fn entity(&self, id: &str) -> Entity {
+        if let Ok(entity) = id.parse() {
+            return entity;
+        }
         match id.split_once('/') {
             Some(("app", name)) => Entity::new(EntityKind::Deployment, &self.namespace, name),
             Some(("node", name)) => Entity::new(EntityKind::Node, "", name),
@@ -192,10 +209,11 @@ impl Names {
     }
 }
 
-fn known<T>(value: Option<T>, file: &str) -> Answer<T> {
-    match value {
-        Some(value) => Answer::Known(value),
-        None => Answer::unknown(format!("the case has no {file}")),
+fn known<T>(value: Option<T>, about: &Value, file: &str) -> Answer<T> {
+    match (value, about["unknown"][file].as_str()) {
+        (Some(value), _) => Answer::Known(value),
+        (None, Some(why)) => Answer::unknown(why),
+        (None, None) => Answer::unknown(format!("the case has no {file}")),
     }
 }
 
@@ -380,7 +398,7 @@ fn object_event(value: &Value, namespace: &str) -> Option<ObjectEvent> {
     Some(ObjectEvent {
         at: timestamp(&value["ts"])?,
         object: text(value, "object"),
-        namespace: namespace.to_owned(),
+        namespace: value["namespace"].as_str().unwrap_or(namespace).to_owned(),
         reason: text(value, "reason"),
         message: text(value, "message"),
         count: value["count"].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
@@ -389,6 +407,9 @@ fn object_event(value: &Value, namespace: &str) -> Option<ObjectEvent> {
 
 /// An alert as a signal; everything but entity and time stays in its labels.
 fn symptom(value: &Value, index: usize, names: &Names, at: Timestamp) -> Option<Signal> {
+    if let Ok(signal) = Signal::deserialize(&value["signal"]) {
+        return Some(signal);
+    }
     // An alert about a call is about the side that is called.
     let entity = value["entity"].as_str().or(value["callee"].as_str())?;
     let entity = match value["entity_kind"].as_str() {

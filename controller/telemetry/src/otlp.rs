@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use amend_diagnosis::evidence::{Span, SpanKind};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The spans in a list of `resourceSpans`; what lacks an id or a time is left out.
 pub(crate) fn spans(resources: &Value) -> Vec<Span> {
@@ -67,6 +67,42 @@ fn span(value: &Value, resource: &BTreeMap<String, String>) -> Option<Span> {
         error: value["status"]["code"].as_u64() == Some(2) || value["status"]["code"] == "STATUS_CODE_ERROR",
         attributes: attributes(&value["attributes"]),
     })
+}
+
+/// Spans as a list of `resourceSpans`: what [`spans`] reads back.
+pub(crate) fn resource_spans(spans: &[&Span]) -> Value {
+    let mut resources: BTreeMap<(&str, Option<&str>), Vec<Value>> = BTreeMap::new();
+    for span in spans {
+        resources.entry((&span.service, span.pod.as_deref())).or_default().push(written(span));
+    }
+    let resource = |((service, pod), spans): ((&str, Option<&str>), Vec<Value>)| {
+        let mut about = vec![attribute("service.name", service)];
+        about.extend(pod.map(|pod| attribute("k8s.pod.name", pod)));
+        json!({"resource": {"attributes": about}, "scopeSpans": [{"spans": spans}]})
+    };
+    Value::Array(resources.into_iter().map(resource).collect())
+}
+
+fn written(span: &Span) -> Value {
+    let kind = match span.kind {
+        SpanKind::Internal => 1,
+        SpanKind::Server => 2,
+        SpanKind::Client => 3,
+        SpanKind::Producer => 4,
+        SpanKind::Consumer => 5,
+    };
+    json!({
+        "traceId": span.trace_id, "spanId": span.span_id, "parentSpanId": span.parent_id.as_deref().unwrap_or_default(),
+        "name": span.operation, "kind": kind,
+        "startTimeUnixNano": span.start_ns.to_string(),
+        "endTimeUnixNano": span.start_ns.saturating_add(span.duration_ns).to_string(),
+        "status": {"code": if span.error { 2 } else { 0 }},
+        "attributes": span.attributes.iter().map(|(key, value)| attribute(key, value)).collect::<Vec<_>>(),
+    })
+}
+
+fn attribute(key: &str, value: &str) -> Value {
+    json!({"key": key, "value": {"stringValue": value}})
 }
 
 /// OTLP writes ids in hex; stores that use the plain protobuf mapping write base64. Their lengths tell them apart.

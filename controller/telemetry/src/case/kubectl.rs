@@ -33,6 +33,7 @@ impl State {
                     described.insert(format!("{what}/{name}"));
                     state.described(what, name, output, namespace);
                 }
+                ["kubectl", "get", .., "-o", "json"] => state.objects.extend(serde_json::from_str::<Value>(output)),
                 ["kubectl", "get", "events", ..] => state.event_table(output, namespace),
                 ["kubectl", "get", what, ..] => {
                     tables.entry(what).or_insert(output);
