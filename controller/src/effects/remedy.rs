@@ -217,7 +217,9 @@ pub async fn commit_of(
         parent: contents.base.clone(),
         changes: contents.changes.clone(),
         subject: words.title(),
-        body: format!("{}\n\n{}", words.story, words.reason),
+        // Of the plan alone, which never changes: what the incident's words say grows with each signal, and the commit
+        // that was pushed must be the commit that is proposed.
+        body: format!("{}.\n\nThe pull request of this branch tells cause, evidence and gates.", work.plan.summary),
         trailers: trailers(remediation, work),
         intended: authored_at,
     };
