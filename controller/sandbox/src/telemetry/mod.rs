@@ -188,9 +188,13 @@ impl Telemetry {
     }
 }
 
+/// Queries that are answered at once. The stores are locked anyway, and each thread keeps tens of MiB that it once used.
+static ASIDE: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
+
 /// Answers a query away from the threads that serve: a store's lock and a long range would hold up the API server, and
 /// with it the lease of the controller, which runs in the same process.
 pub(crate) async fn aside(work: impl FnOnce() -> Response + Send + 'static) -> Response {
+    let _turn = ASIDE.acquire().await;
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
