@@ -163,11 +163,9 @@ fn only_effects_and_gitops_change_the_world() {
         }
         let text = std::fs::read_to_string(&file).expect("source is readable");
         let product = text.split("#[cfg(test)]").next().unwrap_or_default();
-        // Questions that the API takes as a POST: who may, and who is this. Nothing is kept.
+        // Questions that the API takes as a POST: who may, and who is this. Nothing is kept, and nothing else is excused.
         let reviews = product.contains("AccessReview") || product.contains("TokenReview");
-        if reviews && product.matches(".create(&").count() == 1 {
-            continue;
-        }
+        let only_asks = reviews && product.matches(".create(&").count() == 1;
         // The rollback gate asks the API server what it would say; nothing is kept.
         if file.ends_with("facts/dry_run.rs") {
             assert_eq!((product.matches(".patch(").count(), product.matches("dry_run: true").count()), (1, 1));
@@ -176,7 +174,7 @@ fn only_effects_and_gitops_change_the_world() {
         for line in
             product.lines().filter(|line| line.contains("Api") || line.contains("api.") || line.contains("repo."))
         {
-            for write in writes {
+            for write in writes.into_iter().filter(|write| !(only_asks && *write == ".create(&")) {
                 assert!(!line.contains(write), "{}: effects leave through effects.rs: {line}", file.display());
             }
         }

@@ -108,8 +108,7 @@ impl Told {
         );
         assert!(self.phases.iter().all(|phase| phase.seconds >= 0.0));
         assert!(self.record.verified && self.record.entries >= 5, "{:?}", self.record);
-        // The promise of 256 MiB is for `oom`; its test holds it.
-        assert!(self.peak_rss_mib > 0);
+        assert!(self.peak_rss_mib > 0 && self.peak_rss_mib <= 256, "{} MiB", self.peak_rss_mib);
     }
 }
 
