@@ -3,8 +3,12 @@ SHELL := /bin/sh
 CARGO ?= cargo
 ARGS ?=
 STORY ?=
+# A build that is thrown away needs no incremental state, which would double its size on disk.
+ifdef CI
+export CARGO_INCREMENTAL ?= 0
+endif
 
-.PHONY: help demo test live up bench generate check-tools fmt-check lint unit generated chart demos stories
+.PHONY: help demo test live up bench generate check-tools check-room fmt-check lint unit generated chart demos stories
 
 help:
 	@echo 'make demo [ARGS="--scenario oom --merge"]   the whole loop on an embedded world, no cluster needed'
@@ -20,10 +24,13 @@ demo: check-tools
 	@$(CARGO) run --quiet -p amend-cli --bin amend -- demo $(ARGS)
 
 # Cheapest first; the last lines are the test runner's own.
-test: check-tools fmt-check lint generated unit chart demos stories
+test: check-tools check-room fmt-check lint generated unit chart demos stories
 
 check-tools:
 	@tests/env/tools cargo git cc
+
+check-room:
+	@tests/env/room
 
 fmt-check:
 	$(CARGO) fmt --all --check
