@@ -167,7 +167,11 @@ pub async fn alerts(
         match muting {
             Answer::Known(Muting::Audible) => {}
             Answer::Known(Muting::Silenced { by }) => {
-                silences.extend(by.into_iter().map(|id| Silence { id, by: "people".into(), comment: String::new() }));
+                silences.extend(by.into_iter().map(|silence| Silence {
+                    id: silence.id,
+                    by: if silence.created_by.is_empty() { "people".into() } else { silence.created_by },
+                    comment: silence.comment,
+                }));
             }
             Answer::Known(Muting::Inhibited { by }) => {
                 silences.extend(by.into_iter().map(|id| Silence {

@@ -63,10 +63,20 @@ impl Canonical for AlertState {
 pub enum Muting {
     /// People are told.
     Audible,
-    /// A person silenced it; ids and comments are untrusted text.
-    Silenced { by: Vec<String> },
+    /// People silenced it.
+    Silenced { by: Vec<Silencer> },
     /// Another alert inhibits it.
     Inhibited { by: Vec<String> },
+}
+
+/// A silence, as whoever made it described it. All of it is untrusted text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Silencer {
+    pub id: String,
+    /// Empty when Alertmanager does not tell.
+    pub created_by: String,
+    /// Empty when Alertmanager does not tell.
+    pub comment: String,
 }
 
 impl Canonical for Muting {

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use regex::RegexBuilder;
 use serde::Deserialize;
 
-use crate::alert::{AlertQuestion, Muting};
+use crate::alert::{AlertQuestion, Muting, Silencer};
 use crate::connection::{Connection, clean};
 use crate::egress::Egress;
 use crate::promql::quoted;
@@ -42,26 +42,36 @@ impl Alertmanager {
         let always = || "true".to_owned();
         let parameters = [("filter", filter), ("active", always()), ("silenced", always()), ("inhibited", always())];
         let alerts: Vec<Alert> = self.connection.get("/api/v2/alerts", &parameters).await?;
+        let silences: Result<Vec<Silence>, SourceError> = self.connection.get("/api/v2/silences", &[]).await;
         let same = alerts.iter().filter(|alert| question.labels.iter().all(|(k, v)| alert.labels.get(k) == Some(v)));
         for alert in same {
-            let names = |ids: &[String]| ids.iter().map(|id| clean(id)).collect();
             if !alert.status.silenced_by.is_empty() {
-                return Ok(Muting::Silenced { by: names(&alert.status.silenced_by) });
+                // What is known to be silenced stays silenced when nobody tells by whom.
+                let known = silences.as_deref().unwrap_or(&[]);
+                return Ok(Muting::Silenced { by: described(&alert.status.silenced_by, known) });
             }
             if !alert.status.inhibited_by.is_empty() {
-                return Ok(Muting::Inhibited { by: names(&alert.status.inhibited_by) });
+                return Ok(Muting::Inhibited { by: alert.status.inhibited_by.iter().map(|id| clean(id)).collect() });
             }
         }
         // A silence made a moment ago, or for an alert that Alertmanager has not got yet, is not in the alert's status.
-        let silences: Vec<Silence> = self.connection.get("/api/v2/silences", &[]).await?;
         let mut by = Vec::new();
-        for silence in silences.iter().filter(|silence| silence.status.state == "active") {
+        for silence in silences?.iter().filter(|silence| silence.status.state == "active") {
             if silence.covers(&question.name, &question.labels)? {
-                by.push(clean(&silence.id));
+                by.push(silence.described());
             }
         }
         Ok(if by.is_empty() { Muting::Audible } else { Muting::Silenced { by } })
     }
+}
+
+/// The silences with these ids, in their order; those that are not listed have a name only.
+fn described(ids: &[String], silences: &[Silence]) -> Vec<Silencer> {
+    let of = |id: &String| match silences.iter().find(|silence| silence.id == *id) {
+        Some(silence) => silence.described(),
+        None => Silencer { id: clean(id), ..Silencer::default() },
+    };
+    ids.iter().map(of).collect()
 }
 
 impl Source for Alertmanager {
@@ -95,8 +105,13 @@ struct AlertStatus {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Silence {
     id: String,
+    #[serde(default)]
+    created_by: String,
+    #[serde(default)]
+    comment: String,
     matchers: Vec<Matcher>,
     status: SilenceStatus,
 }
@@ -123,6 +138,10 @@ fn yes() -> bool {
 }
 
 impl Silence {
+    fn described(&self) -> Silencer {
+        Silencer { id: clean(&self.id), created_by: clean(&self.created_by), comment: clean(&self.comment) }
+    }
+
     /// Whether every matcher holds; a label that is absent counts as empty, as Alertmanager has it.
     fn covers(&self, alert: &str, labels: &BTreeMap<String, String>) -> Result<bool, SourceError> {
         for matcher in &self.matchers {
@@ -184,6 +203,15 @@ mod tests {
     #[test]
     fn a_silence_that_matches_nothing_in_particular_matches_nothing() {
         assert!(!silence(serde_json::json!([])).covers("A", &BTreeMap::new()).unwrap());
+    }
+
+    #[test]
+    fn a_silence_is_told_with_its_author_and_reason_and_by_its_id_where_they_are_not_known() {
+        let json = serde_json::json!({"id": "s1", "status": {"state": "active"}, "matchers": [], "createdBy": "lena", "comment": "planned\nwork"});
+        let known: Silence = serde_json::from_value(json).unwrap();
+        let told = described(&["s1".to_owned(), "s2".to_owned()], &[known]);
+        let shown: Vec<_> = told.iter().map(|one| (&*one.id, &*one.created_by, &*one.comment)).collect();
+        assert_eq!(shown, [("s1", "lena", "planned work"), ("s2", "", "")]);
     }
 
     #[test]

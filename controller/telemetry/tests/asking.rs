@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{Answer, Series, Window};
 use amend_diagnosis::signal::{Severity, Signal, SignalSource};
-use amend_telemetry::alert::{AlertState, Muting, firing, silenced};
+use amend_telemetry::alert::{AlertState, Muting, Silencer, firing, silenced};
 use amend_telemetry::egress::Egress;
 use amend_telemetry::gather::{Gathered, Scope, Windows, gather};
 use amend_telemetry::golden::{Golden, Regular, golden};
@@ -210,7 +210,7 @@ async fn external_labels_are_not_asked_for() {
 #[tokio::test]
 async fn one_alertmanager_that_cannot_be_asked_makes_silence_unknown_and_one_silence_is_enough() {
     let audible = store("loud", SourceKind::Alertmanager, |_, _| json!([])).await;
-    let silence = json!([{"id": "s1", "status": {"state": "active"},
+    let silence = json!([{"id": "s1", "status": {"state": "active"}, "createdBy": "lena", "comment": "load test",
         "matchers": [{"name": "namespace", "value": "shop", "isRegex": false, "isEqual": true}]}]);
     let quiet = store("quiet", SourceKind::Alertmanager, move |path, _| match path {
         "/api/v2/silences" => silence.clone(),
@@ -222,7 +222,8 @@ async fn one_alertmanager_that_cannot_be_asked_makes_silence_unknown_and_one_sil
     assert_eq!(ask(audible.clone()).await, Answer::Known(Muting::Audible));
     let partly = ask(together(&[&audible, &gone])).await;
     assert!(matches!(&partly, Answer::Unknown { why } if why.contains("gone: cannot reach")), "{partly:?}");
-    assert_eq!(ask(together(&[&gone, &quiet])).await, Answer::Known(Muting::Silenced { by: vec!["s1".to_owned()] }));
+    let by = Silencer { id: "s1".to_owned(), created_by: "lena".to_owned(), comment: "load test".to_owned() };
+    assert_eq!(ask(together(&[&gone, &quiet])).await, Answer::Known(Muting::Silenced { by: vec![by] }));
     assert!(ask(Sources::default()).await.known().is_none());
 }
 
