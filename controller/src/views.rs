@@ -171,8 +171,7 @@ fn view_error(error: kube::Error) -> ViewError {
 }
 
 fn remediation_of<'a>(incident: &Incident, all: &'a [Remediation]) -> Option<&'a Remediation> {
-    let own =
-        all.iter().filter(|one| one.spec.incident == incident.name_any() && one.namespace() == incident.namespace());
+    let own = all.iter().filter(|one| one.answers(incident));
     own.max_by_key(|one| one.spec.plan.revision)
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use amend_crds::approval::ApprovalDecision;
-use amend_crds::{Approval, Incident, Remediation};
+use amend_crds::{Approval, Incident, IncidentSpec, Remediation};
 use amend_diagnosis::diagnosis::Cause;
 use amend_diagnosis::evidence::{Answer, Window};
+use amend_diagnosis::signal::Severity;
 use amend_execution::journal::{Event, Journal};
 use amend_execution::phase::incident::CauseState;
 use amend_execution::phase::{Standing, standing};
@@ -51,9 +52,24 @@ pub struct Watched {
 }
 
 /// Gathers one moment of one remediation.
-pub async fn gather(shell: &Arc<Shell>, remediation: &Remediation, incident: &Incident, journal: &Journal) -> Watched {
+///
+/// `incident` is the one that it answers; `None` when people deleted it. What is merged is watched to its end nevertheless.
+pub async fn gather(
+    shell: &Arc<Shell>,
+    remediation: &Remediation,
+    incident: Option<&Incident>,
+    journal: &Journal,
+) -> Watched {
     let now = shell.time.now();
     let plan = &remediation.spec.plan;
+    let remains;
+    let (incident, incident_deleted) = match incident {
+        Some(incident) => (incident, false),
+        None => {
+            remains = what_remains_of_its_incident(remediation);
+            (&remains, true)
+        }
+    };
     let standing = standing(journal).unwrap_or_default();
     let diagnosis = incident.status.as_ref().and_then(|status| status.diagnosis.clone());
     let cause = diagnosis.as_ref().and_then(|found| {
@@ -112,7 +128,7 @@ pub async fn gather(shell: &Arc<Shell>, remediation: &Remediation, incident: &In
         contents,
         verdicts,
         words,
-        critical: incident.spec.severity == amend_diagnosis::signal::Severity::Critical,
+        critical: incident.spec.severity == Severity::Critical,
         now,
     };
     let terms = Terms::of(plan, &shell.install);
@@ -144,7 +160,7 @@ pub async fn gather(shell: &Arc<Shell>, remediation: &Remediation, incident: &In
         }
         None => Answer::unknown("the rollout is not complete"),
     };
-    let orders = orders(shell, plan, &policy, &facts, &work).await;
+    let orders = Orders { incident_deleted, ..orders(shell, plan, &policy, &facts, &work).await };
     let snapshot = Snapshot {
         now,
         replica: shell.settings.replica.clone(),
@@ -166,6 +182,18 @@ pub async fn gather(shell: &Arc<Shell>, remediation: &Remediation, incident: &In
         reports: shell.reports.take(&remediation.uid().unwrap_or_default()),
     };
     Watched { snapshot, work }
+}
+
+/// An incident that was deleted, as far as the plan remembers it: no signals, no diagnosis.
+fn what_remains_of_its_incident(remediation: &Remediation) -> Incident {
+    let plan = &remediation.spec.plan;
+    let entity = plan.target.entity.clone();
+    let mut incident =
+        Incident::new(&plan.incident.name, IncidentSpec { entity, severity: Severity::Warning, signals: Vec::new() });
+    incident.metadata.namespace = Some(plan.incident.namespace.clone());
+    incident.metadata.uid = Some(plan.incident.uid.clone());
+    incident.metadata.creation_timestamp.clone_from(&remediation.metadata.creation_timestamp);
+    incident
 }
 
 fn no_cause(plan: &Plan) -> Cause {
@@ -232,6 +260,7 @@ async fn orders(
         Answer::Unknown { why } => Answer::unknown(why.clone()),
     };
     Orders {
+        incident_deleted: false,
         policy,
         target: target_state(shell, plan).await,
         rewritten: rewritten(work).await,

@@ -9,6 +9,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::incident::Incident;
+
 /// The plan; never changes. A new plan is a new Remediation.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -35,6 +37,15 @@ pub struct RemediationSpec {
     /// SHA-256 of the plan; approvals are bound to it.
     pub plan_digest: String,
     pub plan: Plan,
+}
+
+impl Remediation {
+    /// Whether it answers this very incident: one that was deleted and opened again has the same name and is another one.
+    pub fn answers(&self, incident: &Incident) -> bool {
+        self.metadata.namespace == incident.metadata.namespace
+            && Some(&self.spec.incident) == incident.metadata.name.as_ref()
+            && Some(&self.spec.plan.incident.uid) == incident.metadata.uid.as_ref()
+    }
 }
 
 /// What is observed about the execution.

@@ -33,7 +33,7 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
     })?;
     let remediations: Api<Remediation> = Api::namespaced(connection.client.clone(), &connection.namespace);
     let all = remediations.list(&ListParams::default()).await.context("cannot list remediations")?;
-    let own = all.items.into_iter().filter(|one| one.spec.incident == *name);
+    let own = all.items.into_iter().filter(|one| one.answers(&incident));
     let remediation = own.max_by_key(|one| one.spec.plan.revision);
     match connection.output {
         Some(output) => print(&json!({ "incident": incident, "remediation": remediation }), output)?,

@@ -206,6 +206,27 @@ pub struct Change {
     pub deleted_pods: Vec<String>,
 }
 
+impl Change {
+    /// Images that it brought, as far as its diff names them.
+    pub fn images_brought(&self) -> impl Iterator<Item = &str> {
+        self.images('+')
+    }
+
+    /// Images that it replaced, as far as its diff names them.
+    pub fn images_replaced(&self) -> impl Iterator<Item = &str> {
+        self.images('-')
+    }
+
+    fn images(&self, sign: char) -> impl Iterator<Item = &str> {
+        self.diff.lines().filter_map(move |line| {
+            let field = line.strip_prefix(sign)?.trim_start().trim_start_matches("- ");
+            let value = field.strip_prefix("image:")?;
+            let value = value.split_once(" #").map_or(value, |(value, _)| value);
+            Some(value.trim().trim_matches(['"', '\'']))
+        })
+    }
+}
+
 /// What sort of change it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ChangeKind {
@@ -231,4 +252,30 @@ pub struct ObjectEvent {
     pub reason: String,
     pub message: String,
     pub count: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entity::EntityKind;
+
+    #[test]
+    fn the_images_of_a_change_are_read_from_its_diff_without_quotes_and_remarks() {
+        let change = Change {
+            id: "c".into(),
+            kind: ChangeKind::Image,
+            at: Timestamp::UNIX_EPOCH,
+            target: Entity::new(EntityKind::Deployment, "shop", "checkout"),
+            summary: String::new(),
+            files: Vec::new(),
+            diff:
+                "--- a\n+++ b\n-          image: shop/a:1\n+        - image: \"shop/a:2\"  # pinned\n image: shop/b:1\n"
+                    .into(),
+            author: String::new(),
+            new_pods: Vec::new(),
+            deleted_pods: Vec::new(),
+        };
+        assert_eq!(change.images_brought().collect::<Vec<_>>(), ["shop/a:2"]);
+        assert_eq!(change.images_replaced().collect::<Vec<_>>(), ["shop/a:1"]);
+    }
 }

@@ -119,6 +119,8 @@ pub struct Snapshot {
 /// What people and the platform say about acting at all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Orders {
+    /// Whether people deleted the incident that this answers; another one of its name is another incident.
+    pub incident_deleted: bool,
     pub policy: Answer<PolicyState>,
     pub target: Answer<TargetState>,
     /// Whether the branch's history was rewritten since the plan was made: a merge would bring the old one back.

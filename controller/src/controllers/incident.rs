@@ -1,5 +1,6 @@
 //! `Incident`: diagnoses, matches policies, makes the plan that becomes a Remediation, and knows when it is over.
 
+mod cause;
 mod joining;
 
 use std::sync::Arc;
@@ -34,7 +35,6 @@ use crate::intake::events::of_deployment;
 use crate::planner;
 use crate::reconcile::{Control, Decision, GatherError};
 use crate::shell::Shell;
-use crate::watch::before_fields;
 
 /// How often an open incident is looked at.
 const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(15);
@@ -120,8 +120,7 @@ impl Control for IncidentControl {
         }
         moment.signals = with_ends(shell, &namespace, moment.signals, now).await;
         let remediations = remediations(shell, &namespace).await?;
-        let own: Vec<&Remediation> =
-            remediations.iter().filter(|one| one.spec.incident == moment.object.name_any()).collect();
+        let own: Vec<&Remediation> = remediations.iter().filter(|one| one.answers(&moment.object)).collect();
         let latest = own.iter().max_by_key(|one| one.spec.plan.revision).copied();
         moment.remediation = latest.and_then(|one| one.status.as_ref()?.phase).or(latest.map(|_| Phase::Planned));
         moment.remediation_name = latest.map(ResourceExt::name_any);
@@ -144,7 +143,8 @@ impl Control for IncidentControl {
             Some(cause) => planner::workload(shell, cause).await,
             None => Answer::unknown("no cause may be acted on"),
         };
-        moment.cause = cause_state(&status, diagnosis.as_ref(), latest, &live, &moment.signals, now);
+        let known = cause::Known { diagnosis: diagnosis.as_ref(), latest, live: &live, signals: &moment.signals };
+        moment.cause = cause::state(&known, status.cause_absent_since, now);
         if let Some(diagnosis) = diagnosis.as_ref().filter(|_| moment.joined_to.is_none()) {
             answer(shell, &mut moment, diagnosis, &live, &own, &remediations).await;
         }
@@ -364,36 +364,6 @@ async fn remediations(shell: &Shell, namespace: &str) -> Result<Vec<Remediation>
     let api: Api<Remediation> = Api::namespaced(shell.clients.reader(), namespace);
     let list = api.list(&ListParams::default()).await;
     list.map(|list| list.items).map_err(|error| GatherError::unreadable(format!("remediations of {namespace}"), error))
-}
-
-/// Whether the cause is still there: by the fields that a plan wants changed, else by the symptoms.
-fn cause_state(
-    status: &IncidentStatus,
-    diagnosis: Option<&Diagnosis>,
-    latest: Option<&Remediation>,
-    live: &Answer<Option<Value>>,
-    signals: &[Signal],
-    now: Timestamp,
-) -> Answer<CauseState> {
-    let absent = || Answer::Known(CauseState::AbsentSince { since: status.cause_absent_since.unwrap_or(now) });
-    if diagnosis.is_none() {
-        return Answer::unknown("nothing is diagnosed yet");
-    }
-    match (latest, live) {
-        (Some(remediation), Answer::Known(Some(object))) => {
-            let fields = before_fields(&remediation.spec.plan);
-            match fields.iter().all(|field| field.missing_from(object).is_none()) {
-                true => Answer::Known(CauseState::Present {}),
-                false => absent(),
-            }
-        }
-        (Some(_), Answer::Known(None)) => absent(),
-        (Some(_), Answer::Unknown { why }) => Answer::unknown(why.clone()),
-        (None, _) => match signals.iter().all(|signal| signal.ended_at.is_some()) {
-            true => absent(),
-            false => Answer::Known(CauseState::Present {}),
-        },
-    }
 }
 
 /// Matches policies and makes the plan, as long as nothing is under way.

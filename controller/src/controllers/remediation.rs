@@ -44,10 +44,11 @@ impl Control for RemediationControl {
         }
         let namespace = object.namespace().unwrap_or_default();
         let incidents: Api<Incident> = Api::namespaced(shell.clients.reader(), &namespace);
-        let incident = incidents.get(&object.spec.incident).await.map_err(|error| {
+        let incident = incidents.get_opt(&object.spec.incident).await.map_err(|error| {
             GatherError::unreadable(format!("incident {namespace}/{}", object.spec.incident), error)
         })?;
-        let watched = watch::gather(shell, &object, &incident, &journal).await;
+        let incident = incident.filter(|incident| object.answers(incident));
+        let watched = watch::gather(shell, &object, incident.as_ref(), &journal).await;
         Ok(Moment { object, watched: Some(watched) })
     }
 

@@ -98,16 +98,10 @@ fn when(scene: &Scene<'_>, change: &Change, onset: Timestamp, kind: &'static str
     if change.id.len() == 40 && change.id.chars().all(|c| c.is_ascii_hexdigit()) {
         finding = finding.measure("commit.guilty", &change.id);
     }
-    let image = |sign: char| {
-        change.diff.lines().find_map(|line| {
-            let rest = line.strip_prefix(sign)?.trim_start().trim_start_matches("- ");
-            Some(rest.strip_prefix("image:")?.trim().trim_matches(['"', '\'']).to_owned())
-        })
-    };
-    if let Some(bad) = image('+') {
+    if let Some(bad) = change.images_brought().next() {
         finding = finding.measure("image.bad", bad);
     }
-    if let Some(good) = image('-') {
+    if let Some(good) = change.images_replaced().next() {
         finding = finding.measure("image.good", good);
     }
     finding

@@ -197,6 +197,7 @@ impl Run<'_> {
             (Answer::Known(PolicyState::Deleted), _) => Some("the policy was deleted"),
             (_, Answer::Known(TargetState::Replaced)) => Some("the target was deleted and made again"),
             (_, Answer::Known(TargetState::Gone)) => Some("the target is gone"),
+            _ if orders.incident_deleted => Some("the incident that this answers was deleted"),
             (Answer::Known(PolicyState::Current | PolicyState::Suspended) | Answer::Unknown { .. }, _) => None,
         };
         if let Some(why) = outdated {

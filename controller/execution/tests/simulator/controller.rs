@@ -254,6 +254,7 @@ impl Simulation {
             readiness: self.readiness(),
             approvals: approvals.into_iter().flatten().collect(),
             orders: Orders {
+                incident_deleted: script.incident_deleted.is_some_and(|moment| moment <= now),
                 policy: Answer::Known(policy),
                 target: Answer::Known(TargetState::Same),
                 rewritten: Answer::Known(false),

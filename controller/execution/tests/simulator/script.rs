@@ -41,6 +41,7 @@ pub struct Script {
     pub stop: Option<Second>,
     pub refuse: Option<Second>,
     pub policy_changed: Option<Second>,
+    pub incident_deleted: Option<Second>,
     pub kill_switch: Option<(Second, Second)>,
     pub forge_down: Option<(Second, Second)>,
     /// How long the forge hides what is new.
@@ -73,6 +74,7 @@ fn success() -> Script {
         stop: None,
         refuse: None,
         policy_changed: None,
+        incident_deleted: None,
         kill_switch: None,
         forge_down: None,
         lag: 0,
@@ -159,6 +161,18 @@ pub fn scripts() -> Vec<Script> {
             ends: Ending::Withdrawn,
             policy_changed: Some(5 * MINUTE),
             ..idle()
+        },
+        Script {
+            name: "an incident that people delete before the merge",
+            ends: Ending::Withdrawn,
+            incident_deleted: Some(5 * MINUTE),
+            ..idle()
+        },
+        Script {
+            name: "an incident that people delete after the merge",
+            or_ends: Some(Ending::Withdrawn),
+            incident_deleted: Some(11 * MINUTE),
+            ..success()
         },
         Script { name: "red button for an hour", kill_switch: Some((0, HOUR)), ..success() },
         Script {

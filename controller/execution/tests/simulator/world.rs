@@ -113,7 +113,9 @@ impl World {
             [script.gap_until, script.blocked_until, script.cause_gone, script.stop, script.refuse].iter().flatten(),
         );
         moments.extend(script.cause_gone.map(|gone| gone + 1800));
-        moments.extend([script.approve, script.policy_changed, script.data_back].iter().flatten());
+        moments.extend(
+            [script.approve, script.policy_changed, script.incident_deleted, script.data_back].iter().flatten(),
+        );
         moments.extend(script.kill_switch.iter().flat_map(|(from, to)| [*from, *to]));
         moments.into_iter().filter(|moment| *moment > self.now).min()
     }
