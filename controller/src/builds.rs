@@ -24,6 +24,9 @@ const POLL_EVERY: SignedDuration = SignedDuration::from_mins(1);
 /// Runs that failed longer ago are history.
 const RECENT: SignedDuration = SignedDuration::from_hours(6);
 
+/// How often a count is tried again when somebody else writes the status: the build's own controller writes it a few times.
+const COUNT_TRIES: u32 = 4;
+
 /// The store of builds.
 #[derive(Clone, Debug)]
 pub struct Builds {
@@ -36,17 +39,38 @@ impl Builds {
     }
 
     /// Stores a run beside the GitTarget of its repository, else in the release namespace.
-    async fn keep(&self, spec: BuildSpec) -> Result<Stored, StoreError> {
+    async fn keep(&self, spec: BuildSpec) -> Result<(Stored, Build), StoreError> {
         let namespace = self.namespace_of(&spec.repository).await?;
         let mut build = Build::new(&name_of(&spec), spec);
         build.metadata.namespace = Some(namespace.clone());
         match self.shell.effects.create_build(&build).await {
             Ok(_) => {
                 self.shell.nudges.nudge("build", &namespace, &build.name_any());
-                Ok(Stored::New)
+                Ok((Stored::New, build))
             }
-            Err(EffectError::Exists { .. }) => Ok(Stored::Repeat),
+            Err(EffectError::Exists { .. }) => Ok((Stored::Repeat, build)),
             Err(error) => Err(StoreError::Unavailable { why: errors::chain(&error) }),
+        }
+    }
+
+    /// Counts a webhook in the build's status. A count that is lost loses nothing: the run itself is stored.
+    async fn count_delivery(&self, build: &Build) {
+        let namespace = build.namespace().unwrap_or_default();
+        let api: Api<Build> = Api::namespaced(self.shell.clients.reader(), &namespace);
+        for _ in 0..COUNT_TRIES {
+            let Ok(Some(found)) = api.get_opt(&build.name_any()).await else { return };
+            match self.shell.effects.write_status(&delivered_once_more(found)).await {
+                Ok(_) => return,
+                Err(EffectError::Stale { .. }) => {}
+                Err(error) => {
+                    tracing::debug!(
+                        build = build.name_any(),
+                        error = errors::chain(&error),
+                        "a delivery is not counted"
+                    );
+                    return;
+                }
+            }
         }
     }
 
@@ -126,8 +150,18 @@ impl Builds {
 
 impl BuildStore for Builds {
     fn store(&self, report: BuildReport) -> BoxFuture<'_, Result<Stored, StoreError>> {
-        Box::pin(self.keep(report.run))
+        Box::pin(async {
+            let (stored, build) = self.keep(report.run).await?;
+            self.count_delivery(&build).await;
+            Ok(stored)
+        })
     }
+}
+
+fn delivered_once_more(mut build: Build) -> Build {
+    let status = build.status.get_or_insert_default();
+    status.deliveries = status.deliveries.saturating_add(1);
+    build
 }
 
 fn is_recent(at: Timestamp, now: Timestamp) -> bool {
@@ -155,6 +189,30 @@ fn name_of(spec: &BuildSpec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_webhook_about_a_run_is_counted_and_nothing_else_of_its_status_changes() {
+        let spec = BuildSpec {
+            forge: CiForge::Gitea,
+            repository: "shop/fleet".into(),
+            commit: String::new(),
+            branch: String::new(),
+            workflow: String::new(),
+            job: String::new(),
+            run_id: "7".into(),
+            attempt: 1,
+            result: "failure".into(),
+            url: String::new(),
+            log_reference: String::new(),
+            trace_id: None,
+        };
+        let once = delivered_once_more(Build::new("bld-1", spec));
+        let mut known = once.clone();
+        known.status.get_or_insert_default().because = "seen".into();
+        let twice = delivered_once_more(known);
+        assert_eq!(once.status.map(|status| status.deliveries), Some(1));
+        assert_eq!(twice.status.map(|status| (status.deliveries, status.because)), Some((2, "seen".into())));
+    }
 
     #[test]
     fn the_repository_is_the_end_of_a_clone_url() {

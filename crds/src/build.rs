@@ -84,7 +84,7 @@ pub struct BuildStatus {
     pub failing_lines: Vec<FailingLine>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Diagnosis>,
-    /// How often the same run was delivered.
+    /// How many webhooks told of this run; 0 when only the poller found it.
     #[serde(default)]
     pub deliveries: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,6 +9,7 @@ use amend_crds::incident::IncidentPhase;
 use amend_tests::bench::{Bench, Deployed, Part, Repo, amend_binary, until};
 use amend_tests::stage::{RELEASE, RELEASE_NAMESPACE};
 use anyhow::Context;
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use reqwest::Method;
 use serde_json::json;
@@ -65,7 +66,8 @@ async fn a_failed_run_is_one_build_whether_told_once_twice_or_never() -> anyhow:
     until("both webhooks to be delivered", DIAGNOSED, || async {
         let counted = reqwest::get(format!("{}/metrics", amend.url()?)).await?.text().await?;
         let told = |result: &str| counted.lines().any(|line| line.contains("builds_received") && line.contains(result));
-        Ok::<_, anyhow::Error>((told("stored") && told("repeated")).then_some(()))
+        let deliveries = builds.get_status(&build.name_any()).await?.status.unwrap_or_default().deliveries;
+        Ok::<_, anyhow::Error>((told("stored") && told("repeated") && deliveries == 2).then_some(()))
     })
     .await?;
     assert_eq!(builds.list(&ListParams::default()).await?.items.len(), 1, "delivered twice, still one");
