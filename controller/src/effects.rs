@@ -81,7 +81,11 @@ impl Effects {
         let api: Api<K> = Api::namespaced(self.clients.effects(), &object.namespace().unwrap_or_default());
         let written = api.replace_status(&object.name_any(), &PostParams::default(), object).await;
         self.count("status", written.is_ok());
-        written.map_err(|error| EffectError::of(what, error))
+        written.map_err(|error| match &error {
+            // Deleted meanwhile: what was known of it is as old as after any other change.
+            kube::Error::Api(status) if status.code == 404 => EffectError::Stale { what },
+            _ => EffectError::of(what, error),
+        })
     }
 
     /// Creates an incident with its first status.
