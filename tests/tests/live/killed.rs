@@ -1,7 +1,7 @@
 //! SIGKILL before, during and after the push, and before, during and after opening the pull request: always exactly one
 //! pull request, one commit, a complete record.
 
-use amend_tests::bench::{Moment, Proxy, proxy};
+use amend_tests::bench::{Moment, Proxy, proxy, until};
 use amend_tests::stage::{PROPOSED, Scenery, Stage, World};
 
 /// A request at the forge, and the moment at which Amend is killed.
@@ -50,6 +50,12 @@ async fn killed_at_any_moment_it_makes_one_commit_and_one_pull_request() -> anyh
     }
 
     let pull = stage.ready_pull_request(PROPOSED).await?;
+    // The last of them shows its verdicts, so it has found its place again and works.
+    until("the verdicts at the forge", PROPOSED, || async {
+        let shown = stage.repo().statuses(&pull.head.sha).await?;
+        Ok::<_, anyhow::Error>(shown.iter().any(|(context, ..)| context.starts_with("amend/")).then_some(()))
+    })
+    .await?;
     let seen = stage.seen().await?;
     assert_eq!(seen.pull_requests.len(), 1, "{seen}");
     assert_eq!(seen.remediations.len(), 1, "{seen}");
