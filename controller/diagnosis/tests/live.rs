@@ -220,6 +220,24 @@ fn a_limit_that_is_too_small_is_named_with_its_measures() {
 }
 
 #[test]
+fn a_kill_names_itself_also_when_most_stores_answer_too_late() {
+    let mut world = oom();
+    set_errors(&mut world, &[("checkout", 1.0)]);
+    let errors_alone = |series: &Series| series.labels.get("__name__").is_some_and(|name| name == "errorRatio");
+    if let Answer::Known(series) = &mut world.series {
+        series.retain(errors_alone);
+    }
+    world.topology = Answer::unknown("no answer within 15 s");
+    let mut waits = killed(2);
+    waits["containerStatuses"][0]["ready"] = json!(false);
+    waits["containerStatuses"][0]["state"] = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+    set_pod(&mut world, pod("checkout-new-z", "checkout", "new", 3_540, waits));
+    let got = diagnose(&world);
+    assert_eq!(best(&got), (cause::OOM_KILLED, "checkout"), "{got:#?}");
+    assert!(got.actionable().is_some(), "{:?}", got.abstained);
+}
+
+#[test]
 fn the_graph_leads_from_the_change_to_the_symptom_with_a_question_on_every_edge() {
     let got = diagnose(&oom());
     let roles: Vec<NodeRole> = got.graph.nodes.iter().map(|node| node.role).collect();

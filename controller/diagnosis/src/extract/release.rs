@@ -132,8 +132,14 @@ fn revisions<'s>(scene: &'s Scene<'_>, change: &Change) -> (Vec<&'s Pod>, Vec<&'
     pods.into_iter().partition(|pod| Some(&pod.revision) == newest.as_ref() && fresh(pod))
 }
 
+/// Why a pod does not run, unless that has a name of its own: a kill for memory is counted by its own extractor, and counting
+/// it for the release as well would make one fact two.
 fn fails(pod: &Pod) -> Option<String> {
     pod.containers.iter().find_map(|container| {
+        let ends = [container.last.as_ref(), container.terminated.as_ref()];
+        if ends.into_iter().flatten().any(|end| end.reason == "OOMKilled") {
+            return None;
+        }
         let waiting = container.waiting.as_ref().map(|(reason, _)| reason.as_str());
         let bad = ["CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
         let end = container.last.as_ref().or(container.terminated.as_ref());
