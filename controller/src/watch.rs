@@ -215,6 +215,7 @@ fn nothing_diagnosed() -> amend_diagnosis::diagnosis::Diagnosis {
         abstained: Some("the diagnosis is not shown any more".to_owned()),
         unexplained: Vec::new(),
         graph: amend_diagnosis::graph::RootCauseGraph::default(),
+        slowest: Vec::new(),
         asked: Vec::new(),
     }
 }

@@ -70,6 +70,9 @@ fn text(diagnosis: &Diagnosis) -> String {
     if !diagnosis.graph.nodes.is_empty() {
         out.push_str(&format!("\n{}", render::text(&diagnosis.graph)));
     }
+    if !diagnosis.slowest.is_empty() {
+        out.push_str(&format!("\nwhere the time goes:\n{}", render::slowest(&diagnosis.slowest)));
+    }
     let others: Vec<String> = diagnosis
         .causes
         .iter()

@@ -69,6 +69,9 @@ fn told(incident: &Incident, remediation: Option<&Remediation>) -> String {
             }
         }
         let _ = writeln!(out, "\n{}", render::text(&diagnosis.graph).trim_end());
+        if !diagnosis.slowest.is_empty() {
+            let _ = write!(out, "\nwhere the time goes:\n{}", render::slowest(&diagnosis.slowest));
+        }
     }
     for policy in &status.policies {
         let verb = if policy.matched { "answers" } else { "does not answer" };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::calibration::{SPEAK, confidence};
 use crate::diagnosis::{Cause, Diagnosis, Fact, cause};
+use crate::drilldown::slowest;
 use crate::evidence::{Answer, Observations};
 use crate::extract;
 use crate::inference::{Hypothesis, hypotheses};
@@ -47,6 +48,7 @@ pub fn diagnose(observations: &Observations) -> Diagnosis {
             .collect(),
         graph: story::graph(&scene, &leading, &rejected),
         causes,
+        slowest: slowest(&scene),
         asked: observations.asked.clone(),
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::drilldown::SlowOperation;
 use crate::entity::Entity;
 use crate::evidence::{Asked, Change};
 use crate::graph::RootCauseGraph;
@@ -72,6 +73,9 @@ pub struct Diagnosis {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unexplained: Vec<String>,
     pub graph: RootCauseGraph,
+    /// Where an alerting entity that became slower spends its time; empty when none did or nothing was traced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slowest: Vec<SlowOperation>,
     /// Every question behind the answer, also those that stayed unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<Asked>,

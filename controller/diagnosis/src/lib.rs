@@ -9,6 +9,7 @@ pub mod calibration;
 pub mod cluster;
 pub mod diagnose;
 pub mod diagnosis;
+pub mod drilldown;
 pub mod entity;
 pub mod evidence;
 mod extract;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use amend_diagnosis::diagnosis::{Cause, Diagnosis};
 use amend_diagnosis::evidence::{Answer, Asked};
-use amend_diagnosis::render;
+use amend_diagnosis::render::{self, SlowRow};
 use amend_diagnosis::signal::{Severity, Signal};
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -190,6 +190,7 @@ struct IncidentPage<'a> {
     abstained: Option<String>,
     unexplained: Vec<String>,
     graph: Option<Graph>,
+    slowest: Vec<SlowRow>,
     /// Questions that the diagnosis rests on, and those without an answer.
     asked: Vec<Question>,
     /// The others: asked as well, and nothing was drawn from them.
@@ -302,6 +303,7 @@ fn incident_page<'a>(view: &'a IncidentView, user: &'a str, now: Timestamp) -> I
             svg: without_style(render::svg(&diagnosis.graph)),
             text: render::text(&diagnosis.graph),
         }),
+        slowest: diagnosis.map(|diagnosis| render::slow_rows(&diagnosis.slowest)).unwrap_or_default(),
         asked,
         also_asked,
         timeline: timeline(&view.timeline),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use amend_controller::dashboard::views::*;
 use amend_diagnosis::diagnosis::{Cause, Diagnosis, Fact};
+use amend_diagnosis::drilldown::SlowOperation;
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{Answer, Asked, Window};
 use amend_diagnosis::graph::{Edge, Node, NodeRole, RootCauseGraph};
@@ -283,6 +284,16 @@ fn diagnosis(now: Timestamp) -> Diagnosis {
                 edge("n3", "n4", "frontend calls checkout, 39 % of its errors are there", "t1"),
             ],
         },
+        slowest: vec![SlowOperation {
+            entity: workload("checkout"),
+            operation: "POST /checkout".to_owned(),
+            own_ms: 412.0,
+            own_before_ms: 23.0,
+            p99_ms: 1_310.0,
+            p99_before_ms: Some(96.0),
+            error_ratio: 0.31,
+            spans: 204,
+        }],
         asked: vec![
             asked(
                 "m1",

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::diagnosis::cause;
+use crate::drilldown::own_ns;
 use crate::entity::{Entity, EntityKind};
 use crate::evidence::{LogLine, Span};
 use crate::finding::{Finding, Modality};
@@ -210,18 +211,8 @@ impl<'s> Forest<'s> {
             if self.only_remote(at).is_some() {
                 continue;
             }
-            let (start, end) = (span.start_ns, span.start_ns.saturating_add(span.duration_ns));
-            let (mut covered, mut until) = (0, start);
-            for child in &self.children[at] {
-                let child = &self.spans[*child as usize];
-                let (from, to) =
-                    (child.start_ns.max(until), (child.start_ns.saturating_add(child.duration_ns)).min(end));
-                if to > from {
-                    covered += to - from;
-                    until = to;
-                }
-            }
-            let own = span.duration_ns.saturating_sub(covered) as f64 / 1e6;
+            let children = self.children[at].iter().map(|child| &self.spans[*child as usize]);
+            let own = own_ns(span, children) as f64 / 1e6;
             push(operations.entry((self.of[at], &span.operation)).or_default(), self.sick(at), own);
         }
         for ((service, operation), (before, after)) in &operations {

@@ -3,11 +3,13 @@
 mod dot;
 mod layers;
 mod mermaid;
+mod slow;
 mod svg;
 mod text;
 
 pub use dot::dot;
 pub use mermaid::mermaid;
+pub use slow::{SlowRow, slow_rows, slowest};
 pub use svg::svg;
 pub use text::text;
 
