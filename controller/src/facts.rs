@@ -8,6 +8,7 @@ use amend_diagnosis::diagnosis::Cause;
 use amend_diagnosis::entity::Entity;
 use amend_diagnosis::evidence::{Answer, LinkKind, Window};
 use amend_diagnosis::signal::{Signal, SignalSource};
+use amend_execution::journal::{Ending, Event, Journal};
 use amend_policies::gate::blast_radius::{BlastRadiusFacts, DisruptionBudget, Rollout};
 use amend_policies::gate::cooldown::{CooldownFacts, PastAction};
 use amend_policies::gate::environment::{EnvironmentFacts, FieldWriter, Hold, Silence, field_writers};
@@ -233,7 +234,7 @@ async fn suspended(shell: &Shell, plan: &Plan) -> Answer<Vec<String>> {
     }
 }
 
-/// Earlier actions on the same target: all remediations of the namespace that got as far as a branch.
+/// Earlier actions on the same target.
 async fn history(shell: &Shell, plan: &Plan) -> Answer<Vec<PastAction>> {
     let api: Api<Remediation> = Api::namespaced(shell.clients.reader(), &plan.target.namespace);
     let list = match api.list(&ListParams::default()).await {
@@ -248,17 +249,25 @@ async fn history(shell: &Shell, plan: &Plan) -> Answer<Vec<PastAction>> {
 }
 
 fn past_action(remediation: &Remediation) -> Option<PastAction> {
-    use amend_execution::journal::Event;
-    let entries = remediation.status.as_ref()?.journal.entries();
-    let merged = entries.iter().find(|entry| matches!(entry.event, Event::Merged { .. }));
-    let pushed = entries.iter().find(|entry| matches!(entry.event, Event::BranchPushed { .. }));
     let plan = &remediation.spec.plan;
     Some(PastAction {
-        at: merged.or(pushed)?.at,
+        at: acted_at(&remediation.status.as_ref()?.journal)?,
         target: plan.target.object(),
         policy: plan.policy.uid.clone(),
         edits: plan.steps.iter().flat_map(|step| &step.files).flat_map(|file| file.edits.clone()).collect(),
     })
+}
+
+/// When a remediation changed its target, or made ready to. One that ended without a merge has changed nothing.
+fn acted_at(journal: &Journal) -> Option<Timestamp> {
+    let entries = journal.entries();
+    let merged = entries.iter().find(|entry| matches!(entry.event, Event::Merged { .. }));
+    let pushed = entries.iter().find(|entry| matches!(entry.event, Event::BranchPushed { .. }));
+    let given_up = entries.iter().any(|entry| match entry.event {
+        Event::Ended { ending, .. } => matches!(ending, Ending::Withdrawn | Ending::Rejected),
+        _ => false,
+    });
+    merged.or(pushed.filter(|_| !given_up)).map(|entry| entry.at)
 }
 
 /// Workloads that reach the target over calls, directly or through others.
@@ -334,4 +343,37 @@ pub fn rendered_of(contents: &Contents) -> &[RenderedChange] {
 /// Who a signal is about, for logs.
 pub fn shown(incident: &Incident) -> String {
     format!("{}/{}", incident.namespace().unwrap_or_default(), incident.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use amend_execution::journal::Actor;
+
+    use super::*;
+
+    fn journal(events: Vec<Event>) -> Journal {
+        let mut journal = Journal::default();
+        for (minute, event) in (1..).zip(events) {
+            let at = Timestamp::from_second(minute * 60).unwrap();
+            journal.append(at, Actor::amend("test"), "", event).unwrap();
+        }
+        journal
+    }
+
+    fn minute(at: Option<Timestamp>) -> Option<i64> {
+        at.map(|at| at.as_second() / 60)
+    }
+
+    #[test]
+    fn a_proposal_counts_as_an_action_unless_it_was_given_up_before_its_merge() {
+        let pushed = || Event::BranchPushed { step: 0, branch: "amend/k".into(), commit: "c".into() };
+        let merged = || Event::Merged { step: 0, commit: "m".into() };
+        let ended = |ending| Event::Ended { ending, prepare_revert: false };
+        assert_eq!(minute(acted_at(&journal(vec![]))), None);
+        assert_eq!(minute(acted_at(&journal(vec![pushed()]))), Some(1));
+        assert_eq!(minute(acted_at(&journal(vec![pushed(), ended(Ending::Withdrawn)]))), None);
+        assert_eq!(minute(acted_at(&journal(vec![pushed(), ended(Ending::Rejected)]))), None);
+        assert_eq!(minute(acted_at(&journal(vec![pushed(), merged(), ended(Ending::RolledBack)]))), Some(2));
+        assert_eq!(minute(acted_at(&journal(vec![pushed(), ended(Ending::Held)]))), Some(1));
+    }
 }
