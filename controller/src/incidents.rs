@@ -280,3 +280,6 @@ fn with_signal(mut incident: Incident, signal: &Signal, because: String, now: Ti
     incident.status = Some(status);
     incident
 }
+
+#[cfg(test)]
+mod tests;
