@@ -60,7 +60,14 @@ enum Deed {
     Refuse(StatusCode),
     /// No answer at all: the connection ends.
     Cut,
-    Hold(mpsc::UnboundedSender<(Seen, oneshot::Sender<()>)>),
+    Hold(mpsc::UnboundedSender<(Seen, oneshot::Sender<Verdict>)>),
+}
+
+/// What becomes of a request that was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    GoOn,
+    Cut,
 }
 
 type Fits = Box<dyn Fn(&Seen) -> bool + Send + Sync>;
@@ -185,8 +192,8 @@ impl Drop for Proxy {
 pub struct Held {
     rule: RuleId,
     traffic: Arc<Mutex<Traffic>>,
-    arrivals: mpsc::UnboundedReceiver<(Seen, oneshot::Sender<()>)>,
-    waiting: Vec<oneshot::Sender<()>>,
+    arrivals: mpsc::UnboundedReceiver<(Seen, oneshot::Sender<Verdict>)>,
+    waiting: Vec<oneshot::Sender<Verdict>>,
 }
 
 impl Held {
@@ -204,6 +211,16 @@ impl Held {
     /// Lets the held requests go on; later ones pass without being held.
     pub fn release(self) {
         drop(self);
+    }
+
+    /// Ends the held requests where they are: those held before the part never reach it. Later ones pass without being held.
+    ///
+    /// Killing the client is not enough: the proxy may not have noticed yet that nobody waits for the answer.
+    pub fn cut(mut self) {
+        for waiting in self.waiting.drain(..) {
+            // Gone already: it ended by itself.
+            let _ = waiting.send(Verdict::Cut);
+        }
     }
 }
 
@@ -225,7 +242,7 @@ impl Shared {
             Wait(Duration),
             Answer(StatusCode),
             Cut,
-            Until(oneshot::Receiver<()>),
+            Until(oneshot::Receiver<Verdict>),
         }
         let deeds: Vec<Now> = {
             let traffic = self.lock();
@@ -236,10 +253,10 @@ impl Shared {
                     Deed::Refuse(status) => Now::Answer(*status),
                     Deed::Cut => Now::Cut,
                     Deed::Hold(held) => {
-                        let (go, gone) = oneshot::channel();
+                        let (go, verdict) = oneshot::channel();
                         // Nobody waits any more: the sender is dropped and the request goes on.
                         let _ = held.send((seen.clone(), go));
-                        Now::Until(gone)
+                        Now::Until(verdict)
                     }
                 })
                 .collect()
@@ -249,9 +266,10 @@ impl Shared {
                 Now::Wait(how_long) => tokio::time::sleep(how_long).await,
                 Now::Answer(status) => return Some((status, "refused by the story").into_response()),
                 Now::Cut => return Some(cut()),
-                Now::Until(gone) => {
-                    let _ = gone.await;
-                }
+                Now::Until(verdict) => match verdict.await.unwrap_or(Verdict::GoOn) {
+                    Verdict::GoOn => {}
+                    Verdict::Cut => return Some(cut()),
+                },
             }
         }
         None

@@ -64,7 +64,6 @@ fn mapped(world: &Embedded, path: &str) -> String {
 const LIMIT: &str = "memory: 256Mi  # measured in the spring load test";
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not yet seen to pass to its end; run with --ignored"]
 async fn a_repository_without_a_usable_file_is_named_and_once_mended_it_is_used() -> anyhow::Result<()> {
     let _alone = alone().await;
     let world = Embedded::start(Scenario::oom()).await?;
@@ -192,7 +191,6 @@ async fn a_person_who_edits_the_same_line_meanwhile_wins() -> anyhow::Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not yet seen to pass to its end; run with --ignored"]
 async fn a_rewritten_base_branch_never_brings_its_old_history_back() -> anyhow::Result<()> {
     let _alone = alone().await;
     let world = Embedded::start(Scenario::oom()).await?;

@@ -9,7 +9,6 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams};
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "written against the stage, not yet seen to pass; run with --ignored"]
 async fn a_closed_pull_request_is_a_no_that_is_remembered() -> anyhow::Result<()> {
     let mut scenery = Scenery::shop("closed");
     scenery.runs_out_of_memory("checkout", "v1.9.0", 310, "12s");

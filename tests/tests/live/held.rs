@@ -19,7 +19,6 @@ const AUTOSCALER: &str = r"
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "written against the stage, not yet seen to pass; run with --ignored"]
 async fn whoever_else_has_a_say_is_named_and_nothing_is_proposed_until_they_are_done() -> anyhow::Result<()> {
     let mut scenery = Scenery::shop("held");
     scenery.runs_out_of_memory("checkout", "v1.9.0", 310, "12s");

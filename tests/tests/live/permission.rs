@@ -25,7 +25,6 @@ const ACCOUNT: &str = r#"
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "written against the stage, not yet seen to pass; run with --ignored"]
 async fn a_missing_verb_is_named_with_the_rule_to_add_and_nothing_else_is_written() -> anyhow::Result<()> {
     let mut scenery = Scenery::shop("permission");
     scenery.runs_out_of_memory("checkout", "v1.9.0", 310, "12s");

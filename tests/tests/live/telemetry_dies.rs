@@ -7,7 +7,6 @@ use amend_tests::bench::MergeStyle;
 use amend_tests::stage::{PROPOSED, Scenery, Stage, VERIFIED, World};
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "written against the stage, not yet seen to pass; run with --ignored"]
 async fn without_data_there_is_no_verdict_and_with_data_again_it_comes_late() -> anyhow::Result<()> {
     let mut scenery = Scenery::shop("no-data");
     scenery.runs_out_of_memory("checkout", "v1.9.0", 310, "12s");

@@ -16,7 +16,6 @@ const TENANT: &str = r"
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "written against the stage, not yet seen to pass; run with --ignored"]
 async fn a_tenant_cannot_reach_beyond_its_namespace_and_its_grant() -> anyhow::Result<()> {
     let mut scenery = Scenery::shop("tenant");
     scenery.runs_out_of_memory("checkout", "v1.9.0", 310, "12s");
