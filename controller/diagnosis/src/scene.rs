@@ -40,7 +40,8 @@ impl<'a> Scene<'a> {
         let aligner = Aligner::new(observations, &cluster);
         let graph = Dependencies::new(observations, &cluster, &aligner);
         let first = observations.symptoms.iter().map(|signal| signal.started_at).min();
-        let mut changes: Vec<Change> = observations.changes.known().cloned().unwrap_or_default();
+        let changes = observations.changes.known().cloned().unwrap_or_default();
+        let mut changes: Vec<Change> = changes.into_iter().flat_map(|change| by_reader(change, &cluster)).collect();
         for change in &mut changes {
             let named = aligner.named(&change.target.namespace, &change.target.name);
             let target = named.unwrap_or_else(|| change.target.workload());
@@ -345,6 +346,41 @@ impl Dependencies {
         }
         None
     }
+}
+
+/// A change of configuration acts where it is read: one change for each workload whose pods read the object.
+fn by_reader(change: Change, cluster: &Cluster) -> Vec<Change> {
+    if !matches!(change.target.kind, EntityKind::ConfigMap | EntityKind::Secret) {
+        return vec![change];
+    }
+    let readers = cluster.workloads.iter().filter(|workload| reads(&workload.template, &change.target));
+    let readers: Vec<Entity> = readers
+        .map(|workload| workload.entity.clone())
+        .filter(|entity| entity.namespace == change.target.namespace)
+        .collect();
+    match readers.is_empty() {
+        true => vec![change],
+        false => readers.into_iter().map(|target| Change { target, ..change.clone() }).collect(),
+    }
+}
+
+/// Whether a pod template reads a ConfigMap or Secret: as a variable, as all variables, or as a volume.
+fn reads(template: &serde_json::Value, object: &Entity) -> bool {
+    let (key, all, volume, volume_name) = match object.kind {
+        EntityKind::Secret => ("secretKeyRef", "secretRef", "secret", "secretName"),
+        _ => ("configMapKeyRef", "configMapRef", "configMap", "name"),
+    };
+    let named = |found: &serde_json::Value| found.as_str() == Some(object.name.as_str());
+    let containers = ["/spec/containers", "/spec/initContainers"].into_iter().flat_map(|place| list(template, place));
+    let in_container = |container: &serde_json::Value| {
+        list(container, "/env").iter().any(|one| named(&one["valueFrom"][key]["name"]))
+            || list(container, "/envFrom").iter().any(|one| named(&one[all]["name"]))
+    };
+    let in_volume = |one: &serde_json::Value| {
+        let projected = list(one, "/projected/sources").iter().any(|source| named(&source[volume]["name"]));
+        named(&one[volume][volume_name]) || projected
+    };
+    containers.into_iter().any(in_container) || list(template, "/spec/volumes").iter().any(in_volume)
 }
 
 /// Moves a moment; stays where it is when the result would leave the calendar.

@@ -238,6 +238,47 @@ fn a_kill_names_itself_also_when_most_stores_answer_too_late() {
 }
 
 #[test]
+fn a_node_that_keeps_pods_out_by_its_own_trouble_is_blamed_and_not_their_placement() {
+    let mut world = world();
+    // As the scheduler of Kubernetes 1.36 says it; older ones name the taint.
+    let message = "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint(s). \
+                   no new claims to deallocate.";
+    let waits = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]});
+    let mut pending = pod("checkout-old-z", "checkout", "old", 3_600, waits);
+    pending["spec"]["nodeName"] = json!("");
+    set_pod(&mut world, pending);
+    let mut evicted = pod("checkout-old-y", "checkout", "old", 0, json!({"phase": "Failed", "reason": "Evicted"}));
+    evicted["spec"]["nodeName"] = json!("node-b");
+    objects(&mut world).push(evicted);
+    objects(&mut world).push(json!({"kind": "Node", "metadata": {"name": "node-b"},
+        "status": {"conditions": [{"type": "MemoryPressure", "status": "True", "reason": "KubeletHasInsufficientMemory"}]}}));
+    world.symptoms.push(alert("FailedScheduling", "checkout"));
+    let got = diagnose(&world);
+    assert_eq!(best(&got), (cause::NODE_PRESSURE, "node-b"), "{got:#?}");
+    assert!(got.actionable().is_some(), "{:?}", got.abstained);
+}
+
+#[test]
+fn a_changed_config_map_is_blamed_where_it_is_read_and_hurts() {
+    let mut world = world();
+    for object in objects(&mut world).iter_mut().filter(|object| object["kind"] == "Deployment") {
+        let name = object["metadata"]["name"].clone();
+        let reference =
+            json!([{"name": "URL", "valueFrom": {"configMapKeyRef": {"name": "shop-config", "key": "url"}}}]);
+        if name != "frontend" {
+            object["spec"]["template"]["spec"] = json!({"containers": [{"name": "app", "env": reference}]});
+        }
+    }
+    let mut changed = change(GUILTY, ChangeKind::Config, "checkout", 3_540, "-  url: https://cards\n+  url: cards\n");
+    changed.target = amend_diagnosis::entity::Entity::new(EntityKind::ConfigMap, "shop", "shop-config");
+    world.changes = Answer::Known(vec![changed]);
+    set_errors(&mut world, &[("checkout", 0.5), ("frontend", 0.3)]);
+    let got = diagnose(&world);
+    assert_eq!(best(&got), (cause::BAD_CONFIG, "checkout"), "{got:#?}");
+    assert_eq!(got.causes[0].measures["commit.guilty"], GUILTY);
+}
+
+#[test]
 fn the_graph_leads_from_the_change_to_the_symptom_with_a_question_on_every_edge() {
     let got = diagnose(&oom());
     let roles: Vec<NodeRole> = got.graph.nodes.iter().map(|node| node.role).collect();

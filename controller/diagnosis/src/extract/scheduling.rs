@@ -12,6 +12,10 @@ use crate::scene::Scene;
 
 use super::image::events_of;
 
+/// What pods that a node's own trouble keeps out say of that node, and what is left of their own trouble.
+const KEPT_OUT: f64 = 6.0;
+const BEHIND_A_NODE: f64 = 1.5;
+
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let mut waiting: BTreeMap<Entity, (usize, &Pod, String)> = BTreeMap::new();
     for pod in &scene.cluster.pods {
@@ -38,8 +42,18 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
             false => (entity, kind),
         };
         let why: String = message.chars().take(200).collect();
+        let ill = ill_nodes(scene, &spec(scene, pod), &message);
+        for (node, condition, kind) in &ill {
+            let sentence = format!("{count} pod(s) of {} wait since node {node} reports {condition}", entity.name);
+            findings.push(
+                Finding::new(Entity::new(EntityKind::Node, "", *node), kind, Modality::State, KEPT_OUT, sentence)
+                    .labelled(format!("{count} pod(s) kept out"))
+                    .asked(scene.questions().about(&["pods", "Pod"])),
+            );
+        }
         let sentence = format!("no node takes {count} pod(s) of {}: {why}", entity.name);
-        let finding = Finding::new(entity, kind, Modality::State, 5.5, sentence)
+        let weight = if ill.is_empty() { 5.5 } else { BEHIND_A_NODE };
+        let finding = Finding::new(entity, kind, Modality::State, weight, sentence)
             .labelled(format!("{count} pod(s) Pending"))
             .asked(scene.questions().about(&["pods", "Pod"]));
         findings.push(match fault {
@@ -58,7 +72,8 @@ fn fault(scene: &Scene<'_>, pod: &Pod, message: &str) -> (&'static str, Option<&
         return (cause::VOLUME, super::volume::fault_of_claims(scene, pod));
     }
     let spec = spec(scene, pod);
-    let own_taint = lower.split("untolerated taint {").skip(1).any(|taint| !taint.starts_with("node.kubernetes.io/"));
+    let named = lower.split("untolerated taint {").skip(1).any(|taint| !taint.starts_with("node.kubernetes.io/"));
+    let own_taint = named || (says("untolerated taint(s)") && own_taint(scene, &spec));
     let constrained = says("affinity/selector") || says("node selector");
     let fault = match () {
         () if says("anti-affinity") => Some("pod_anti_affinity_conflict"),
@@ -74,6 +89,52 @@ fn fault(scene: &Scene<'_>, pod: &Pod, message: &str) -> (&'static str, Option<&
         () => None,
     };
     (cause::UNSCHEDULABLE, fault)
+}
+
+/// Nodes that the pod wants and whose own trouble keeps it out, with the condition that they report: what the scheduler calls
+/// a taint is then a consequence.
+///
+/// Since Kubernetes 1.36 the scheduler says `node(s) had untolerated taint(s)` without naming one; before, it named them. So the
+/// nodes themselves are asked. Source: "Taint nodes by condition" in the Kubernetes documentation.
+fn ill_nodes<'s>(scene: &'s Scene<'_>, spec: &Value, message: &str) -> Vec<(&'s str, &'s str, &'static str)> {
+    const CONDITIONS: [(&str, &[&str], &str); 5] = [
+        ("MemoryPressure", &["True"], cause::NODE_PRESSURE),
+        ("DiskPressure", &["True"], cause::NODE_PRESSURE),
+        ("PIDPressure", &["True"], cause::NODE_PRESSURE),
+        ("NetworkUnavailable", &["True"], cause::NODE_NOT_READY),
+        ("Ready", &["False", "Unknown"], cause::NODE_NOT_READY),
+    ];
+    if !message.to_ascii_lowercase().contains("untolerated taint") {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for node in scene.cluster.nodes.iter().filter(|node| selector_matches(spec, node)) {
+        for (condition, bad, kind) in CONDITIONS {
+            let shown = node.conditions.iter().find(|one| one.kind == condition && bad.contains(&one.status.as_str()));
+            found.extend(shown.map(|shown| (node.name.as_str(), shown.kind.as_str(), kind)));
+        }
+    }
+    found
+}
+
+/// Whether a node that the pod wants has a taint of people's own that the pod does not tolerate.
+fn own_taint(scene: &Scene<'_>, spec: &Value) -> bool {
+    let tolerated = |taint: &Value| {
+        list(spec, "/tolerations").iter().any(|toleration| {
+            let key = text(toleration, "/key");
+            let exists = text(toleration, "/operator") == "Exists";
+            let same_effect = toleration["effect"].is_null() || toleration["effect"] == taint["effect"];
+            let same_value = exists || text(toleration, "/value") == text(taint, "/value");
+            same_effect && ((key.is_empty() && exists) || (key == text(taint, "/key") && same_value))
+        })
+    };
+    let keeps_out = |taint: &Value| {
+        let key = text(taint, "/key");
+        let system = key.starts_with("node.kubernetes.io/") || key.starts_with("node-role.kubernetes.io/");
+        !system && text(taint, "/effect") != "PreferNoSchedule" && !tolerated(taint)
+    };
+    let wanted = scene.cluster.nodes.iter().filter(|node| selector_matches(spec, node));
+    wanted.flat_map(|node| list(&node.object, "/spec/taints")).any(keeps_out)
 }
 
 /// The pod's own spec, filled from its workload's template where the pod does not tell.
