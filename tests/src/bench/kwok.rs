@@ -19,6 +19,9 @@ use super::reaper::Run;
 const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
 const NODE_SIZE: NodeSize<'static> = NodeSize { cpu: "64", memory: "256Gi", pods: 1000 };
 
+/// Label and taint of a node that is there for one story.
+const RESERVED: &str = "only";
+
 /// What a node has to give.
 #[derive(Debug, Clone, Copy)]
 pub struct NodeSize<'a> {
@@ -65,14 +68,27 @@ impl Kwok {
         Ok(kwok)
     }
 
+    /// Adds a node that takes only pods which select the label `only: NAME` and tolerate the taint of that name.
+    ///
+    /// # Errors
+    /// When the API server refuses it or it does not become ready.
+    pub async fn add_reserved_node(&self, name: &str, size: NodeSize<'_>) -> anyhow::Result<()> {
+        let taints = format!("[{{key: {RESERVED}, value: {name}, effect: NoSchedule}}]");
+        self.add(name, size, &format!("{{{RESERVED}: {name}}}"), &taints).await
+    }
+
     /// Adds a node and waits until it is ready. `labels` is YAML, `{}` for none.
     ///
     /// # Errors
     /// When the API server refuses it or it does not become ready.
     pub async fn add_node(&self, name: &str, size: NodeSize<'_>, labels: &str) -> anyhow::Result<()> {
+        self.add(name, size, labels, "[]").await
+    }
+
+    async fn add(&self, name: &str, size: NodeSize<'_>, labels: &str, taints: &str) -> anyhow::Result<()> {
         let NodeSize { cpu, memory, pods } = size;
         let node = format!(
-            "{{apiVersion: v1, kind: Node, metadata: {{name: {name}, labels: {labels}, annotations: {{kwok.x-k8s.io/node: fake}}}}}}"
+            "{{apiVersion: v1, kind: Node, metadata: {{name: {name}, labels: {labels}, annotations: {{kwok.x-k8s.io/node: fake}}}}, spec: {{taints: {taints}}}}}"
         );
         self.control_plane.apply("", &node).await?;
         let nodes: Api<Node> = Api::all(self.control_plane.client().await?);
@@ -83,7 +99,9 @@ impl Kwok {
             .ready(|| async {
                 let node = nodes.get(name).await?;
                 let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
-                let schedulable = node.spec.is_none_or(|spec| spec.taints.unwrap_or_default().is_empty());
+                let schedulable = node
+                    .spec
+                    .is_none_or(|spec| spec.taints.unwrap_or_default().iter().all(|taint| taint.key == RESERVED));
                 let ready = schedulable
                     && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
                 Ok::<_, kube::Error>(ready.then_some(()))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amend_crds::{GitTarget, RemediationPolicy, TelemetrySource};
+use amend_sandbox::model::graph::ServiceGraph;
 use anyhow::{Context, bail};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -33,7 +34,7 @@ pub struct Stage {
     /// Reads and writes as an administrator, on the runtime of this story.
     pub(super) client: kube::Client,
     robot: GiteaUser,
-    _workload: Workload,
+    workload: Workload,
     traces: Arc<Bench>,
 }
 
@@ -83,7 +84,7 @@ impl Stage {
 
         bench.prometheus().add_rules(namespace, &scenery.rules).await?;
         let namespace = namespace.to_owned();
-        Ok(Self { namespace, world, client, robot, _workload: workload, traces })
+        Ok(Self { namespace, world, client, robot, workload, traces })
     }
 
     /// A person releases a new image of a service: one commit that changes one tag. Returns its id.
@@ -145,6 +146,11 @@ impl Stage {
             Ok::<_, anyhow::Error>(Some(()))
         })
         .await
+    }
+
+    /// From now on the shop behaves otherwise, for a reason that no object shows.
+    pub fn becomes(&self, change: impl FnOnce(&mut ServiceGraph)) {
+        self.workload.becomes(change);
     }
 
     /// Waits until Flux has applied the head of `main`.

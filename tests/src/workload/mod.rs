@@ -19,6 +19,7 @@ use axum::routing::get;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::bench::{Bench, Jaeger, free_port};
@@ -33,6 +34,7 @@ const PAST: SignedDuration = SignedDuration::from_mins(75);
 #[derive(Debug)]
 pub struct Workload {
     namespace: String,
+    graph: watch::Sender<ServiceGraph>,
     task: JoinHandle<()>,
     server: JoinHandle<()>,
 }
@@ -63,7 +65,7 @@ impl Workload {
         let seen = cluster.look().await?;
         cluster.old = seen.pods.iter().map(|pod| pod.uid.clone()).collect();
         let now = Timestamp::now();
-        let mut model = Model::new(graph, now - PAST);
+        let mut model = Model::new(graph.clone(), now - PAST);
         bench.prometheus().write(&history::lived(&mut model, &seen, now)).await.context("the past")?;
 
         let page = Arc::new(Mutex::new(exposition(&model.scrape())));
@@ -77,10 +79,16 @@ impl Workload {
             }
         });
         let stores = Stores { bench: Arc::clone(bench), traces: Arc::clone(traces) };
-        let task = tokio::spawn(live(model, cluster, page, stores));
-        let workload = Self { namespace: namespace.to_owned(), task, server };
+        let (graph, behaviour) = watch::channel(graph);
+        let task = tokio::spawn(live(model, cluster, behaviour, page, stores));
+        let workload = Self { namespace: namespace.to_owned(), graph, task, server };
         bench.prometheus().scrape(&workload.namespace, &address, &[]).await?;
         Ok(workload)
+    }
+
+    /// From now on the application behaves otherwise, for a reason that no object shows.
+    pub fn becomes(&self, change: impl FnOnce(&mut ServiceGraph)) {
+        self.graph.send_modify(change);
     }
 }
 
@@ -140,13 +148,22 @@ fn creating() -> Container {
 }
 
 /// Moves the model on, step by step, until it is torn down.
-async fn live(mut model: Model, cluster: Cluster, page: Arc<Mutex<String>>, stores: Stores) {
+async fn live(
+    mut model: Model,
+    cluster: Cluster,
+    mut behaviour: watch::Receiver<ServiceGraph>,
+    page: Arc<Mutex<String>>,
+    stores: Stores,
+) {
     let mut tick = tokio::time::interval(PACE);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         // An API server that does not answer is no reason for an application to stop.
         let Ok(seen) = cluster.look().await else { continue };
+        if behaviour.has_changed().unwrap_or(false) {
+            model.set_graph(behaviour.borrow_and_update().clone());
+        }
         let step = model.step(Timestamp::now(), seen);
         if let Ok(mut page) = page.lock() {
             *page = exposition(&model.scrape());

@@ -7,6 +7,7 @@ mod bad_release;
 mod busy_repository;
 mod closed;
 mod failed_run;
+mod faults;
 mod flood;
 mod held;
 mod killed;
