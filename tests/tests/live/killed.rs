@@ -28,7 +28,6 @@ fn is_status(seen: &proxy::Seen) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "passed three times of four; run with --ignored"]
 async fn killed_at_any_moment_it_makes_one_commit_and_one_pull_request() -> anyhow::Result<()> {
     // Nobody else's Amend.
     let world = World::alone(&[]).await?;
