@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Occasion, is_owned_by, number, owner_reference, record, set_condition, text};
+use super::{Occasion, by_controller, number, owner_reference, record, set_condition, text};
 use crate::apiserver::fields::seconds;
 use crate::apiserver::store::{How, Store};
 
@@ -15,14 +15,13 @@ const HASH: &str = "pod-template-hash";
 
 /// Lets every Deployment take its next step.
 pub fn step(store: &Store, now: Timestamp) {
-    let sets = store.list("replicasets.apps", None);
+    let mut owned = by_controller(store.list("replicasets.apps", None));
     for deployment in store.list("deployments.apps", None) {
         if deployment["metadata"]["deletionTimestamp"].is_string() {
             continue;
         }
-        let uid = text(&deployment, "/metadata/uid");
-        let owned: Vec<Arc<Value>> = sets.iter().filter(|set| is_owned_by(set, uid)).cloned().collect();
-        advance(store, &deployment, owned, now);
+        let sets = owned.remove(text(&deployment, "/metadata/uid")).unwrap_or_default();
+        advance(store, &deployment, sets, now);
     }
 }
 

@@ -11,6 +11,7 @@ mod replicaset;
 mod scheduler;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -132,7 +133,15 @@ fn owner_reference(owner: &Value) -> Value {
     }])
 }
 
-fn is_owned_by(object: &Value, uid: &str) -> bool {
-    let owners = object["metadata"]["ownerReferences"].as_array();
-    owners.is_some_and(|owners| owners.iter().any(|owner| owner["uid"] == uid && owner["controller"] == true))
+/// Objects by the uid of the controller that owns them.
+fn by_controller(objects: Vec<Arc<Value>>) -> BTreeMap<String, Vec<Arc<Value>>> {
+    let mut owned: BTreeMap<String, Vec<Arc<Value>>> = BTreeMap::new();
+    for object in objects {
+        let owners = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+        let controller = owners.filter(|owner| owner["controller"] == true).find_map(|owner| owner["uid"].as_str());
+        if let Some(uid) = controller.map(str::to_owned) {
+            owned.entry(uid).or_default().push(object);
+        }
+    }
+    owned
 }

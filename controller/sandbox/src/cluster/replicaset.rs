@@ -5,17 +5,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Occasion, is_owned_by, is_ready, number, owner_reference, record, text};
+use super::{Occasion, by_controller, is_ready, number, owner_reference, record, text};
 use crate::apiserver::store::{How, Store};
 
 const MANAGER: &str = "kube-controller-manager";
 
 /// Lets every ReplicaSet take its next step.
 pub fn step(store: &Store, now: Timestamp) {
-    let pods = store.list("pods", None);
+    let mut pods = by_controller(store.list("pods", None));
     for set in store.list("replicasets.apps", None) {
-        let uid = text(&set, "/metadata/uid");
-        let mut owned: Vec<Arc<Value>> = pods.iter().filter(|pod| is_owned_by(pod, uid)).cloned().collect();
+        let mut owned = pods.remove(text(&set, "/metadata/uid")).unwrap_or_default();
         let wanted = usize::try_from(number(&set, "/spec/replicas")).unwrap_or(0);
         while owned.len() < wanted {
             let Some(pod) = create_pod(store, &set, now) else {
