@@ -3,6 +3,7 @@
 mod cause;
 mod joining;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,6 +29,7 @@ use kube::api::{Api, ListParams};
 use serde_json::Value;
 
 use crate::cluster::{self, Read};
+use crate::controllers::remediationpolicy::PolicyControl;
 use crate::effects::{EffectError, Notice, reference};
 use crate::evidence;
 use crate::facts;
@@ -84,6 +86,8 @@ pub enum IncidentEffect {
     Start(Box<Plan>),
     /// Hands the signals to the incident that it joins.
     HandOver(NamespacedName),
+    /// Policies that answer it since now, or no longer: they count that.
+    Counted(Vec<String>),
     Tell(Notice),
 }
 
@@ -224,6 +228,10 @@ impl Control for IncidentControl {
         status.conditions =
             condition::settled(&before.conditions, &claims(&status), status.observed_generation, moment.now);
         let mut changed = moment.object.clone();
+        let counted = policies_with_news(&before.policies, &status.policies);
+        if !counted.is_empty() {
+            effects.push(IncidentEffect::Counted(counted));
+        }
         let differs = status != before;
         changed.status = Some(status);
         Decision { write: differs.then_some(changed), effects, wake: Some(wake) }
@@ -258,6 +266,12 @@ impl Control for IncidentControl {
             }
             IncidentEffect::Start(plan) => start(shell, object, *plan).await,
             IncidentEffect::HandOver(older) => joining::hand_over(shell, object, &older).await,
+            IncidentEffect::Counted(policies) => {
+                for policy in policies {
+                    shell.nudges.nudge(PolicyControl::NAME, &object.namespace().unwrap_or_default(), &policy);
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -283,6 +297,14 @@ async fn newest(shell: &Shell, moment: &mut Moment) -> Result<(), GatherError> {
     }
     moment.object = fresh;
     Ok(())
+}
+
+/// Policies that answer an incident now and did not before, or the other way round.
+fn policies_with_news(before: &[PolicyMatch], now: &[PolicyMatch]) -> Vec<String> {
+    let answering = |list: &[PolicyMatch]| -> BTreeSet<String> {
+        list.iter().filter(|one| one.matched).map(|one| one.policy.clone()).collect()
+    };
+    answering(before).symmetric_difference(&answering(now)).cloned().collect()
 }
 
 /// Whether evidence should be gathered now.
@@ -502,4 +524,18 @@ async fn start(shell: &Arc<Shell>, object: &Incident, plan: Plan) -> Result<(), 
     }
     shell.nudges.nudge("remediation", &remediation.namespace().unwrap_or_default(), &remediation.name_any());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_hears_of_an_incident_when_it_begins_or_ceases_to_answer_it() {
+        let one = |policy: &str, matched: bool| PolicyMatch { policy: policy.into(), matched, because: String::new() };
+        let before = [one("raise", true), one("revert", false), one("old", true)];
+        let now = [one("raise", true), one("revert", true), one("other", false)];
+        assert_eq!(policies_with_news(&before, &now), ["old", "revert"]);
+        assert!(policies_with_news(&now, &now).is_empty(), "a look that changes nothing wakes nobody");
+    }
 }

@@ -15,6 +15,7 @@ use jiff::SignedDuration;
 use kube::ResourceExt;
 use kube::api::Api;
 
+use crate::controllers::remediationpolicy::PolicyControl;
 use crate::effects::{EffectError, remedy};
 use crate::reconcile::{Control, Decision, GatherError};
 use crate::shell::Shell;
@@ -80,8 +81,10 @@ impl Control for RemediationControl {
         let last = matches!(effect, Effect::EmitEvent { .. });
         remedy::perform(shell, object, &watched.work, effect).await?;
         if last {
-            // A new phase is news for the incident.
+            // A new phase is news for the incident, and the policy counts it.
+            let policy = &object.spec.plan.policy;
             shell.nudges.nudge("incident", &object.namespace().unwrap_or_default(), &object.spec.incident);
+            shell.nudges.nudge(PolicyControl::NAME, &policy.namespace, &policy.name);
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::reconcile::{Control, Decision, GatherError};
 use crate::shell::Shell;
 use crate::written::PATH_MAX;
 
-/// Counts follow other objects, which do not wake this controller.
+/// Counts follow other objects: incidents and remediations nudge this controller when one changes, and this heals a lost nudge.
 const COUNT_EVERY: SignedDuration = SignedDuration::from_mins(1);
 
 /// See the module.
@@ -129,4 +129,46 @@ fn claims(judged: &Judged) -> Vec<Claim> {
         Claim::new(condition::ACCEPTED, Some(true), "Accepted", accepted),
         Claim::new(condition::READY, Some(true), "Accepted", "the policy is in use"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn counted(observes: bool, phases: Vec<Phase>) -> amend_crds::RemediationPolicyStatus {
+        let object = json!({
+            "apiVersion": "amend.dev/v1alpha1", "kind": "RemediationPolicy", "metadata": {"name": "raise", "namespace": "shop"},
+            "spec": {
+                "match": {"causes": ["container.oom-killed"], "targets": [{"kind": "Deployment", "selector": {"matchLabels": {"tier": "backend"}}}]},
+                "serviceAccountName": "amend-remediator",
+                "steps": [{"name": "raise", "git": {"setResources": {"memory": {"factor": 1.5, "max": "2Gi"}}}}],
+            },
+        });
+        let object = serde_json::from_value(object).unwrap();
+        let judged = Judged {
+            object,
+            accepted: true,
+            findings: Vec::new(),
+            observes,
+            matched: 2,
+            phases,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        PolicyControl::decide(&judged).write.and_then(|changed| changed.status).unwrap()
+    }
+
+    #[test]
+    fn what_is_still_open_counts_as_matched_and_proposed() {
+        let status = counted(false, vec![Phase::Proposed, Phase::Succeeded, Phase::Rejected]);
+        assert_eq!((status.matched, status.proposed, status.succeeded, status.not_succeeded), (2, 3, 1, 1));
+        assert_eq!(status.trust, "right 1 of 2 here");
+    }
+
+    #[test]
+    fn a_policy_that_observes_has_proposed_nothing() {
+        let status = counted(true, vec![Phase::AwaitingApproval]);
+        assert_eq!((status.proposed, status.would_have, status.trust.as_str()), (0, 1, ""));
+    }
 }
