@@ -1,5 +1,7 @@
 //! `amend explain INCIDENT`: what is known, what was decided, and what happens next.
 
+mod again;
+
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -21,6 +23,9 @@ use crate::connection::{Flags, plain, print};
 pub struct Arguments {
     /// Name of the incident
     incident: String,
+    /// Ask the questions of its diagnosis again, about the same time, and show what changed since
+    #[arg(long)]
+    again: bool,
 }
 
 pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -35,9 +40,24 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
     let all = remediations.list(&ListParams::default()).await.context("cannot list remediations")?;
     let own = all.items.into_iter().filter(|one| one.answers(&incident));
     let remediation = own.max_by_key(|one| one.spec.plan.revision);
+    let again = match arguments.again {
+        true => Some(again::again(&connection, &incident).await?),
+        false => None,
+    };
     match connection.output {
-        Some(output) => print(&json!({ "incident": incident, "remediation": remediation }), output)?,
-        None => std::print!("{}", told(&incident, remediation.as_ref())),
+        Some(output) => {
+            let mut shown = json!({ "incident": incident, "remediation": remediation });
+            if let Some(again) = &again {
+                shown["again"] = serde_json::to_value(again)?;
+            }
+            print(&shown, output)?;
+        }
+        None => {
+            std::print!("{}", told(&incident, remediation.as_ref()));
+            if let Some(again) = &again {
+                std::print!("{}", again.told());
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
