@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use amend_crds::telemetrysource::SourceKind as Kind;
 use amend_crds::{HOLD_ANNOTATION, Incident, Remediation};
 use amend_diagnosis::diagnosis::Cause;
 use amend_diagnosis::entity::Entity;
@@ -11,7 +12,7 @@ use amend_diagnosis::signal::{Signal, SignalSource};
 use amend_execution::journal::{Ending, Event, Journal};
 use amend_policies::gate::blast_radius::{BlastRadiusFacts, DisruptionBudget, Rollout};
 use amend_policies::gate::cooldown::{CooldownFacts, PastAction};
-use amend_policies::gate::environment::{EnvironmentFacts, FieldWriter, Hold, Silence, field_writers};
+use amend_policies::gate::environment::{EnvironmentFacts, FieldWriter, Hold, Silence, Silences, field_writers};
 use amend_policies::gate::permission::{PermissionFacts, RenderedChange};
 use amend_policies::gate::rollback::RollbackFacts;
 use amend_policies::gate::{GateFacts, IncidentFacts};
@@ -136,12 +137,7 @@ async fn live_target(shell: &Shell, plan: &Plan) -> Answer<Value> {
 }
 
 /// How many signals fire by their own source, and whether people have silenced them.
-pub async fn alerts(
-    shell: &Shell,
-    namespace: &str,
-    signals: &[Signal],
-    now: Timestamp,
-) -> (Answer<u32>, Answer<Vec<Silence>>) {
+pub async fn alerts(shell: &Shell, namespace: &str, signals: &[Signal], now: Timestamp) -> (Answer<u32>, Silences) {
     let sources = shell.sources.serving(namespace).await;
     let mut asked: Vec<&Signal> =
         signals.iter().filter(|signal| signal.source == SignalSource::Alert && signal.ended_at.is_none()).collect();
@@ -150,7 +146,8 @@ pub async fn alerts(
     let lasting =
         signals.iter().filter(|signal| signal.source != SignalSource::Alert && signal.ended_at.is_none()).count();
     if asked.is_empty() {
-        return (Answer::Known(u32::try_from(lasting).unwrap_or(u32::MAX)), Answer::Known(Vec::new()));
+        let none = Silences::Asked(Answer::Known(Vec::new()));
+        return (Answer::Known(u32::try_from(lasting).unwrap_or(u32::MAX)), none);
     }
     let answers = futures::future::join_all(asked.iter().map(|signal| async {
         futures::join!(firing(&sources, signal, now, ALERTS), silenced(&sources, signal, now, ALERTS))
@@ -190,8 +187,12 @@ pub async fn alerts(
         (count, _) => Answer::Known(count),
     };
     let silences = match (silences.is_empty(), not_asked) {
-        (true, Some(why)) => Answer::Unknown { why },
-        (_, _) => Answer::Known(silences),
+        (true, Some(why)) => match shell.sources.declares(namespace, Kind::Alertmanager).await {
+            Answer::Known(false) => Silences::NobodyToAsk,
+            Answer::Known(true) => Silences::Asked(Answer::Unknown { why }),
+            Answer::Unknown { why } => Silences::Asked(Answer::Unknown { why }),
+        },
+        (_, _) => Silences::Asked(Answer::Known(silences)),
     };
     (firing, silences)
 }

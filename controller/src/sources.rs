@@ -95,6 +95,14 @@ impl Sources {
         sources
     }
 
+    /// Whether a source of this kind is declared for a namespace, also one that cannot be opened: somebody relies on it.
+    pub async fn declares(&self, namespace: &str, kind: Kind) -> Answer<bool> {
+        match self.list(namespace).await {
+            Ok(found) => Answer::Known(found.iter().any(|source| source.spec.kind == kind)),
+            Err(error) => Answer::unknown(format!("cannot list telemetry sources: {error}")),
+        }
+    }
+
     /// Opens one source, for its own controller.
     pub async fn open(&self, object: &TelemetrySource) -> Result<Arc<dyn Source>, SourceProblem> {
         let mut cache = self.cache.lock().await;

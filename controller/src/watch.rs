@@ -16,6 +16,7 @@ use amend_execution::snapshot::{
 };
 use amend_gitops::forge::{PullRequest, PullRequestState as ForgeState};
 use amend_gitops::repo::{CommitId, Containment};
+use amend_policies::gate::environment::Silences;
 use amend_policies::gate::{GateFacts, evaluate_all};
 use amend_policies::plan::{ExpectedField, Plan};
 use amend_policies::policy::{Autonomy, CompiledMatch, CompiledPolicy};
@@ -318,7 +319,12 @@ async fn kill_switch(shell: &Shell) -> Answer<bool> {
 
 fn hold(facts: &GateFacts) -> Answer<Option<String>> {
     let environment = &facts.environment;
-    match (&environment.holds, &environment.silences) {
+    let silences = match &environment.silences {
+        Silences::Asked(silences) => silences,
+        // The gate names this gap: it leaves a draft for people, and lets nothing be done without them.
+        Silences::NobodyToAsk => &Answer::Known(Vec::new()),
+    };
+    match (&environment.holds, silences) {
         (Answer::Known(holds), _) if !holds.is_empty() => {
             Answer::Known(holds.first().map(|hold| format!("{} carries amend.dev/hold: {}", hold.on, hold.reason)))
         }

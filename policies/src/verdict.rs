@@ -96,7 +96,7 @@ pub enum Readiness {
 /// Says what may follow.
 ///
 /// A Fail always blocks. An Unknown blocks, except in Propose where the gate marked it as a gap that a reviewer can judge
-/// (dependents without a trace store); permission, holds and rollback never are. No verdict at all blocks.
+/// (dependents without a trace store, silences where no Alertmanager is declared); permission, holds and rollback never are. No verdict at all blocks.
 pub fn readiness(autonomy: Autonomy, verdicts: &[Verdict]) -> Readiness {
     if verdicts.is_empty() {
         return Readiness::Blocked { reasons: vec!["no gate was asked".into()] };

@@ -7,7 +7,7 @@ use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::Answer::Known;
 use amend_policies::gate::blast_radius::{DisruptionBudget, Rollout};
 use amend_policies::gate::cooldown::PastAction;
-use amend_policies::gate::environment::{FieldWriter, Hold, Silence};
+use amend_policies::gate::environment::{FieldWriter, Hold, Silence, Silences};
 use amend_policies::gate::fits::{LimitRange, QuotaRoom};
 use amend_policies::gate::rollback::DryRun;
 use amend_policies::gate::{GateFacts, clear, clear_for_draft, evaluate_all};
@@ -86,6 +86,21 @@ fn a_policy_that_observes_clears_nothing() {
 }
 
 #[test]
+fn without_an_alertmanager_people_get_a_draft_that_says_so_and_nothing_acts() {
+    let plan = plan();
+    let mut facts = facts(&plan);
+    facts.environment.silences = Silences::NobodyToAsk;
+    let verdicts = evaluate_all(&policy(), &plan, &facts, now());
+    let Readiness::Draft { gaps } = readiness(Autonomy::Propose, &verdicts) else { panic!("{verdicts:?}") };
+    assert!(gaps.len() == 1 && gaps[0].contains("no TelemetrySource of kind Alertmanager"), "{gaps:?}");
+    assert!(matches!(readiness(Autonomy::Act, &verdicts), Readiness::Blocked { .. }));
+    // One that is declared and silent may hold a silence.
+    facts.environment.silences = Silences::Asked(unknown());
+    let verdicts = evaluate_all(&policy(), &plan, &facts, now());
+    assert!(matches!(readiness(Autonomy::Propose, &verdicts), Readiness::Blocked { .. }));
+}
+
+#[test]
 fn every_unknown_fact_blocks_with_its_reason() {
     let plan = plan();
     type Change = fn(&mut GateFacts);
@@ -95,7 +110,7 @@ fn every_unknown_fact_blocks_with_its_reason() {
         ("grant", |facts| facts.permission.rendered = unknown()),
         ("writers", |facts| facts.environment.writers = unknown()),
         ("hold", |facts| facts.environment.holds = unknown()),
-        ("silence", |facts| facts.environment.silences = unknown()),
+        ("silence", |facts| facts.environment.silences = Silences::Asked(unknown())),
         ("suspended", |facts| facts.environment.suspended = unknown()),
         ("firing", |facts| facts.environment.firing = unknown()),
         ("unavailable", |facts| facts.blast_radius.rollout = unknown()),
@@ -213,7 +228,7 @@ fn holds_silences_suspensions_and_quiet_alerts_stop_it() {
     });
     fails("silence", "silence \"s-1\" by \"ann\"", |facts| {
         let silence = Silence { id: "s-1".into(), by: "ann".into(), comment: "known".into() };
-        facts.environment.silences = Known(vec![silence]);
+        facts.environment.silences = Silences::Asked(Known(vec![silence]));
     });
     fails("suspended", "resume it first", |facts| {
         facts.environment.suspended = Known(vec!["Kustomization flux-system/shop".into()]);

@@ -17,7 +17,7 @@ pub struct EnvironmentFacts {
     /// `amend.dev/hold` on the target or its namespace.
     pub holds: Answer<Vec<Hold>>,
     /// Silences and inhibitions of Alertmanager that match the incident's signals.
-    pub silences: Answer<Vec<Silence>>,
+    pub silences: Silences,
     /// GitOps objects that own the target and are suspended or have automation switched off, as `Kind namespace/name`.
     pub suspended: Answer<Vec<String>>,
     /// How many of the incident's signals fire right now, asked at their source.
@@ -41,6 +41,15 @@ pub struct Hold {
     pub reason: String,
 }
 
+/// Whether people asked for quiet about the incident's alerts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Silences {
+    /// What Alertmanager says. One that does not answer may hold a silence, so that blocks.
+    Asked(Answer<Vec<Silence>>),
+    /// No Alertmanager is declared for this namespace: what nobody set up cannot fail to answer, and a reviewer can judge the gap.
+    NobodyToAsk,
+}
+
 /// Somebody silenced the alert, or another alert inhibits it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Silence {
@@ -62,10 +71,7 @@ pub fn evaluate(plan: &Plan, facts: &EnvironmentFacts) -> Vec<Verdict> {
         nobody("hold", "hold", "no amend.dev/hold on the target or its namespace", &facts.holds, |hold| {
             format!("{} carries amend.dev/hold {}; remove the annotation to go on", hold.on, quoted(&hold.reason))
         }),
-        nobody("silence", "silences", "no silence or inhibition matches", &facts.silences, |silence| {
-            let (id, by) = (quoted(&silence.id), quoted(&silence.by));
-            format!("Alertmanager's silence {id} by {by} covers this incident: {}", quoted(&silence.comment))
-        }),
+        silence(&facts.silences),
         nobody(
             "suspended",
             "suspended GitOps objects",
@@ -105,6 +111,20 @@ fn nobody<T>(question: &str, what: &str, pass: &str, list: &Answer<Vec<T>>, reas
             Some(first) => Verdict::fail(GATE, question, reason(first)),
             None => Verdict::pass(GATE, question, pass),
         },
+    }
+}
+
+fn silence(silences: &Silences) -> Verdict {
+    match silences {
+        Silences::Asked(list) => nobody("silence", "silences", "no silence or inhibition matches", list, |silence| {
+            let (id, by) = (quoted(&silence.id), quoted(&silence.by));
+            format!("Alertmanager's silence {id} by {by} covers this incident: {}", quoted(&silence.comment))
+        }),
+        Silences::NobodyToAsk => {
+            let sentence = "cannot tell whether somebody silenced the alerts: no TelemetrySource of kind Alertmanager serves \
+                            this namespace; add one";
+            Verdict::unknown(GATE, "silence", sentence).as_gap()
+        }
     }
 }
 

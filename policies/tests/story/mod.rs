@@ -10,7 +10,7 @@ use amend_diagnosis::evidence::Answer::{self, Known};
 use amend_diagnosis::signal::Severity;
 use amend_policies::gate::blast_radius::{BlastRadiusFacts, Rollout};
 use amend_policies::gate::cooldown::CooldownFacts;
-use amend_policies::gate::environment::EnvironmentFacts;
+use amend_policies::gate::environment::{EnvironmentFacts, Silences};
 use amend_policies::gate::fits::{FitsFacts, NodeRoom, PodChange, PodResources};
 use amend_policies::gate::permission::{AccessReview, PermissionFacts, RenderedChange, accesses_needed};
 use amend_policies::gate::rollback::{DryRun, RollbackFacts};
@@ -194,7 +194,7 @@ pub fn facts(plan: &Plan) -> GateFacts {
         environment: EnvironmentFacts {
             writers: Known(Vec::new()),
             holds: Known(Vec::new()),
-            silences: Known(Vec::new()),
+            silences: Silences::Asked(Known(Vec::new())),
             suspended: Known(Vec::new()),
             firing: Known(3),
         },
