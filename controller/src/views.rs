@@ -1,11 +1,12 @@
 //! What the dashboard shows, read from the objects with the reader's own rights.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use amend_crds::incident::IncidentPhase;
 use amend_crds::remediation::PullRequestRef;
 use amend_crds::{Incident, Remediation};
-use amend_diagnosis::evidence::Answer;
+use amend_diagnosis::evidence::{Answer, Change as Changed};
 use amend_execution::journal::Event;
 use amend_execution::phase::Phase;
 use amend_execution::record::{TrustRoot, verify};
@@ -299,12 +300,20 @@ fn timeline(incident: &Incident, remediation: Option<&Remediation>) -> Vec<Momen
         });
     }
     if let Some(diagnosis) = &status.diagnosis {
-        for change in diagnosis.causes.iter().take(3).filter_map(|cause| cause.change.as_ref()) {
+        // Causes that compete often blame one change.
+        let changes: BTreeMap<&str, &Changed> = diagnosis
+            .causes
+            .iter()
+            .take(3)
+            .filter_map(|cause| cause.change.as_ref())
+            .map(|change| (change.id.as_str(), change))
+            .collect();
+        for change in changes.into_values() {
             moments.push(Moment {
                 at: change.at,
                 lane: Lane::Change,
                 title: change.summary.clone(),
-                detail: change.id.clone(),
+                detail: short(&change.id).to_owned(),
             });
         }
         if let (Some(at), Some(cause)) = (status.diagnosed_at, diagnosis.causes.first()) {
@@ -328,6 +337,12 @@ fn timeline(incident: &Incident, remediation: Option<&Remediation>) -> Vec<Momen
     }
     moments.sort_by(|left, right| (left.at, left.lane, &left.title).cmp(&(right.at, right.lane, &right.title)));
     moments
+}
+
+/// A commit as people name it; other ids stay as they are.
+fn short(id: &str) -> &str {
+    let is_commit = id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_commit { &id[..12] } else { id }
 }
 
 fn checks(journal: &amend_execution::journal::Journal) -> Vec<CheckView> {

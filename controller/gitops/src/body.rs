@@ -220,6 +220,8 @@ impl ProposalFacts {
         part
     }
 
+    /// The list above as a picture. The reasons stay in the list: on the arrows they would be cut off, and make the boxes too
+    /// small to read in the width that a forge gives a body.
     fn mermaid(&self) -> String {
         let mut names: Vec<&str> = Vec::new();
         let mut lines = String::from("```mermaid\nflowchart LR\n");
@@ -231,10 +233,7 @@ impl ProposalFacts {
                     names.len() - 1
                 })
             });
-            let _ = match label(&edge.because, 40) {
-                text if text.is_empty() => writeln!(edges, "  n{} --> n{}", ids[0], ids[1]),
-                text => writeln!(edges, "  n{} -->|\"{text}\"| n{}", ids[0], ids[1]),
-            };
+            let _ = writeln!(edges, "  n{} --> n{}", ids[0], ids[1]);
         }
         for (id, name) in names.iter().enumerate() {
             let _ = writeln!(lines, "  n{id}[\"{}\"]", label(name, 60));

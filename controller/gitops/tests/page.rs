@@ -62,7 +62,7 @@ fn the_page_says_what_a_reviewer_needs() {
         "| `apps/shop/checkout.yaml:27` | `resources.limits.memory` | `256Mi` | `384Mi` |",
         "- `checkout errors` → `frontend 5xx`",
         "  n0[\"checkout/app memory\"]",
-        "  n0 -->|\"255 of 256 Mi\"| n1",
+        "  n0 --> n1",
         "+              memory: 384Mi",
         "| `blastRadius` | ❔ unknown |",
         "This stays a draft until these are answered: `blastRadius`.",
