@@ -3,6 +3,7 @@ SHELL := /bin/sh
 CARGO ?= cargo
 ARGS ?=
 STORY ?=
+BUILT := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 # A build that is thrown away needs no incremental state, which would double its size on disk.
 ifdef CI
 export CARGO_INCREMENTAL ?= 0
@@ -15,7 +16,7 @@ help:
 	@echo 'make test                                   everything that must pass'
 	@echo 'make live STORY=oom                         one live story on the real bench'
 	@echo 'make up                                     a live world to play with'
-	@echo 'make bench                                  figures, as a table and as JSON'
+	@echo 'make bench [ARGS="--only webhook"]          figures, as a table and as JSON'
 	@echo 'make generate                               CRDs, chart copy, CLI docs'
 
 # Building shows its own progress on standard error; the second line adds nothing to the story.
@@ -44,9 +45,12 @@ lint:
 unit:
 	$(CARGO) test --workspace
 
+# Into a temporary file first: what is interrupted leaves the old page.
 generate:
-	$(CARGO) run --quiet -p amend-crds --bin crdgen -- crds/yaml charts/amend/files/crds
-	$(CARGO) run --quiet -p amend-cli --bin amend -- docs > docs/cli.md
+	$(CARGO) build --workspace --bin crdgen --bin amend
+	$(BUILT)/debug/crdgen crds/yaml charts/amend/files/crds
+	$(BUILT)/debug/amend docs > $(BUILT)/cli.md
+	mv $(BUILT)/cli.md docs/cli.md
 
 # Regenerates into a scratch folder and compares, so that a check never changes the tree.
 generated:
@@ -76,7 +80,10 @@ live:
 up:
 	@tests/env/tools go cc
 	tests/env/build
-	$(CARGO) run -p amend-tests --bin up
+	$(CARGO) build --workspace --bin amend --bin up
+	$(BUILT)/debug/up
 
+# One figure alone: make bench ARGS="--only webhook"
 bench:
-	$(CARGO) run --release -p amend-tests --bin figures
+	$(CARGO) build --release --workspace --bin amend --bin figures
+	$(BUILT)/release/figures --json $(BUILT)/figures.json $(ARGS)

@@ -3,5 +3,6 @@
 pub mod bench;
 pub mod cases;
 pub mod embedded;
+pub mod figures;
 pub mod stage;
 pub mod workload;

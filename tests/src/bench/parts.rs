@@ -87,6 +87,23 @@ impl Binaries {
     }
 }
 
+/// Whether these parts are there without building anything.
+///
+/// # Errors
+/// When the script cannot be run.
+pub async fn is_built(builds: &[Build]) -> anyhow::Result<bool> {
+    let status = tokio::process::Command::new(env_folder().join("build"))
+        .arg("--built")
+        .args(builds.iter().map(|build| build.name()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .await
+        .context("cannot run tests/env/build")?;
+    Ok(status.success())
+}
+
 /// `tests/env` of the source tree.
 #[must_use]
 pub fn env_folder() -> PathBuf {

@@ -8,6 +8,9 @@ use tokio::sync::OnceCell;
 
 use super::reaper::target_folder;
 
+/// Built as what runs here is: figures that are taken in a release build are those of a release build. Folder and flags.
+const PROFILE: (&str, &[&str]) = if cfg!(debug_assertions) { ("debug", &[]) } else { ("release", &["--release"]) };
+
 /// The `amend` binary, built from this tree at first use; `AMEND_BIN` may point at a ready one.
 ///
 /// # Errors
@@ -23,8 +26,9 @@ async fn build() -> anyhow::Result<PathBuf> {
     }
     let target = target_folder().context("the tests do not run from a target folder")?;
     let status = tokio::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        // Both packages, so that their dependencies have the features that they have in the running tests and are there already.
-        .args(["build", "--quiet", "-p", "amend-cli", "-p", "amend-tests", "--bin", "amend"])
+        // The whole workspace, so that its dependencies have the features that they have in what runs here and are there already.
+        .args(["build", "--quiet", "--workspace", "--bin", "amend"])
+        .args(PROFILE.1)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("CARGO_TARGET_DIR", &target)
         .stdin(Stdio::null())
@@ -36,5 +40,5 @@ async fn build() -> anyhow::Result<PathBuf> {
     if !status.success() {
         bail!("amend does not build");
     }
-    Ok(target.join("debug/amend"))
+    Ok(target.join(PROFILE.0).join("amend"))
 }

@@ -1,0 +1,60 @@
+//! Time to find a cause when all answers of the stores are there: one thread, one case after the other.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use amend_diagnosis::diagnose::diagnose;
+use amend_diagnosis::evidence::Observations;
+use amend_telemetry::case;
+
+use super::quantile::milliseconds;
+use super::{Outcome, Row};
+use crate::cases::stories::{decoys, faults};
+
+/// Seeds of the eight kinds of fault, besides the sixty decoys.
+const SEEDS: std::ops::Range<u64> = 1..11;
+
+const GOAL: f64 = 500.0;
+
+pub fn measure(saved: Option<&Path>) -> anyhow::Result<Outcome> {
+    eprintln!("figures: letting the model live through its stories");
+    let made = SEEDS.flat_map(faults).chain(decoys());
+    let times: Vec<Duration> = made.map(|case| timed(&case.observations)).collect();
+    let mut rows = rows("of the workload model: ten services, an hour of metrics, traces, logs", &times);
+    if let Some(root) = saved {
+        let mut folders = Vec::new();
+        find(root, &mut folders)?;
+        let mut times = Vec::new();
+        for folder in &folders {
+            times.push(timed(&case::read(folder)?.observations));
+        }
+        rows.extend(self::rows(&format!("saved below {}", root.display()), &times));
+    }
+    Ok(Outcome::Measured(rows))
+}
+
+fn rows(of: &str, times: &[Duration]) -> Vec<Row> {
+    let named = |share: &str| format!("diagnosis, {share} of {} cases {of}", times.len());
+    vec![
+        Row::new(named("p50"), milliseconds(times, 0.5), "ms"),
+        Row::new(named("p99"), milliseconds(times, 0.99), "ms").at_most(GOAL),
+        Row::new(named("longest"), milliseconds(times, 1.0), "ms"),
+    ]
+}
+
+fn timed(seen: &Observations) -> Duration {
+    let began = Instant::now();
+    std::hint::black_box(diagnose(seen));
+    began.elapsed()
+}
+
+/// Every case directory below a folder.
+fn find(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    if folder.join("case.json").exists() {
+        found.push(folder.to_owned());
+        return Ok(());
+    }
+    let mut below: Vec<PathBuf> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
+    below.sort();
+    below.iter().filter(|path| path.is_dir()).try_for_each(|path| find(path, found))
+}
