@@ -188,6 +188,13 @@ fn decides(hypothesis: &Hypothesis) -> String {
         cause::OOM_KILLED | cause::MEMORY_LEAK => format!("the working set of {name} over its last lives would decide"),
         cause::DEPENDENCY => format!("traces through {name} with their client spans would decide"),
         cause::CRASHING => format!("the last log lines of {name} before it dies would decide"),
+        cause::NETWORK => format!("packets lost around {name}, counted at both ends of its calls, would decide"),
+        cause::LATENCY => format!("the own time of {name} in traces, without what it waits for, would decide"),
+        cause::CPU => format!("how long {name} is throttled, per pod, would decide"),
+        cause::MEMORY => format!("the working set of {name} against its limit, per pod, would decide"),
+        cause::DISK => format!("waiting for input and output on the nodes of {name} would decide"),
+        cause::ERRORS => format!("the deepest failed span of traces through {name} would decide"),
+        cause::BEHAVIOUR => format!("the same requests against the release of {name} before would decide"),
         _ => format!("error rate, latency and logs of {name} would decide"),
     }
 }

@@ -39,6 +39,18 @@ pub struct Finding {
     /// Id of the change that it speaks about.
     pub change: Option<String>,
     pub measures: BTreeMap<String, String>,
+    /// What it led to, one after the other; empty for a finding that stands alone.
+    pub chain: Vec<Link>,
+}
+
+/// One link of a chain: an effect that is itself the cause of the next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    pub entity: Entity,
+    /// What the graph shows of it.
+    pub label: String,
+    pub sentence: String,
+    pub asked: String,
 }
 
 impl Finding {
@@ -61,6 +73,7 @@ impl Finding {
             since: None,
             change: None,
             measures: BTreeMap::new(),
+            chain: Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 
 use crate::entity::Entity;
+use crate::finding::Finding;
 use crate::graph::{Edge, NODES_MAX, Node, NodeRole, RootCauseGraph};
 use crate::inference::Hypothesis;
 use crate::scene::{Scene, shifted};
@@ -80,7 +81,15 @@ impl Drawing {
             }
         }
         let mut at = cause.clone();
-        let effects = hypothesis.findings.iter().filter(|finding| finding.weight > 0.0 && !finding.label.is_empty());
+        let chained = hypothesis.findings.iter().find(|finding| finding.weight > 0.0 && !finding.chain.is_empty());
+        for link in chained.into_iter().flat_map(|finding| &finding.chain) {
+            if let Some(node) = self.node("chain", &link.entity, link.label.clone(), NodeRole::Effect) {
+                self.edge(&at, &node, hypothesis.share, link.sentence.clone(), link.asked.clone());
+                at = node;
+            }
+        }
+        let single = |finding: &&Finding| finding.chain.is_empty() && !finding.label.is_empty();
+        let effects = hypothesis.findings.iter().filter(|finding| finding.weight > 0.0).filter(single);
         for finding in effects.take(EFFECTS_MAX) {
             let label = finding.label.clone();
             if let Some(node) = self.node("effect", &hypothesis.entity.workload(), label, NodeRole::Effect) {

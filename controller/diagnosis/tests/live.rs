@@ -427,6 +427,52 @@ fn two_independent_incidents_are_two_causes() {
 }
 
 #[test]
+fn a_chain_from_busy_cpu_over_collections_and_held_connections_to_a_refusing_database_is_one_path() {
+    let mut world = world();
+    let calls = TopologyEdge { from: deployment("checkout"), to: deployment("orders-db"), kind: LinkKind::Calls };
+    world.topology = world.topology.map(|mut topology| {
+        topology.edges.push(calls);
+        topology
+    });
+    objects(&mut world).push(json!({"kind": "Deployment", "metadata": {"namespace": "shop", "name": "orders-db"},
+        "spec": {"replicas": 1, "template": {"metadata": {"labels": {"app": "orders-db"}}}}}));
+    set_errors(&mut world, &[("checkout", 0.4), ("frontend", 0.4)]);
+    let rise = |name: &str, from: f64, to: f64, since: i64| {
+        let noise = move |t: i64| 1.0 + 0.02 * ((t / 30) % 3) as f64;
+        let labels = [("__name__", name), ("service", "checkout")];
+        series(&labels, "jvm", move |t| noise(t) * if t < since { from } else { to })
+    };
+    if let Answer::Known(list) = &mut world.series {
+        list.push(rise("process_cpu_usage", 0.2, 0.95, 3_600));
+        list.push(rise("jvm_gc_pause_seconds", 0.01, 1.8, 3_630));
+        list.push(rise("hikaricp_connections_active", 4.0, 20.0, 3_660));
+    }
+    let refused = |second: i64| LogLine {
+        at_ns: Some(u64::try_from(at(second).as_nanosecond()).unwrap()),
+        source: "shop/orders-db".into(),
+        severity: Some("ERROR".into()),
+        body: "FATAL: sorry, too many clients already".into(),
+        trace_id: None,
+        span_id: None,
+        count: 1,
+    };
+    world.logs = Answer::Known(vec![refused(3_700), refused(3_720)]);
+    let got = diagnose(&world);
+    assert_eq!(best(&got), (cause::CPU, "checkout"), "{got:#?}");
+    let labels: BTreeMap<&str, &str> =
+        got.graph.nodes.iter().map(|node| (node.id.as_str(), node.label.as_str())).collect();
+    let mut path = vec!["cpu pressure"];
+    while let Some(edge) = got.graph.edges.iter().find(|edge| Some(&labels[edge.from.as_str()]) == path.last()) {
+        path.push(labels[edge.to.as_str()]);
+        assert!(path.len() < 9, "{path:?}");
+    }
+    let chain =
+        ["cpu pressure", "garbage collections take longer", "connections are not given back", "connections refused"];
+    assert_eq!(path[..4], chain, "{path:?}");
+    assert_eq!(path.last(), Some(&"HighErrorRate"), "{path:?}");
+}
+
+#[test]
 fn without_any_telemetry_and_objects_nothing_is_claimed() {
     let mut world = world();
     let down = || "nobody answers".to_owned();

@@ -76,11 +76,12 @@ fn named_in_logs(scene: &Scene<'_>, onset: Timestamp) -> Vec<Finding> {
     let mut blamed: BTreeMap<(Entity, String), (u64, String)> = BTreeMap::new();
     for (entity, lines) in &scene.logs {
         for line in lines.iter().filter(|line| line.at_ns.is_none_or(|at| at >= since)) {
+            // Few lines name a host, and asking for one is much cheaper than the whole catalogue.
+            let Some(callee) = catalogue::callee(&line.body) else { continue };
             let class = catalogue::classify(&line.body);
             if !matches!(class, Class::Network | Class::Dns | Class::Timeout | Class::Tls | Class::Database) {
                 continue;
             }
-            let Some(callee) = catalogue::callee(&line.body) else { continue };
             let entry = blamed.entry((entity.clone(), callee.to_owned())).or_default();
             entry.0 += line.count.max(1);
             if entry.1.is_empty() {

@@ -1,9 +1,13 @@
 //! What the logs of failing containers say about their surroundings: ports in use, permissions, the database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
 
 use crate::diagnosis::cause;
 use crate::entity::Entity;
+use crate::evidence::LogLine;
 use crate::finding::{Finding, Modality};
 use crate::scene::Scene;
 
@@ -59,16 +63,40 @@ const SERVER_SIGNS: [(&[&str], &str, &str); 2] = [
     ),
 ];
 
+/// All words of all signs in one automaton: every log line of a case runs through it once.
+static WORDS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+    let words = SIGNS.iter().map(|sign| sign.any).chain(SERVER_SIGNS.iter().map(|(any, ..)| *any)).flatten();
+    AhoCorasick::builder().ascii_case_insensitive(true).build(words).ok()
+});
+
+/// The signs in a line: indices of [`SIGNS`], then those of [`SERVER_SIGNS`] behind them.
+fn signs_in(body: &str) -> BTreeSet<usize> {
+    let groups = SIGNS.iter().map(|sign| sign.any.len()).chain(SERVER_SIGNS.iter().map(|(any, ..)| any.len()));
+    let ends: Vec<usize> = groups
+        .scan(0, |end, len| {
+            *end += len;
+            Some(*end)
+        })
+        .collect();
+    let found = WORDS.iter().flat_map(|words| words.find_overlapping_iter(body));
+    found.map(|found| ends.partition_point(|end| *end <= found.pattern().as_usize())).collect()
+}
+
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let asked = scene.questions().about(&["logs", "log", "|="]);
     let mut complaints: BTreeMap<(Entity, usize), usize> = BTreeMap::new();
     for (entity, lines) in &scene.logs {
         let failing = scene.cluster.pods_of(entity).any(|pod| pod.containers.iter().any(|container| !container.ready));
-        for sign in SIGNS {
-            let found = lines.iter().find(|line| contains_any(&line.body, sign.any));
+        let mut first: BTreeMap<usize, &LogLine> = BTreeMap::new();
+        for line in lines {
+            for sign in signs_in(&line.body) {
+                first.entry(sign).or_insert(line);
+            }
+        }
+        for (index, sign) in SIGNS.iter().enumerate() {
             let weight = if failing { sign.failing } else { sign.running };
-            if let Some(line) = found.filter(|_| weight > 0.0) {
+            if let Some(line) = first.get(&index).filter(|_| weight > 0.0) {
                 let told: String = line.body.chars().take(140).collect();
                 findings.push(
                     Finding::new(
@@ -84,8 +112,8 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
                 );
             }
         }
-        for (index, (words, ..)) in SERVER_SIGNS.iter().enumerate() {
-            if lines.iter().any(|line| contains_any(&line.body, words))
+        for index in 0..SERVER_SIGNS.len() {
+            if first.contains_key(&(SIGNS.len() + index))
                 && let Some(server) = database_of(scene, entity)
             {
                 *complaints.entry((server, index)).or_default() += 1;
@@ -135,13 +163,6 @@ fn silent_database(scene: &Scene<'_>) -> Option<Finding> {
             .fault("db_read_only")
             .asked(scene.questions().about(&["objects", "pods"])),
     )
-}
-
-fn contains_any(body: &str, words: &[&str]) -> bool {
-    words.iter().any(|word| {
-        body.len() >= word.len()
-            && body.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
-    })
 }
 
 /// The database that a client's settings name, or the client itself when it is a database.

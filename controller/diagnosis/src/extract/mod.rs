@@ -1,6 +1,7 @@
 //! Evidence extractors, one file each: they see the scene and return findings, and know nothing of each other.
 
 mod alerts;
+mod chain;
 mod commits;
 mod config;
 mod crash;
@@ -30,7 +31,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 19] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 20] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -46,6 +47,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         dependency::findings,
         metrics::findings,
         mass::findings,
+        chain::findings,
         commits::findings,
         alerts::findings,
         traces::findings,
