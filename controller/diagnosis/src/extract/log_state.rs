@@ -9,6 +9,7 @@ use crate::diagnosis::cause;
 use crate::entity::Entity;
 use crate::evidence::LogLine;
 use crate::finding::{Finding, Modality};
+use crate::logs::catalogue;
 use crate::scene::Scene;
 
 /// One sign in the logs and what it means.
@@ -78,7 +79,7 @@ fn signs_in(body: &str) -> BTreeSet<usize> {
             Some(*end)
         })
         .collect();
-    let found = WORDS.iter().flat_map(|words| words.find_overlapping_iter(body));
+    let found = WORDS.iter().flat_map(|words| words.find_overlapping_iter(catalogue::front(body)));
     found.map(|found| ends.partition_point(|end| *end <= found.pattern().as_usize())).collect()
 }
 

@@ -259,8 +259,16 @@ pub fn meaning(line: &str) -> Option<&'static str> {
     entry(line).map(|entry| entry.name)
 }
 
+/// Bytes of a line that are looked at: what went wrong stands at its front, and a dump of megabytes must not cost seconds.
+const LINE_MAX: usize = 4096;
+
+/// The part of a line that is looked at.
+pub fn front(line: &str) -> &str {
+    &line[..line.floor_char_boundary(LINE_MAX)]
+}
+
 fn entry(line: &str) -> Option<&'static Entry> {
-    let index = SET.as_ref()?.matches(line).iter().next()?;
+    let index = SET.as_ref()?.matches(front(line)).iter().next()?;
     CATALOGUE.get(index)
 }
 
@@ -275,12 +283,19 @@ static TARGET: LazyLock<Option<Regex>> = LazyLock::new(|| {
 
 /// The host or service that a line of failed communication names.
 pub fn callee(line: &str) -> Option<&str> {
-    TARGET.as_ref()?.captures(line)?.get(1).map(|found| found.as_str())
+    TARGET.as_ref()?.captures(front(line))?.get(1).map(|found| found.as_str())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_front_of_a_line_is_looked_at() {
+        let long = format!("{}connection refused", "é".repeat(LINE_MAX));
+        assert_eq!(classify(&long), Class::Other);
+        assert_eq!(classify(&format!("connection refused {long}")), Class::Network);
+    }
 
     #[test]
     fn the_catalogue_compiles() {
