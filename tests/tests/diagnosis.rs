@@ -45,7 +45,6 @@ fn of_eight_kinds_of_fault_at_least_seven_are_named_and_none_wrongly() {
 }
 
 #[test]
-#[ignore = "six of sixty are wrong and sure: a caller is blamed for a callee that was scaled to zero on purpose"]
 fn no_decoy_is_blamed_with_confidence() {
     let cases = decoys();
     assert_eq!(cases.len(), 60);
@@ -53,7 +52,6 @@ fn no_decoy_is_blamed_with_confidence() {
 }
 
 #[test]
-#[ignore = "precision is .942 of 69 answers, and lost telemetry raises the mean confidence from .736 to .788"]
 fn damaged_cases_are_bounded_and_never_make_a_wrong_answer_sure() {
     let good: Vec<Case> = faults(3)
         .into_iter()
@@ -100,12 +98,13 @@ fn damaged_cases_are_bounded_and_never_make_a_wrong_answer_sure() {
     let precision = 1.0 - wrong.len() as f64 / f64::from(answered).max(1.0);
     println!("{count} damaged cases, {answered} answered, precision {precision:.3}");
     println!(
-        "mean confidence {:.3} whole, {:.3} damaged; higher than whole: {rises:#?}",
+        "mean confidence {:.3} whole, {:.3} damaged",
         whole_sum / f64::from(count),
         damaged_sum / f64::from(count)
     );
     assert!(precision >= 0.95, "{wrong:#?}");
     assert!(damaged_sum < whole_sum, "confidence must fall");
+    assert_eq!(rises, Vec::<String>::new(), "what is lost makes nobody surer");
 }
 
 /// Kind and entity of every cause, best first.

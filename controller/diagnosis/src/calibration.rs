@@ -48,6 +48,21 @@ const ONE_OF_MANY: f64 = 0.2;
 /// four times in ten, whatever their share.
 const INHERITABLE: f64 = 0.45;
 
+/// What each sort of observation that says nothing takes from the log-odds of an answer: it could have spoken against it.
+///
+/// Small, since most public cases of the fit hold one or two of six; large enough that losing a store never goes unnoticed.
+const SILENT: f64 = 0.06;
+/// Sorts of observation that are usually silent in the cases of the fit.
+const SILENT_USUALLY: f64 = 5.0;
+
+/// What is left when an entity merely fails and nobody knows what was changed: a bad release looks the same.
+const CHANGES_UNKNOWN: f64 = 0.75;
+
+fn moved(probability: f64, nats: f64) -> f64 {
+    let odds = probability / (1.0 - probability).max(1e-9) * nats.exp();
+    odds / (1.0 + odds)
+}
+
 /// The probability that a hypothesis is right.
 ///
 /// Shares of telemetry with told windows are too modest on public data (bins .3 to .6 were right 85 to 100 %), since rival
@@ -75,14 +90,31 @@ pub fn confidence(scene: &Scene<'_>, hypothesis: &Hypothesis, best: bool) -> f64
         share => share,
     };
     let ceiling = if speaking.len() <= 1 { 0.92 } else { CEILING };
-    let raw = share * ceiling;
+    let fails = [cause::DEPENDENCY, cause::ERRORS].contains(&hypothesis.kind) && !outside(hypothesis);
+    let blind = fails && !alerts_only && scene.observations.changes.known().is_none();
+    let raw = share * ceiling * if blind { CHANGES_UNKNOWN } else { 1.0 };
     let confidence = if best || raw >= RUNNER_UP { frequency(raw) } else { raw };
+    let confidence = moved(confidence, SILENT * (SILENT_USUALLY - scene.silent_modalities() as f64));
     (confidence * 1000.0).round() / 1000.0
+}
+
+/// Whether what fails is a thing outside, named by those who call it: no release of the entity brought that.
+fn outside(hypothesis: &Hypothesis) -> bool {
+    let dependency = hypothesis.findings.iter().find_map(|finding| finding.measures.get("dependency"));
+    dependency.is_some_and(|dependency| *dependency != hypothesis.entity.name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_silent_store_takes_some_confidence() {
+        let steps: Vec<f64> =
+            (0..=6).map(|silent| moved(0.95, SILENT * (SILENT_USUALLY - f64::from(silent)))).collect();
+        assert!(steps.windows(2).all(|pair| pair[1] < pair[0]), "{steps:?}");
+        assert!(steps.iter().all(|value| (0.9..1.0).contains(value)), "{steps:?}");
+    }
 
     #[test]
     fn more_evidence_never_lowers_the_confidence() {

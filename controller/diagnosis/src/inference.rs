@@ -72,8 +72,8 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
         let key = (finding.entity.workload(), finding.kind, finding.change.clone());
         groups.entry(key).or_default().push(finding);
     }
-    // What speaks only against a way of showing trouble is no hypothesis.
-    groups.retain(|(_, kind, _), findings| !shows_only(kind) || findings.iter().any(|finding| finding.weight > 0.0));
+    // What speaks only against something is no hypothesis.
+    groups.retain(|(_, _, change), findings| change.is_some() || findings.iter().any(|finding| finding.weight > 0.0));
     let origins = Origins::of(scene);
     let by_source = scene.changes.iter().any(super::extract::is_source);
     let lately_changed = scene.changes.iter().any(|change| super::extract::watched(scene, change));

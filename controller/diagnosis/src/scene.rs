@@ -79,6 +79,23 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// How many sorts of observation say nothing about the trouble: nobody could answer, or what was answered ends before it.
+    pub fn silent_modalities(&self) -> usize {
+        let seen = self.observations;
+        let began = self.windows.map(|windows| windows.sick.0).or(self.onset.map(seconds));
+        let late = |at: f64| began.is_none_or(|began| at >= began);
+        let told = |sample: &(f64, f64)| sample.1.is_finite() && late(sample.0);
+        let speaks = [
+            seen.series.known().is_some_and(|list| list.iter().any(|one| one.samples.iter().rev().any(told))),
+            seen.spans.known().is_some_and(|list| list.iter().any(|span| late(span.start_ns as f64 / 1e9))),
+            seen.logs.known().is_some(),
+            seen.objects.known().is_some(),
+            seen.changes.known().is_some(),
+            self.graph.known,
+        ];
+        speaks.iter().filter(|speaks| !**speaks).count()
+    }
+
     pub fn questions(&self) -> Questions<'a> {
         Questions(&self.observations.asked)
     }

@@ -6,7 +6,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::diagnosis::cause;
 use crate::entity::Entity;
-use crate::evidence::SpanKind;
 use crate::finding::{Finding, Modality};
 use crate::logs::{Class, catalogue, clean};
 use crate::scene::{Scene, shifted};
@@ -46,7 +45,6 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         );
     }
     findings.extend(named_in_logs(scene, onset));
-    findings.extend(unanswered_spans(scene, onset));
     findings
 }
 
@@ -107,49 +105,6 @@ fn named_in_logs(scene: &Scene<'_>, onset: Timestamp) -> Vec<Finding> {
             .labelled(format!("{callee} does not answer"))
             .asked(&asked)
             .measure("dependency", callee)
-        })
-        .collect()
-}
-
-/// Client spans that failed without a server span behind them: something outside of what is traced.
-fn unanswered_spans(scene: &Scene<'_>, onset: Timestamp) -> Vec<Finding> {
-    let Some(spans) = scene.observations.spans.known() else { return Vec::new() };
-    let since = u64::try_from(onset.as_nanosecond()).unwrap_or(0);
-    let parents: BTreeSet<(&str, &str)> =
-        spans.iter().filter_map(|span| Some((span.trace_id.as_str(), span.parent_id.as_deref()?))).collect();
-    let mut failed: BTreeMap<(String, String), [u64; 4]> = BTreeMap::new();
-    for span in spans.iter().filter(|span| span.kind == SpanKind::Client) {
-        if parents.contains(&(span.trace_id.as_str(), span.span_id.as_str())) {
-            continue;
-        }
-        let peer = ["peer.service", "server.address", "net.peer.name", "db.system", "messaging.system"]
-            .iter()
-            .find_map(|key| span.attributes.get(*key));
-        let Some(peer) = peer else { continue };
-        let counts = failed.entry((span.service.clone(), peer.clone())).or_default();
-        let sick = usize::from(span.start_ns >= since);
-        counts[sick * 2] += 1;
-        counts[sick * 2 + 1] += u64::from(span.error);
-    }
-    let asked = scene.questions().about(&["trace", "span"]);
-    let share = |failed: u64, all: u64| failed as f64 / all.max(1) as f64;
-    failed
-        .into_iter()
-        .filter(|(_, counts)| counts[3] >= 3 && share(counts[3], counts[2]) > share(counts[1], counts[0]) + 0.1)
-        .filter_map(|((service, peer), counts)| {
-            let caller = scene.aligner.named("", &service)?;
-            let known = scene.aligner.named(&caller.namespace, &peer);
-            let sentence = format!(
-                "{:.0} % of the calls of {service} to {peer} fail ({:.0} % before)",
-                share(counts[3], counts[2]) * 100.0,
-                share(counts[1], counts[0]) * 100.0
-            );
-            Some(
-                Finding::new(known.unwrap_or(caller), cause::DEPENDENCY, Modality::Traces, 3.0, sentence)
-                    .labelled(format!("{peer} fails"))
-                    .asked(&asked)
-                    .measure("dependency", peer),
-            )
         })
         .collect()
 }

@@ -55,7 +55,7 @@ pub fn is_edge(series: &Series) -> bool {
     series.labels.contains_key("source") && series.labels.contains_key("destination")
 }
 
-fn of_node(series: &Series) -> bool {
+pub fn of_node(series: &Series) -> bool {
     name_of(&series.labels).to_ascii_lowercase().starts_with("node")
 }
 
@@ -135,7 +135,8 @@ fn resources(scene: &Scene<'_>, windows: &Windows, traffic: &Traffic) -> Vec<Fin
             let recent = shift(&within(&series, windows.recent), &sick, 0.05, 0.8).map_or(all.z, |recent| recent.z);
             let z = all.z.min(recent);
             let doublings = if all.normal > 0.0 { ((all.by + all.normal) / all.normal).max(1e-9).log2() } else { 0.0 };
-            let load = traffic.growth(entity).max(1.0).log2();
+            let per_replica = fewer_replicas(list, name, windows);
+            let load = (traffic.growth(entity) * per_replica).max(1.0).log2();
             let beyond = (doublings - load + 0.15).clamp(0.0, 1.5);
             let busiest = largest.get(name).copied().unwrap_or(0.0);
             let size = match kind == cause::CPU && at_ease.contains(entity) {
@@ -150,7 +151,7 @@ fn resources(scene: &Scene<'_>, windows: &Windows, traffic: &Traffic) -> Vec<Fin
                     figure(all.normal),
                     figure(all.normal + all.by),
                     if load > 0.1 {
-                        format!(", more than its load ({:.1} times)", traffic.growth(entity))
+                        format!(", more than its load ({:.1} times)", traffic.growth(entity) * per_replica)
                     } else {
                         String::new()
                     }
@@ -165,6 +166,18 @@ fn resources(scene: &Scene<'_>, windows: &Windows, traffic: &Traffic) -> Vec<Fin
         }
     }
     findings
+}
+
+/// How many times more each replica has to do because others are gone: replicas that reported before by those that still do.
+fn fewer_replicas(list: &[&Series], name: &str, windows: &Windows) -> f64 {
+    let of_pods = || list.iter().filter(|series| name_of(&series.labels) == name && series.labels.contains_key("pod"));
+    let late = (windows.sick.0 + 0.5 * (windows.sick.1 - windows.sick.0), windows.sick.1);
+    let reporting = |window: (f64, f64)| {
+        let alive = of_pods().filter(|series| !within(series, window).is_empty());
+        alive.filter_map(|series| series.labels.get("pod")).collect::<BTreeSet<_>>().len() as f64
+    };
+    let (before, now) = (reporting(windows.recent), reporting(late));
+    if now > 0.0 { (before / now).max(1.0) } else { 1.0 }
 }
 
 /// A number for people.

@@ -20,6 +20,7 @@ mod rollout;
 mod routing;
 mod scheduling;
 mod traces;
+mod unanswered;
 mod volume;
 
 pub use alerts::AGREEING;
@@ -31,7 +32,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 20] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 21] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -51,6 +52,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         commits::findings,
         alerts::findings,
         traces::findings,
+        unanswered::findings,
         rollout::findings,
     ];
     extractors.iter().flat_map(|extract| extract(scene)).collect()

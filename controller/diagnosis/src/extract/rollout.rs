@@ -23,12 +23,20 @@ const NATS: f64 = 1.5;
 /// Seconds that a new pod needs before its values mean anything.
 const WARM_UP: f64 = 60.0;
 
-/// Whether a change can be judged pod by pod: it says which pods it made, and series of single pods exist.
+/// Whether a change can be judged pod by pod: it says which pods it made, series of single pods exist, and requests are
+/// measured by pod as well. Pods that look alike in CPU and memory only say nothing of how they answer.
 pub fn watched(scene: &Scene<'_>, change: &Change) -> bool {
-    let pods: BTreeSet<&str> = change.new_pods.iter().chain(&change.deleted_pods).map(String::as_str).collect();
-    let per_pod = |series: &&Series| series.labels.get("pod").is_some_and(|pod| pods.contains(pod.as_str()));
+    let of = |change: &Change, series: &Series| {
+        let pods = || change.new_pods.iter().chain(&change.deleted_pods);
+        series.labels.get("pod").is_some_and(|pod| pods().any(|known| known == pod))
+    };
+    let answers = |series: &Series| {
+        matches!(Family::of(name_of(&series.labels)), Family::Success | Family::Errors | Family::Latency)
+    };
+    let all = || scene.observations.series.known().into_iter().flatten();
     !change.new_pods.is_empty()
-        && scene.observations.series.known().into_iter().flatten().any(|series| per_pod(&series))
+        && all().any(|series| of(change, series))
+        && all().any(|series| answers(series) && scene.changes.iter().any(|change| of(change, series)))
 }
 
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::diagnosis::cause;
 use crate::drilldown::own_ns;
 use crate::entity::{Entity, EntityKind};
-use crate::evidence::{LogLine, Span};
+use crate::evidence::{LogLine, Span, SpanKind};
 use crate::finding::{Finding, Modality};
 use crate::metric::{Family, name_of};
 use crate::robust::{mad, median, quantile};
@@ -59,8 +59,13 @@ struct Forest<'s> {
     children: Vec<Vec<u32>>,
     since: u64,
     traces: [f64; 2],
-    /// Spans before the trouble whose service failed in the same trace: no reference for what is usual.
+    /// Spans that say nothing of what their service does: before the trouble, those whose service failed in the same trace;
+    /// at any time, calls that nobody answered.
     tainted: Vec<bool>,
+    /// The middle of the time before the trouble: what differs between its halves is no effect of the trouble.
+    middle: u64,
+    /// How much each span counts: a trace that repeats one operation endlessly is no crowd of witnesses.
+    part: Vec<f64>,
 }
 
 impl<'s> Forest<'s> {
@@ -117,9 +122,24 @@ impl<'s> Forest<'s> {
             .extend(spans.iter().filter(|span| span.error).map(|span| (span.trace_id.as_str(), span.service.as_str())));
         let tainted = spans
             .iter()
-            .map(|span| span.start_ns < since && failed.contains(&(span.trace_id.as_str(), span.service.as_str())))
+            .zip(&children)
+            .map(|(span, children)| {
+                let unanswered = span.kind == SpanKind::Client && span.error && children.is_empty();
+                let failed = || failed.contains(&(span.trace_id.as_str(), span.service.as_str()));
+                unanswered || (span.start_ns < since && failed())
+            })
             .collect();
-        comparable.then_some(Self { spans, services, of, children, since, traces, tainted })
+        let mut before: Vec<u64> = spans.iter().map(|span| span.start_ns).filter(|start| *start < since).collect();
+        let half = before.len() / 2;
+        let middle = if before.is_empty() { since } else { *before.select_nth_unstable(half).1 };
+        let part = parts(spans);
+        comparable.then_some(Self { spans, services, of, children, since, traces, tainted, middle, part })
+    }
+
+    /// Early before the trouble, late before it, since.
+    fn third(&self, at: usize) -> usize {
+        let start = self.spans[at].start_ns;
+        usize::from(start >= self.middle) + usize::from(start >= self.since)
     }
 
     fn sick(&self, at: usize) -> usize {
@@ -208,7 +228,8 @@ impl<'s> Forest<'s> {
     fn self_times(&self, put: &mut Put<'_>) {
         let mut operations: BTreeMap<(usize, &str), Split> = BTreeMap::new();
         for (at, span) in self.spans.iter().enumerate() {
-            if self.only_remote(at).is_some() {
+            let unanswered = span.kind == SpanKind::Client && span.error && self.children[at].is_empty();
+            if unanswered || self.only_remote(at).is_some() {
                 continue;
             }
             let children = self.children[at].iter().map(|child| &self.spans[*child as usize]);
@@ -247,11 +268,11 @@ impl<'s> Forest<'s> {
             *names.entry(text).or_insert(next)
         };
         let (start, end) = (name("start".into()), name("end".into()));
-        let mut counts: BTreeMap<(usize, &str, u32, u32), [f64; 2]> = BTreeMap::new();
-        let mut totals: BTreeMap<(usize, &str), [f64; 2]> = BTreeMap::new();
+        let mut counts: BTreeMap<(usize, &str, u32, u32), [f64; 3]> = BTreeMap::new();
+        let mut totals: BTreeMap<(usize, &str), [f64; 3]> = BTreeMap::new();
         let mut callees: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for (at, span) in self.spans.iter().enumerate().filter(|(at, _)| !self.tainted[*at]) {
-            let sick = self.sick(at);
+            let third = self.third(at);
             // Calls and log lines are two sequences: they are stamped by different clocks, and which of two comes
             // first within a millisecond is chance.
             let mut calls: Vec<(u64, u32)> = Vec::new();
@@ -277,9 +298,9 @@ impl<'s> Forest<'s> {
                 distinct.insert((before, end));
             }
             for (first, second) in distinct {
-                counts.entry((self.of[at], &span.operation, first, second)).or_default()[sick] += 1.0;
+                counts.entry((self.of[at], &span.operation, first, second)).or_default()[third] += self.part[at];
             }
-            totals.entry((self.of[at], &span.operation)).or_default()[sick] += 1.0;
+            totals.entry((self.of[at], &span.operation)).or_default()[third] += self.part[at];
         }
         let mut text_of: Vec<&str> = vec![""; names.len()];
         #[expect(clippy::iter_over_hash_type, reason = "each goes to its own place")]
@@ -287,14 +308,19 @@ impl<'s> Forest<'s> {
             text_of[*number as usize] = text;
         }
         let mut own: BTreeMap<usize, (f64, String)> = BTreeMap::new();
-        for ((service, operation, first, second), [before, after]) in &counts {
-            let [all_before, all_after] = totals[&(*service, *operation)];
+        for ((service, operation, first, second), [early, late, after]) in &counts {
+            let [all_early, all_late, all_after] = totals[&(*service, *operation)];
+            let (before, all_before) = (early + late, all_early + all_late);
             if all_before < 4.0 || all_after < 3.0 {
                 continue;
             }
             let (p, q) = (before / all_before, after / all_after);
             let spread = ((p * (1.0 - p)).max(0.02) / all_before + (q * (1.0 - q)).max(0.02) / all_after).sqrt();
-            let z = ((q - p) / spread).abs();
+            let drift = match all_early >= 2.0 && all_late >= 2.0 {
+                true => 0.5 * (early / all_early - late / all_late),
+                false => 0.0,
+            };
+            let z = ((q - p) / spread.hypot(drift)).abs();
             let fresh = p.min(q) < 0.02 && z >= 4.5;
             if (p - q).abs() > 0.2 || (fresh && (p - q).abs() > 0.08) {
                 let size = (1.5 * (p - q).abs()).min(1.0).max(if fresh { 0.6 } else { 0.0 });
@@ -366,6 +392,21 @@ impl<'s> Forest<'s> {
             }
         }
     }
+}
+
+/// Spans of one operation in one trace that count in full: loops and recursion beyond are one observation more often told.
+const PER_TRACE: f64 = 8.0;
+
+/// How much each span counts when it shares its service and operation with many others of its trace.
+fn parts(spans: &[Span]) -> Vec<f64> {
+    fn key(span: &Span) -> (&str, &str, &str) {
+        (&span.trace_id, &span.service, &span.operation)
+    }
+    let mut counts: HashMap<(&str, &str, &str), f64> = HashMap::with_capacity(spans.len());
+    for span in spans {
+        *counts.entry(key(span)).or_default() += 1.0;
+    }
+    spans.iter().map(|span| (PER_TRACE / counts[&key(span)]).min(1.0)).collect()
 }
 
 /// A line that its writer calls an error.
