@@ -1,6 +1,7 @@
 //! Evidence extractors, one file each: they see the scene and return findings, and know nothing of each other.
 
 mod alerts;
+mod bursts;
 mod chain;
 mod commits;
 mod config;
@@ -32,7 +33,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 21] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 22] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -49,6 +50,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         metrics::findings,
         mass::findings,
         chain::findings,
+        bursts::findings,
         commits::findings,
         alerts::findings,
         traces::findings,
