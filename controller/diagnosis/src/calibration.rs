@@ -90,8 +90,8 @@ pub fn confidence(scene: &Scene<'_>, hypothesis: &Hypothesis, best: bool) -> f64
         share => share,
     };
     let ceiling = if speaking.len() <= 1 { 0.92 } else { CEILING };
-    let fails = [cause::DEPENDENCY, cause::ERRORS].contains(&hypothesis.kind) && !outside(hypothesis);
-    let blind = fails && !alerts_only && scene.observations.changes.known().is_none();
+    let fails = hypothesis.kind == cause::DEPENDENCY && !outside(hypothesis);
+    let blind = fails && scene.observations.changes.known().is_none();
     let raw = share * ceiling * if blind { CHANGES_UNKNOWN } else { 1.0 };
     let confidence = if best || raw >= RUNNER_UP { frequency(raw) } else { raw };
     let confidence = moved(confidence, SILENT * (SILENT_USUALLY - scene.silent_modalities() as f64));

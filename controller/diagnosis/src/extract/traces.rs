@@ -317,7 +317,8 @@ impl<'s> Forest<'s> {
             let (p, q) = (before / all_before, after / all_after);
             let spread = ((p * (1.0 - p)).max(0.02) / all_before + (q * (1.0 - q)).max(0.02) / all_after).sqrt();
             let drift = match all_early >= 2.0 && all_late >= 2.0 {
-                true => 0.5 * (early / all_early - late / all_late),
+                // Two halves differ by chance as well; only what is beyond that is drift.
+                true => (0.5 * (early / all_early - late / all_late).abs() - spread).max(0.0),
                 false => 0.0,
             };
             let z = ((q - p) / spread.hypot(drift)).abs();
