@@ -4,7 +4,7 @@
 //! callee is, the span says itself (`peer.service`, `server.address`, ...: OpenTelemetry semantic conventions), or the calls
 //! of the same operation tell that were answered.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -39,7 +39,7 @@ fn share(some: u64, all: u64) -> f64 {
 /// Failures of calls to something that the span names and that writes no spans of its own.
 fn to_peers(scene: &Scene<'_>, spans: &[Span], onset: Timestamp) -> Vec<Finding> {
     let since = u64::try_from(onset.as_nanosecond()).unwrap_or(0);
-    let parents: HashSet<(&str, &str)> =
+    let parents: BTreeSet<(&str, &str)> =
         spans.iter().filter_map(|span| Some((span.trace_id.as_str(), span.parent_id.as_deref()?))).collect();
     let mut failed: BTreeMap<(&str, &str), [u64; 4]> = BTreeMap::new();
     for span in spans.iter().filter(|span| span.kind == SpanKind::Client) {
@@ -101,7 +101,7 @@ fn to_services(scene: &Scene<'_>, spans: &[Span], onset: Timestamp) -> Vec<Findi
     if !unanswered_once {
         return Vec::new();
     }
-    let answers: HashMap<(&str, &str), &str> = spans
+    let answers: BTreeMap<(&str, &str), &str> = spans
         .iter()
         .filter_map(|span| Some(((span.trace_id.as_str(), span.parent_id.as_deref()?), span.service.as_str())))
         .collect();
