@@ -1,7 +1,7 @@
-//! What every source promises, as checks that run against a fake and against the real server alike.
+//! What every source promises, as checks that can run against a fake and against a real server alike.
 //!
-//! `tests/contract.rs` runs them on a fake server for every kind; the live bench runs them on the real ones by calling
-//! [`holds`] with the base URL and something that the server is known to hold.
+//! `tests/contract.rs` runs them on a fake server for every kind. [`holds`] takes the base URL and something that the server is
+//! known to hold, so that a real one can be judged by the same checks; no test does that yet.
 
 use std::time::Duration;
 
