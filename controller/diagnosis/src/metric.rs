@@ -21,6 +21,10 @@ pub mod name {
     pub const RESTARTS: &str = "kube_pod_container_status_restarts_total";
     /// 1 for the reason of the last termination, in label `reason`.
     pub const LAST_TERMINATED: &str = "kube_pod_container_status_last_terminated_reason";
+    /// 1 for the reason why a container waits, in label `reason`.
+    pub const WAITING: &str = "kube_pod_container_status_waiting_reason";
+    /// 1 for the image that a container runs, in label `image`.
+    pub const IMAGES: &str = "kube_pod_container_info";
     /// Limits by label `resource` and `unit`.
     pub const LIMITS: &str = "kube_pod_container_resource_limits";
 }

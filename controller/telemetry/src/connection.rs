@@ -1,5 +1,6 @@
 //! One HTTP connection to one store: guarded, bounded in time and bytes, never redirected, never retried.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
@@ -11,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::egress::Egress;
+use crate::load::Load;
 use crate::promql::is_hidden;
 use crate::source::{Credentials, SourceConfig, SourceError};
 
@@ -33,6 +35,7 @@ pub(crate) struct Connection {
     bytes: usize,
     timeout: Duration,
     slots: Semaphore,
+    load: Option<Arc<Load>>,
 }
 
 /// Parameters of a question, in the order they are sent.
@@ -73,6 +76,7 @@ impl Connection {
             bytes: config.limits.bytes,
             timeout: config.limits.timeout,
             slots: Semaphore::new(config.limits.concurrency.max(1)),
+            load: config.load.clone(),
         })
     }
 
@@ -126,7 +130,17 @@ impl Connection {
             let response = self.authorised(request).send().await.map_err(|error| self.unreachable(&error))?;
             self.body(path, response).await
         };
-        let body = match timeout(self.timeout, exchange).await {
+        // Outside the deadline: whoever asks one question after another does not time out while waiting for its turn.
+        let _turn = match &self.load {
+            Some(load) => Some(load.turn().await.ok_or(SourceError::Spent { budget: load.budget() })?),
+            None => None,
+        };
+        let began = Instant::now();
+        let answered = timeout(self.timeout, exchange).await;
+        if let Some(load) = &self.load {
+            load.took(began.elapsed());
+        }
+        let body = match answered {
             Ok(body) => body?,
             Err(_) => return Err(SourceError::TimedOut { after: self.timeout }),
         };
@@ -184,6 +198,9 @@ impl Connection {
                 return Ok(None);
             }
             body.extend_from_slice(&chunk);
+            if let Some(load) = &self.load {
+                load.read(chunk.len());
+            }
         }
         Ok(Some(body))
     }

@@ -81,7 +81,8 @@ pub(crate) fn forms(question: &SeriesQuestion, mapping: &Mapping, rate: SignedDu
         Measure::LastTerminated => {
             vec![containers.by_also(name::LAST_TERMINATED, &["reason"])]
         }
-        Measure::Waiting => vec![containers.by_also("kube_pod_container_status_waiting_reason", &["reason"])],
+        Measure::Waiting => vec![containers.by_also(name::WAITING, &["reason"])],
+        Measure::Images => vec![containers.by_also(name::IMAGES, &["image"])],
         Measure::MemoryFullness => vec![containers.fullness(rate)],
         Measure::Requests => requests(mapping, of, rate, false),
         Measure::RequestsByPod => requests(mapping, of, rate, true),

@@ -12,6 +12,7 @@ use crate::alert::{AlertQuestion, AlertState};
 use crate::calls::{CALL_METRICS, edges};
 use crate::connection::{Connection, clean};
 use crate::egress::Egress;
+use crate::history::HistoryQuestion;
 use crate::measures;
 use crate::promql::{Aggregation, OverTime, Selector};
 use crate::questions::SeriesQuestion;
@@ -124,6 +125,15 @@ impl Prometheus {
         Told::new(asked, Err(SourceError::NoCalls))
     }
 
+    async fn fired(&self, question: &HistoryQuestion) -> Told<Vec<Series>> {
+        let selector = measures::only(question.selector(&self.config.mapping.namespace), &self.config.mapping);
+        let query = selector.to_string();
+        match self.range(&query, question.window, question.step).await {
+            Ok((series, dropped)) => Told { query, outcome: Ok(series), dropped },
+            Err(error) => Told::new(query, Err(error)),
+        }
+    }
+
     async fn alert(&self, question: &AlertQuestion) -> Told<AlertState> {
         let mut selector = Selector::metric("ALERTS").is("alertname", &question.name);
         for label in ENTITY_LABELS {
@@ -191,6 +201,10 @@ impl Source for Prometheus {
 
     fn calls(&self, window: Window) -> Asking<'_, Vec<TopologyEdge>> {
         self.ask_calls(window).boxed()
+    }
+
+    fn alerts_fired<'a>(&'a self, question: &'a HistoryQuestion) -> Asking<'a, Vec<Series>> {
+        self.fired(question).boxed()
     }
 
     fn alert_state<'a>(&'a self, question: &'a AlertQuestion) -> Asking<'a, AlertState> {

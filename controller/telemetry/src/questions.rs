@@ -117,6 +117,8 @@ pub enum Measure {
     LastTerminated,
     /// 1 for the `reason` why a container waits.
     Waiting,
+    /// 1 for the `image` that a container runs.
+    Images,
     /// Requests per second by `code`, of each service.
     Requests,
     /// Requests per second by `code`, of each pod.
@@ -140,6 +142,7 @@ impl Measure {
             Self::Restarts => "restarts",
             Self::LastTerminated => "last-terminated",
             Self::Waiting => "waiting",
+            Self::Images => "images",
             Self::Requests => "requests",
             Self::RequestsByPod => "requests-by-pod",
             Self::LatencyP99 => "latency-p99",

@@ -14,6 +14,8 @@ use url::Url;
 use crate::alert::{AlertQuestion, AlertState, Muting};
 use crate::digest::Canonical;
 use crate::egress::{Egress, EgressError};
+use crate::history::HistoryQuestion;
+use crate::load::Load;
 use crate::mapping::{Mapping, MappingError};
 use crate::questions::{LineQuestion, SeriesQuestion, TraceQuestion};
 use crate::{alertmanager, jaeger, loki, opensearch, prometheus, tempo};
@@ -90,6 +92,8 @@ pub struct SourceConfig {
     /// Rates are taken over four of these, so that one missed scrape does not make a gap.
     pub sample_every: SignedDuration,
     pub limits: Limits,
+    /// Shared by all sources whose cost is counted together; `None`: nobody counts.
+    pub load: Option<Arc<Load>>,
 }
 
 impl SourceConfig {
@@ -105,6 +109,7 @@ impl SourceConfig {
             mapping: Mapping::default(),
             sample_every: SignedDuration::from_secs(30),
             limits: Limits::default(),
+            load: None,
         }
     }
 
@@ -156,6 +161,8 @@ pub enum SourceError {
     UnheardOf(String),
     #[error("no call between services was seen in this window")]
     NoCalls,
+    #[error("the budget of {budget} queries is spent")]
+    Spent { budget: u64 },
 }
 
 impl SourceError {
@@ -184,6 +191,7 @@ impl SourceError {
             Self::NoCalls => {
                 "check that services send traces, or export service-graph or mesh metrics to a Prometheus source"
             }
+            Self::Spent { .. } => "raise --max-queries, or ask about less time",
             Self::UnheardOf(_) => {
                 "check that its rule is evaluated by this store and that the alert's entity labels come from the rule"
             }
@@ -301,6 +309,11 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// Whether an alert fires by the rules of this store.
     fn alert_state<'a>(&'a self, _question: &'a AlertQuestion) -> Asking<'a, AlertState> {
+        not_held(self.config().kind, "alert rules")
+    }
+
+    /// Which alerts fired when, as samples of `ALERTS`.
+    fn alerts_fired<'a>(&'a self, _question: &'a HistoryQuestion) -> Asking<'a, Vec<Series>> {
         not_held(self.config().kind, "alert rules")
     }
 

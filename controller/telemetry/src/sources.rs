@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amend_diagnosis::evidence::Window;
+use amend_diagnosis::evidence::{Series, Window};
 use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
 use crate::digest::Canonical;
+use crate::questions::SeriesQuestion;
 use crate::source::{Asking, Reply, Source, SourceKind};
 
 /// The stores that serve one namespace.
@@ -28,6 +29,12 @@ impl Sources {
     /// The stores of some kinds.
     pub fn holding(&self, holds: impl Fn(SourceKind) -> bool) -> Vec<&dyn Source> {
         self.all.iter().map(AsRef::as_ref).filter(|source: &&dyn Source| holds(source.config().kind)).collect()
+    }
+
+    /// Asks every store of metrics for one measure.
+    pub async fn measured(&self, question: &SeriesQuestion, deadline: Duration) -> Vec<Reply<Vec<Series>>> {
+        let asking = |source| -> Asking<'_, Vec<Series>> { Source::series(source, question) };
+        self.ask(SourceKind::holds_metrics, "metrics", &question.id, question.window, deadline, asking).await
     }
 
     /// Puts one question to every store that may know, all at once. There is always at least one reply: where no store
