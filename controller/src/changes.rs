@@ -17,6 +17,9 @@ use crate::errors;
 /// Commits looked at for one Kustomization: a busy repository has a few dozen a day, and the guilty one is rarely old.
 const COMMITS_MAX: usize = 30;
 
+/// Commits passed over because they are newer than the window: as many as are fetched at most.
+const PASSED_MAX: usize = 500;
+
 /// A Kustomization that manages objects of the incident's namespace, with the repository behind it.
 #[derive(Clone, Debug)]
 pub struct Managed<'a> {
@@ -51,16 +54,30 @@ async fn read(managed: &Managed<'_>, namespace: &str, window: Window) -> Result<
     let mut next = Some(last);
     // The time at which a commit was applied is that of the first revision at or after it that Flux reports.
     let mut seen_at = None;
-    for _ in 0..COMMITS_MAX {
+    let (mut looked_at, mut passed) = (0, 0);
+    while looked_at < COMMITS_MAX {
         let Some(id) = next else { break };
-        // Older history than was fetched is older than the window of any incident.
-        let Ok(info) = managed.repo.commit_info(&id).await else { break };
+        // Older history than was fetched is older than the window of any incident that goes on.
+        let Ok(info) = managed.repo.commit_info(&id).await else {
+            match (looked_at, passed) {
+                (0, 1..) => return Err("the fetched history does not reach back to that time".to_owned()),
+                _ => break,
+            }
+        };
         seen_at = applied_at.get(id.as_str()).copied().or(seen_at).map(|at| at.max(info.committed));
         let at = seen_at.unwrap_or(info.committed);
         if info.committed < window.from && at < window.from {
             break;
         }
-        if let Some(parent) = info.parents.first() {
+        let is_later = at > window.to;
+        match is_later {
+            true => passed += 1,
+            false => looked_at += 1,
+        }
+        if passed > PASSED_MAX {
+            return Err(format!("more than {PASSED_MAX} commits were made since that time"));
+        }
+        if let Some(parent) = info.parents.first().filter(|_| !is_later) {
             let files = managed.repo.diff(parent, &id).await.map_err(|error| errors::chain(&error))?;
             for change in changes_in(managed, namespace, &info, &files, at).await {
                 changes.push(change);

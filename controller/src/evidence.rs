@@ -1,5 +1,7 @@
 //! Everything that a diagnosis looks at, asked of the cluster, the stores and Git at once.
 
+pub mod past;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use amend_diagnosis::entity::Entity;
 use amend_diagnosis::evidence::{Answer, Asked, Change, Observations, Window};
 use amend_diagnosis::signal::Signal;
-use amend_telemetry::gather::{Scope, Windows, gather};
+use amend_telemetry::gather::{Gathered, Scope, Windows, gather};
 use amend_telemetry::questions::Target;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -17,6 +19,7 @@ use crate::cluster;
 use crate::errors;
 use crate::owner;
 use crate::shell::Shell;
+use crate::topology::Picture;
 
 /// Deadline of all stores together: half of the 30 s in which a policy usually wants a diagnosis. A store under the same
 /// load as what it watches is slow just when it is asked.
@@ -45,53 +48,84 @@ pub async fn observe(shell: &Arc<Shell>, namespace: &str, signals: &[Signal], no
     let client = shell.clients.reader();
     let began_at = std::time::Instant::now();
     let picture = shell.topologies.of(&client, &shell.sources, namespace, now).await;
-    let first = signals.iter().map(|signal| signal.started_at).min().unwrap_or(now).min(now);
-    let lookback = Window { from: first.saturating_sub(CHANGES_FOR).unwrap_or(first), to: now };
     let look = cluster::look(&client, namespace, now).await;
-    let (changes, change_questions) = changes_of(shell, namespace, &look.objects, lookback).await;
-    let without_stores = began_at.elapsed();
-    let began = onset(first, changes.known().map(Vec::as_slice).unwrap_or_default());
-    let normal = Window { from: began.saturating_sub(NORMAL).unwrap_or(began), to: began };
-    let fault = Window { from: began, to: now };
-    let focus = focus(signals, namespace);
-    let scope = Scope {
-        neighbours: picture
-            .neighbours(&focus.workload(), NEIGHBOURS)
-            .iter()
-            .map(|entity| picture.target(entity))
-            .collect(),
-        focus: picture.target(&focus.workload()),
-    };
-    let scope = with_all_that_alert(scope, signals, &picture);
-    let sources = shell.sources.serving(namespace).await;
-    let gathered = gather(&sources, &scope, Windows { normal, fault }, STORES).await;
-    tracing::debug!(
-        namespace,
-        cluster_and_git_ms = without_stores.as_millis(),
-        all_ms = began_at.elapsed().as_millis(),
-        "evidence gathered"
-    );
+    let around = Around { namespace, signals, at: now, picture: &picture, target: Picture::target, within: STORES };
+    let told = around.asked(shell, &look.objects).await;
+    tracing::debug!(namespace, all_ms = began_at.elapsed().as_millis(), "evidence gathered");
     let mut asked: Vec<Asked> = look.asked.clone();
-    asked.extend(gathered.asked);
-    asked.extend(change_questions);
+    asked.extend(told.gathered.asked);
+    asked.extend(told.change_questions);
     Observations {
         at: now,
-        began: Some(began),
-        normal: Some(normal),
-        fault: Some(fault),
+        began: Some(told.windows.fault.from),
+        normal: Some(told.windows.normal),
+        fault: Some(told.windows.fault),
         symptoms: signals.to_vec(),
         candidates: None,
-        topology: gathered.topology,
-        series: gathered.series,
-        spans: gathered.spans,
-        logs: gathered.logs,
-        changes,
+        topology: told.gathered.topology,
+        series: told.gathered.series,
+        spans: told.gathered.spans,
+        logs: told.gathered.logs,
+        changes: told.changes,
         objects: match look.objects.is_empty() {
             true => Answer::unknown(look.gaps().unwrap_or_else(|| format!("namespace {namespace} shows no objects"))),
             false => Answer::Known(look.objects),
         },
         events: Answer::Known(look.events),
         asked,
+    }
+}
+
+/// A time at which some signals ask for a cause.
+struct Around<'a> {
+    namespace: &'a str,
+    signals: &'a [Signal],
+    at: Timestamp,
+    picture: &'a Picture,
+    /// How a workload of that time is asked for.
+    target: fn(&Picture, &Entity) -> Target,
+    /// Deadline of all stores together.
+    within: Duration,
+}
+
+/// What the stores and Git said about it.
+struct Told {
+    windows: Windows,
+    scope: Scope,
+    gathered: Gathered,
+    changes: Answer<Vec<Change>>,
+    change_questions: Vec<Asked>,
+}
+
+impl Around<'_> {
+    /// Asks Git first, which says when trouble may have begun, and then the stores. `objects` say who manages them.
+    async fn asked(&self, shell: &Arc<Shell>, objects: &[Value]) -> Told {
+        let first = self.signals.iter().map(|signal| signal.started_at).min().unwrap_or(self.at).min(self.at);
+        let lookback = Window { from: first.saturating_sub(CHANGES_FOR).unwrap_or(first), to: self.at };
+        let (changes, change_questions) = changes_of(shell, self.namespace, objects, lookback).await;
+        let began = onset(first, changes.known().map(Vec::as_slice).unwrap_or_default());
+        let normal = Window { from: began.saturating_sub(NORMAL).unwrap_or(began), to: began };
+        let windows = Windows { normal, fault: Window { from: began, to: self.at } };
+        let scope = self.scope();
+        let sources = shell.sources.serving(self.namespace).await;
+        let gathered = gather(&sources, &scope, windows, self.within).await;
+        Told { windows, scope, gathered, changes, change_questions }
+    }
+
+    fn scope(&self) -> Scope {
+        let target = |entity: &Entity| (self.target)(self.picture, entity);
+        let focus = focus(self.signals, self.namespace).workload();
+        let neighbours = self.picture.neighbours(&focus, NEIGHBOURS);
+        let mut scope =
+            Scope { focus: target(&focus), neighbours: neighbours.iter().map(target).collect::<Vec<Target>>() };
+        for signal in self.signals {
+            let workload = signal.entity.workload();
+            let known = |target: &Target| target.entity == workload;
+            if !known(&scope.focus) && !scope.neighbours.iter().any(known) && scope.neighbours.len() < NEIGHBOURS {
+                scope.neighbours.push(target(&workload));
+            }
+        }
+        scope
     }
 }
 
@@ -103,17 +137,6 @@ fn focus(signals: &[Signal], namespace: &str) -> Entity {
         Some(signal) => signal.entity.clone(),
         None => Entity::new(amend_diagnosis::entity::EntityKind::Namespace, "", namespace),
     }
-}
-
-fn with_all_that_alert(mut scope: Scope, signals: &[Signal], picture: &crate::topology::Picture) -> Scope {
-    for signal in signals {
-        let workload = signal.entity.workload();
-        let known = |target: &Target| target.entity == workload;
-        if !known(&scope.focus) && !scope.neighbours.iter().any(known) && scope.neighbours.len() < NEIGHBOURS {
-            scope.neighbours.push(picture.target(&workload));
-        }
-    }
-    scope
 }
 
 /// When trouble may have begun: with the last change shortly before the first signal, else somewhat before it.

@@ -3,13 +3,14 @@
 //! The store behind the intake. It keeps the open incidents in memory, learns of others' writes through a watch, and
 //! writes with the version it knows: who loses a write reads again and repeats the grouping, which is idempotent.
 
+pub mod replay;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use amend_crds::condition::{self, Claim};
 use amend_crds::incident::IncidentPhase;
 use amend_crds::{Incident, IncidentSpec, IncidentStatus};
-use amend_diagnosis::entity::Entity;
 use amend_diagnosis::incident::{Assignment, Kept, OpenIncident, assign, keep};
 use amend_diagnosis::signal::Signal;
 use futures::future::BoxFuture;
@@ -22,7 +23,7 @@ use tokio::sync::Mutex;
 use crate::effects::EffectError;
 use crate::intake::{SignalStore, StoreError};
 use crate::shell::Shell;
-use crate::topology::Picture;
+use crate::topology::{Picture, align};
 
 /// How often a lost write is repeated before the sender is asked to come again.
 const ATTEMPTS_MAX: u32 = 5;
@@ -90,22 +91,11 @@ impl Incidents {
     }
 
     /// The signals under the names of their workloads.
-    ///
-    /// All names of a namespace are resolved at once: whatever is built for that is built once for a storm of hundreds.
     async fn aligned(&self, mut batch: Vec<Signal>, now: Timestamp) -> Vec<Signal> {
         let namespaces: BTreeSet<String> = batch.iter().map(|signal| signal.entity.namespace.clone()).collect();
         for namespace in namespaces.into_iter().filter(|namespace| !namespace.is_empty()) {
             let picture = self.picture(&namespace, now).await;
-            let here = |signal: &Signal| signal.entity.namespace == namespace;
-            let named: BTreeSet<Entity> = batch.iter().filter(|one| here(one)).map(|one| one.entity.clone()).collect();
-            let resolved: BTreeMap<Entity, Entity> =
-                named.iter().cloned().zip(picture.resolved(named.iter().cloned())).collect();
-            for signal in batch.iter_mut().filter(|signal| here(signal)) {
-                if let Some(entity) = resolved.get(&signal.entity) {
-                    let container = signal.entity.container.take();
-                    signal.entity = Entity { container, ..entity.clone() };
-                }
-            }
+            align(&mut batch, &namespace, &picture);
         }
         batch
     }

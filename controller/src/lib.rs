@@ -33,6 +33,7 @@ pub mod self_telemetry;
 pub mod server;
 pub mod settings;
 pub mod shell;
+pub mod sketch;
 pub mod sources;
 pub mod targets;
 pub mod time;

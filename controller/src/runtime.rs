@@ -104,14 +104,27 @@ pub async fn start(
 /// When settings are wrong or the API server cannot be reached.
 pub async fn shell(settings: Settings, config: Config, time: Arc<dyn Time>) -> anyhow::Result<Arc<Shell>> {
     let clients = Clients::new(config)?;
+    let install = install(&clients, &settings.release_namespace).await?;
+    Ok(Arc::new(assembled(settings, clients, time, install)?))
+}
+
+/// The same for whoever only asks: nothing needs to be installed yet, and nothing can be named after an installation.
+///
+/// # Errors
+/// When settings are wrong.
+pub fn asking(settings: Settings, config: Config, time: Arc<dyn Time>) -> anyhow::Result<Shell> {
+    assembled(settings, Clients::new(config)?, time, String::new())
+}
+
+fn assembled(settings: Settings, clients: Clients, time: Arc<dyn Time>, install: String) -> anyhow::Result<Shell> {
     let metrics = Metrics::new();
     let allowed = settings
         .egress_allow
         .iter()
         .map(|entry| Allowed::from_str(entry).with_context(|| format!("--egress-allow {entry}")))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(Arc::new(Shell {
-        install: install(&clients, &settings.release_namespace).await?,
+    Ok(Shell {
+        install,
         time,
         recorder: Recorder::default(),
         sources: Sources::new(clients.clone(), &settings.release_namespace, Egress::new(allowed)),
@@ -129,7 +142,7 @@ pub async fn shell(settings: Settings, config: Config, time: Arc<dyn Time>) -> a
         clients,
         metrics,
         settings,
-    }))
+    })
 }
 
 /// The installation's identity: the UID of its namespace, which no other installation has.

@@ -1,6 +1,6 @@
 //! The telemetry stores that serve a namespace: `TelemetrySource` objects turned into something that can be asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use amend_crds::telemetrysource::SourceKind as Kind;
 use amend_crds::telemetrysource::TelemetrySourceSpec;
 use amend_diagnosis::evidence::{Answer, TopologyEdge, Window};
 use amend_telemetry::egress::Egress;
+use amend_telemetry::load::Load;
 use amend_telemetry::source::{Credentials, Limits, Source, SourceConfig, SourceKind, open};
 use jiff::SignedDuration;
 use kube::api::{Api, ListParams};
@@ -38,6 +39,10 @@ pub struct Sources {
     release_namespace: String,
     egress: Egress,
     cache: Arc<Mutex<Cache>>,
+    /// What all of them may cost together; `None`: nobody counts.
+    load: Option<Arc<Load>>,
+    /// Sources that serve every namespace instead of those that are declared.
+    given: Option<amend_telemetry::sources::Sources>,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +67,57 @@ pub enum SourceProblem {
 
 impl Sources {
     pub fn new(clients: Clients, release_namespace: &str, egress: Egress) -> Self {
-        Self { clients, release_namespace: release_namespace.to_owned(), egress, cache: Arc::default() }
+        let release_namespace = release_namespace.to_owned();
+        Self { clients, release_namespace, egress, cache: Arc::default(), load: None, given: None }
+    }
+
+    /// The same sources, opened anew, that count what they are asked.
+    pub fn counted(self, load: Arc<Load>) -> Self {
+        Self { cache: Arc::default(), load: Some(load), ..self }
+    }
+
+    /// Asks these for every namespace, whatever is declared.
+    ///
+    /// # Errors
+    /// One of them cannot be opened.
+    pub fn instead(mut self, configs: Vec<SourceConfig>) -> Result<Self, SourceProblem> {
+        let mut given = Vec::new();
+        for mut config in configs {
+            config.load.clone_from(&self.load);
+            let name = config.name.clone();
+            let opened = open(config, &self.egress);
+            given.push(opened.map_err(|error| SourceProblem::Unopenable(error.why(&name)))?);
+        }
+        self.given = Some(amend_telemetry::sources::Sources::new(given));
+        Ok(self)
+    }
+
+    /// Every source there is, whichever namespaces it serves, and why others cannot be asked.
+    ///
+    /// # Errors
+    /// The sources cannot be listed.
+    pub async fn all(&self) -> Result<(amend_telemetry::sources::Sources, Vec<String>), kube::Error> {
+        if let Some(given) = &self.given {
+            return Ok((given.clone(), Vec::new()));
+        }
+        let api: Api<TelemetrySource> = Api::all(self.clients.reader());
+        let (mut sources, mut problems) = (Vec::new(), Vec::new());
+        let mut places = BTreeSet::new();
+        for object in api.list(&ListParams::default()).await?.items {
+            // One store that several teams have declared is asked once.
+            let place = (object.spec.kind, object.spec.url.clone(), object.spec.tenant.clone());
+            if places.contains(&place) {
+                continue;
+            }
+            match self.open(&object).await {
+                Ok(source) => {
+                    places.insert(place);
+                    sources.push(source);
+                }
+                Err(problem) => problems.push(format!("TelemetrySource {}: {problem}", object.name_any())),
+            }
+        }
+        Ok((amend_telemetry::sources::Sources::new(sources), problems))
     }
 
     /// The stores that serve a namespace: its own, and those of the release namespace that allow it.
@@ -70,6 +125,9 @@ impl Sources {
     /// A source that cannot be opened is left out here; its own status says why. When the list itself cannot be read
     /// the stores known before are used, and none when there were none: every question then stays `Unknown`.
     pub async fn serving(&self, namespace: &str) -> amend_telemetry::sources::Sources {
+        if let Some(given) = &self.given {
+            return given.clone();
+        }
         let mut cache = self.cache.lock().await;
         if let Some((at, sources)) = cache.listed.get(namespace)
             && at.elapsed() < FRESH
@@ -164,7 +222,7 @@ impl Sources {
             return Ok(source.clone());
         }
         written::only_known_fields::<_, TelemetrySourceSpec>(self.clients.reader(), object).await?;
-        let config = config(object, secret.as_ref())?;
+        let config = SourceConfig { load: self.load.clone(), ..config(object, secret.as_ref())? };
         let source =
             open(config, &self.egress).map_err(|error| SourceProblem::Unopenable(error.why(&object.name_any())))?;
         cache.opened.insert(id, (version, source.clone()));

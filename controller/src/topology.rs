@@ -3,7 +3,7 @@
 //! Objects are listed anew when a namespace's picture is older than [`FRESH`]; call edges are asked of the trace store at the
 //! same time. A picture that cannot be refreshed is used as it is: grouping is corrected later by joins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use amend_diagnosis::align::Aligner;
@@ -11,6 +11,7 @@ use amend_diagnosis::cluster::Cluster;
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{Answer, LinkKind, Observations, Topology, TopologyEdge, Window};
 use amend_diagnosis::incident::Links;
+use amend_diagnosis::signal::Signal;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::sync::Mutex;
@@ -32,6 +33,8 @@ pub struct Picture {
     taken: Timestamp,
     observations: Observations,
     pub links: Links,
+    /// Why nobody told who calls whom; `None`: somebody did.
+    pub calls_unknown: Option<String>,
 }
 
 impl std::fmt::Debug for Picture {
@@ -44,6 +47,18 @@ impl std::fmt::Debug for Picture {
 }
 
 impl Picture {
+    /// A picture of these objects and nothing else.
+    #[cfg(test)]
+    pub(crate) fn of_objects(objects: Vec<Value>) -> Self {
+        let taken = Timestamp::UNIX_EPOCH;
+        Self {
+            taken,
+            observations: nothing_but(objects, Vec::new(), taken),
+            links: Links::default(),
+            calls_unknown: None,
+        }
+    }
+
     /// A workload under the names of its Services, ReplicaSets and pods.
     pub fn target(&self, workload: &Entity) -> Target {
         let cluster = Cluster::new(&self.observations);
@@ -65,6 +80,16 @@ impl Picture {
             replica_sets: objects.iter().filter(owned).filter_map(name).collect(),
             pods: cluster.pods_of(workload).map(|pod| pod.name.clone()).collect(),
         }
+    }
+
+    /// The same for a time that is over: what its ReplicaSets and pods are called now says nothing, the shape of a name does.
+    pub fn target_then(&self, workload: &Entity) -> Target {
+        Target { replica_sets: Vec::new(), pods: Vec::new(), ..self.target(workload) }
+    }
+
+    /// Every workload that was listed.
+    pub fn workloads(&self) -> Vec<Entity> {
+        Cluster::new(&self.observations).workloads.into_iter().map(|workload| workload.entity).collect()
     }
 
     /// Workloads linked to one over calls, nearest first: what it calls, then what calls it.
@@ -142,7 +167,10 @@ async fn take(client: &Client, sources: &Sources, namespace: &str, now: Timestam
             objects.extend(found);
         }
     }
-    let calls = calls.known().cloned().unwrap_or_default();
+    let (calls, calls_unknown) = match calls {
+        Answer::Known(calls) => (calls, None),
+        Answer::Unknown { why } => (Vec::new(), Some(why)),
+    };
     let mut observations = nothing_but(objects, calls, now);
     let cluster = Cluster::new(&observations);
     let aligner = Aligner::new(&observations, &cluster);
@@ -154,7 +182,7 @@ async fn take(client: &Client, sources: &Sources, namespace: &str, now: Timestam
         .collect();
     drop(aligner);
     observations.topology = Answer::Known(Topology { nodes: Vec::new(), edges: edges.clone() });
-    Picture { taken: now, observations, links: Links { edges, rollouts: Vec::new() } }
+    Picture { taken: now, observations, links: Links { edges, rollouts: Vec::new() }, calls_unknown }
 }
 
 fn nothing_but(objects: Vec<serde_json::Value>, calls: Vec<TopologyEdge>, now: Timestamp) -> Observations {
@@ -177,6 +205,22 @@ fn nothing_but(objects: Vec<serde_json::Value>, calls: Vec<TopologyEdge>, now: T
     }
 }
 
+/// Puts signals under the names of their workloads; the container stays. Each picture speaks for its own namespace.
+///
+/// All names are resolved at once: whatever is built for that is built once for a storm of hundreds.
+pub fn align(signals: &mut [Signal], namespace: &str, picture: &Picture) {
+    let here = |signal: &Signal| signal.entity.namespace == namespace;
+    let named: BTreeSet<Entity> = signals.iter().filter(|one| here(one)).map(|one| one.entity.clone()).collect();
+    let resolved: BTreeMap<Entity, Entity> =
+        named.iter().cloned().zip(picture.resolved(named.iter().cloned())).collect();
+    for signal in signals.iter_mut().filter(|signal| here(signal)) {
+        if let Some(entity) = resolved.get(&signal.entity) {
+            let container = signal.entity.container.take();
+            signal.entity = Entity { container, ..entity.clone() };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,8 +230,7 @@ mod tests {
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "payment", "namespace": "shop", "uid": "1" },
             "spec": { "selector": { "matchLabels": { "app": "payment" } } },
         });
-        let taken = Timestamp::UNIX_EPOCH;
-        Picture { taken, observations: nothing_but(vec![deployment], Vec::new(), taken), links: Links::default() }
+        Picture::of_objects(vec![deployment])
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use amend_diagnosis::entity::EntityKind;
+use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::signal::{Severity, SignalSource};
 use axum::Json;
 use axum::body::Bytes;

@@ -93,6 +93,22 @@ pub fn read(body: &[u8], naming: &Naming) -> Result<Alerts, MessageError> {
     Ok(alerts)
 }
 
+/// The signal of an alert that a store remembers as `ALERTS`: what the webhook would have brought, without annotations, which
+/// are not kept there.
+///
+/// # Errors
+/// One word for why the webhook would have left it out.
+pub fn remembered(
+    labels: BTreeMap<String, String>,
+    from: Timestamp,
+    to: Option<Timestamp>,
+    naming: &Naming,
+) -> Result<Signal, &'static str> {
+    let status = if to.is_some() { "resolved" } else { "firing" }.to_owned();
+    let fingerprint = String::new();
+    signal(Alert { status, labels, annotations: BTreeMap::new(), starts_at: from, ends_at: to, fingerprint }, naming)
+}
+
 /// What the parser says, shown plainly: it may quote a part of the body.
 fn unreadable(error: serde_json::Error) -> MessageError {
     MessageError::Unreadable { why: one_line(&error.to_string(), 160) }
