@@ -6,6 +6,7 @@ use std::time::Duration;
 use amend_controller::runtime;
 use amend_controller::settings::Settings;
 use amend_controller::shell::Shell;
+use amend_controller::sources::Sources;
 use amend_controller::time::WallClock;
 use anyhow::Context;
 use clap::{Args, Parser, ValueEnum};
@@ -66,6 +67,11 @@ impl Flags {
         }
     }
 
+    /// The namespace that was asked for by name.
+    pub fn named_namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
     pub async fn connect(&self) -> anyhow::Result<Connection> {
         let mut config = self.config().await?;
         config.read_timeout = Some(CALL);
@@ -97,13 +103,19 @@ const NEAR: [&str; 6] = ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12"
 impl Connection {
     /// What is needed to ask the questions of a diagnosis. Reads Secrets of the installation's namespace.
     pub async fn asking(&self) -> anyhow::Result<Asking> {
+        self.asking_of(Ok).await
+    }
+
+    /// The same with other stores than those that are declared, or with a count of what they are asked.
+    pub async fn asking_of(&self, stores: impl FnOnce(Sources) -> anyhow::Result<Sources>) -> anyhow::Result<Asking> {
         let scratch = tempfile::tempdir().context("cannot make a folder for repositories")?;
         let mut settings = Defaults::parse_from(["amend"]).settings;
         settings.release_namespace.clone_from(&self.install_namespace);
         settings.scratch = scratch.path().to_owned();
         settings.egress_allow = NEAR.map(str::to_owned).to_vec();
-        let shell = runtime::shell(settings, self.config.clone(), Arc::new(WallClock)).await?;
-        Ok(Asking { shell, _scratch: scratch })
+        let shell = runtime::asking(settings, self.config.clone(), Arc::new(WallClock))?;
+        let sources = stores(shell.sources.clone())?;
+        Ok(Asking { shell: Arc::new(Shell { sources, ..shell }), _scratch: scratch })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one file per verb.
 
+mod backtest;
 mod bench;
 mod build;
 mod capture;
@@ -46,6 +47,7 @@ enum Verb {
     Get(get::Arguments),
     Explain(explain::Arguments),
     Diagnose(diagnose::Arguments),
+    Backtest(Box<backtest::Arguments>),
     Capture(capture::Arguments),
     /// Says yes to the plan of a remediation
     Approve(decision::Arguments),
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(arguments) => connected(explain::run(&arguments, &flags)),
         Verb::Capture(arguments) => connected(capture::run(&arguments, &flags)),
         Verb::Diagnose(arguments) => diagnose::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Backtest(arguments) => connected(backtest::run(&arguments, &flags)),
         Verb::Approve(arguments) => connected(decision::run(&arguments, ApprovalDecision::Approve, &flags)),
         Verb::Refuse(arguments) => connected(decision::run(&arguments, ApprovalDecision::Refuse, &flags)),
         Verb::Stop(arguments) => connected(decision::run(&arguments, ApprovalDecision::Stop, &flags)),

@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use amend_crds::incident::IncidentPhase;
 use amend_execution::journal::Event;
 use amend_execution::phase::Phase;
-use amend_tests::bench::MergeStyle;
-use amend_tests::stage::{PROPOSED, SOON, Scenery, Stage, VERIFIED, World};
+use amend_tests::bench::{MergeStyle, amend_binary};
+use amend_tests::stage::{PROPOSED, RELEASE_NAMESPACE, SOON, Scenery, Stage, VERIFIED, World};
+use anyhow::{Context, bail};
+use serde_json::Value;
 
 use crate::told::changed_lines;
 
@@ -52,5 +54,28 @@ async fn oom_after_a_release_is_cured_by_one_line() -> anyhow::Result<()> {
     let applied = journal.entries().iter().any(|entry| matches!(entry.event, Event::Applied { .. }));
     assert!(applied, "Flux applied it\n{seen}");
     assert!(stage.record_verifies().await?.entries >= journal.len() as u64, "{seen}");
+    looked_back_on(&stage).await
+}
+
+/// Whoever looks back on it finds the one problem, its cause and the one line, without the Incident: from the stores and Git.
+async fn looked_back_on(stage: &Stage) -> anyhow::Result<()> {
+    let looking = tokio::process::Command::new(amend_binary().await?)
+        .args(["backtest", "-n", stage.namespace(), "--since", "30m", "--step", "5s", "--group-window", "3m"])
+        .args(["--install-namespace", RELEASE_NAMESPACE, "--format", "json"])
+        .env("KUBECONFIG", stage.world().control_plane().kubeconfig())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(SOON, looking).await??;
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("no report: {}", String::from_utf8_lossy(&output.stderr)))?;
+    let problems = report["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let [problem] = problems else { bail!("one problem is wanted: {report:#}") };
+    let explained = &problem["verdict"]["explained"];
+    assert_eq!(explained["cause"], "container.oom-killed", "{report:#}");
+    assert_eq!(explained["change"]["lines"], 1, "{report:#}");
+    assert!(
+        explained["change"]["summary"].as_str().is_some_and(|said| said.contains("from 256Mi to 384Mi")),
+        "{report:#}"
+    );
     Ok(())
 }

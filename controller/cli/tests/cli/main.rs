@@ -1,5 +1,6 @@
 //! The verbs as a person types them, against the sandbox's API server.
 
+mod backtest;
 mod incident;
 mod record;
 mod stage;
