@@ -1,7 +1,8 @@
 //! What every source promises, as checks that can run against a fake and against a real server alike.
 //!
-//! `tests/contract.rs` runs them on a fake server for every kind. [`holds`] takes the base URL and something that the server is
-//! known to hold, so that a real one can be judged by the same checks; no test does that yet.
+//! `tests/contract.rs` runs them on a fake server for every kind, with replies in the shape of the real one's. [`holds`] takes
+//! the base URL and something that the server is known to hold: `tests/tests/bench/source_contract.rs` of the workspace gives
+//! it a real Prometheus, VictoriaMetrics, Alertmanager, Jaeger and Loki. Tempo and OpenSearch are judged by replies alone.
 
 use std::time::Duration;
 
@@ -39,8 +40,8 @@ pub struct Broken {
     pub found: String,
 }
 
-/// A question whose answer would be nothing: no cluster has such names.
-const HOSTILE: [&str; 4] =
+/// Names that no cluster has, and that would break out of a query which does not escape them.
+pub const HOSTILE: [&str; 4] =
     ["x\"} or {__name__=~\".+", "no\\such\\thing", "line\nbreak \u{202e}\u{1b}[31m", "a|.*|b' OR 1=1 -- ${x} {{y}}"];
 
 /// Checks every promise that needs no broken server; the list is empty when all are kept.
@@ -69,6 +70,8 @@ pub async fn holds(subject: &Subject) -> Vec<Broken> {
         "the same answer has the same digest",
         check(first.asked.digest == second.asked.digest && first.asked.digest.len() == 64, &first.asked.digest),
     );
+
+    promise("nothing outside the window is told", all_within(source.as_ref(), subject).await);
 
     for name in HOSTILE {
         let reply = asked(source.as_ref(), subject, Some(name)).await;
@@ -156,16 +159,13 @@ pub async fn asked(source: &dyn Source, subject: &Subject, name: Option<&str>) -
     }
     let config = source.config();
     let (id, window) = ("contract".to_owned(), subject.window);
-    let of = Selection::one(&target);
     match config.kind {
         SourceKind::Prometheus => {
-            let step = SignedDuration::from_secs(15).max(config.sample_every);
-            let question = SeriesQuestion { id, measure: subject.measure, of, window, step };
+            let question = series_question(config, subject, &target);
             counted(config, window, source.series(&question).await)
         }
         SourceKind::Loki | SourceKind::OpenSearch => {
-            let question = LineQuestion { id, of, window, only: LineFilter::All, lines: 100 };
-            counted(config, window, source.lines(&question).await)
+            counted(config, window, source.lines(&line_question(subject, &target)).await)
         }
         SourceKind::Jaeger | SourceKind::Tempo => {
             let service = target.services.first().cloned().unwrap_or_default();
@@ -186,6 +186,45 @@ pub async fn asked(source: &dyn Source, subject: &Subject, name: Option<&str>) -
             reply.map(|muting| usize::from(name.is_none() || muting != Muting::Audible))
         }
     }
+}
+
+fn series_question(config: &SourceConfig, subject: &Subject, target: &Target) -> SeriesQuestion {
+    SeriesQuestion {
+        id: "contract".to_owned(),
+        measure: subject.measure,
+        of: Selection::one(target),
+        window: subject.window,
+        step: SignedDuration::from_secs(15).max(config.sample_every),
+    }
+}
+
+fn line_question(subject: &Subject, target: &Target) -> LineQuestion {
+    let (id, of) = ("contract".to_owned(), Selection::one(target));
+    LineQuestion { id, of, window: subject.window, only: LineFilter::All, lines: 100 }
+}
+
+/// That samples and lines lie in the window that was asked about: what is told of another time is taken for this one.
+/// Spans are left out, since a trace is told whole.
+async fn all_within(source: &dyn Source, subject: &Subject) -> Result<(), String> {
+    let (config, Window { from, to }) = (source.config(), subject.window);
+    let stray: Vec<String> = match config.kind {
+        SourceKind::Prometheus => {
+            let told = source.series(&series_question(config, subject, &subject.target)).await;
+            let found = told.outcome.map_err(|error| error.to_string())?;
+            // Stores keep milliseconds, and so are questions put.
+            let (first, last) = (from.as_millisecond() as f64 / 1e3, to.as_millisecond() as f64 / 1e3);
+            let times = found.into_iter().flat_map(|series| series.samples).map(|(at, _)| at);
+            times.filter(|at| !(first..=last).contains(at)).map(|at| at.to_string()).collect()
+        }
+        SourceKind::Loki | SourceKind::OpenSearch => {
+            let told = source.lines(&line_question(subject, &subject.target)).await;
+            let times = told.outcome.map_err(|error| error.to_string())?.into_iter().filter_map(|line| line.at_ns);
+            let inside = |at: &u64| (from.as_nanosecond()..=to.as_nanosecond()).contains(&i128::from(*at));
+            times.filter(|at| !inside(at)).map(|at| at.to_string()).collect()
+        }
+        SourceKind::Jaeger | SourceKind::Tempo | SourceKind::Alertmanager => return Ok(()),
+    };
+    check(stray.is_empty(), &format!("{stray:?} with a window from {from} to {to}"))
 }
 
 fn counted<T>(config: &SourceConfig, window: Window, told: crate::source::Told<Vec<T>>) -> Reply<usize>

@@ -2,6 +2,7 @@
 //!
 //! <https://prometheus.io/docs/prometheus/latest/querying/api/>
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use amend_diagnosis::evidence::{Series, TopologyEdge, Window};
@@ -10,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::alert::{AlertQuestion, AlertState};
 use crate::calls::{CALL_METRICS, edges};
-use crate::connection::{Connection, clean};
+use crate::connection::{Connection, Parameters, clean};
 use crate::egress::Egress;
 use crate::history::HistoryQuestion;
 use crate::measures;
@@ -38,24 +39,36 @@ const ENTITY_LABELS: [&str; 14] = [
     "job",
 ];
 
+/// What makes VictoriaMetrics answer as Prometheus does.
+///
+/// By default it hides the last 30 s, so that an alert that just fired is "never heard of" and the newest samples repeat
+/// older ones; and it moves the ends of longer windows to multiples of the step, so that its cache is of use.
+/// <https://docs.victoriametrics.com/victoriametrics/single-server-victoriametrics/#prometheus-querying-api-enhancements>
+///
+/// Sent only to stores that have shown what they are: others may refuse a parameter that they do not know.
+const AS_PROMETHEUS_DOES: [(&str, &str); 2] = [("latency_offset", "1ms"), ("nocache", "1")];
+
 /// A Prometheus-like store.
 #[derive(Debug)]
 pub struct Prometheus {
     config: SourceConfig,
     connection: Connection,
+    /// Set by the first answer that bears VictoriaMetrics' mark.
+    is_victoriametrics: AtomicBool,
 }
 
 impl Prometheus {
     /// # Errors
     /// The egress guard refuses the URL, or the certificate authorities cannot be read.
     pub fn open(config: SourceConfig, egress: &Egress) -> Result<Self, SourceError> {
-        Ok(Self { connection: Connection::open(&config, egress)?, config })
+        let connection = Connection::open(&config, egress)?;
+        Ok(Self { connection, config, is_victoriametrics: AtomicBool::new(false) })
     }
 
     /// The value of every series at one moment.
     pub async fn instant(&self, query: &str, at: Timestamp) -> Result<Vec<Series>, SourceError> {
         let parameters = [("query", query.to_owned()), ("time", seconds(at))];
-        let response: Response = self.connection.query("/api/v1/query", &parameters).await?;
+        let response = self.ask("/api/v1/query", &parameters).await?;
         response.read(&self.config.limits).map(|(series, _)| series)
     }
 
@@ -72,8 +85,21 @@ impl Prometheus {
             ("end", seconds(window.to)),
             ("step", format!("{}", step.as_secs_f64())),
         ];
-        let response: Response = self.connection.query("/api/v1/query_range", &parameters).await?;
+        let response = self.ask("/api/v1/query_range", &parameters).await?;
         response.read(&self.config.limits)
+    }
+
+    /// Asks; and asks once more when the answer shows a store that must be asked in another way.
+    async fn ask(&self, path: &str, parameters: Parameters<'_>) -> Result<Response, SourceError> {
+        if !self.is_victoriametrics.load(Ordering::Relaxed) {
+            let response: Response = self.connection.query(path, parameters).await?;
+            if !response.is_from_victoriametrics() {
+                return Ok(response);
+            }
+            self.is_victoriametrics.store(true, Ordering::Relaxed);
+        }
+        let also = AS_PROMETHEUS_DOES.map(|(key, value)| (key, value.to_owned()));
+        self.connection.query(path, &[parameters, &also].concat()).await
     }
 
     /// The window over which rates are taken.

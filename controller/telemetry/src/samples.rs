@@ -21,9 +21,25 @@ pub(crate) struct Response {
     /// VictoriaMetrics' cluster says this where Prometheus would warn.
     #[serde(default, rename = "isPartial")]
     is_partial: bool,
+    #[serde(default)]
+    stats: Option<Stats>,
+}
+
+/// Statistics that nobody asked for.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stats {
+    /// VictoriaMetrics alone tells this, with every answer.
+    #[serde(default)]
+    series_fetched: Option<serde::de::IgnoredAny>,
 }
 
 impl Response {
+    /// Whether the answer bears the mark of VictoriaMetrics.
+    pub fn is_from_victoriametrics(&self) -> bool {
+        self.stats.as_ref().is_some_and(|stats| stats.series_fetched.is_some())
+    }
+
     /// The series in the answer, and how many samples were left out because they were not numbers.
     ///
     /// # Errors

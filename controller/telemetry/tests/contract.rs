@@ -235,6 +235,48 @@ contract! {
     opensearch: SourceKind::OpenSearch;
 }
 
+/// A VictoriaMetrics in the shape of version 1.151: unless told otherwise it hides the last half minute and moves the ends
+/// of windows. A made-up name finds nothing either way.
+async fn victoriametrics() -> String {
+    let reply = |request: Request| async move {
+        let asked = request.uri().query().unwrap_or_default().to_owned();
+        let as_prometheus = asked.contains("latency_offset=1ms") && asked.contains("nocache=1");
+        let known = asked.contains("checkout") && !asked.contains("NoSuchAlert");
+        let body = match (request.uri().path(), known, as_prometheus) {
+            (path, ..) if !path.starts_with("/api/v1/query") => return StatusCode::BAD_REQUEST.into_response(),
+            ("/api/v1/query_range", true, true) => include_str!("replies/victoriametrics-range.json"),
+            ("/api/v1/query_range", true, false) => include_str!("replies/victoriametrics-range-moved.json"),
+            ("/api/v1/query_range", false, _) => include_str!("replies/victoriametrics-no-range.json"),
+            (_, true, true) => include_str!("replies/victoriametrics-alerts.json"),
+            (..) => include_str!("replies/victoriametrics-nothing.json"),
+        };
+        ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    };
+    serve(Router::new().fallback(reply)).await
+}
+
+#[tokio::test]
+async fn a_victoriametrics_that_hides_the_newest_and_moves_windows_keeps_the_promises_of_prometheus() {
+    let url = victoriametrics().await;
+    assert_eq!(holds(&subject(SourceKind::Prometheus, &url)).await, []);
+}
+
+#[tokio::test]
+async fn a_store_that_is_no_victoriametrics_is_not_sent_its_parameters() {
+    let picky = |request: Request| async move {
+        let asked = request.uri().query().unwrap_or_default();
+        match asked.contains("nocache") || asked.contains("latency_offset") {
+            true => (StatusCode::BAD_REQUEST, "unknown name"),
+            false => (StatusCode::OK, include_str!("replies/prometheus-range.json")),
+        }
+    };
+    let subject = subject(SourceKind::Prometheus, &serve(Router::new().fallback(picky)).await);
+    let source = open(subject.config.clone(), &subject.egress).unwrap();
+    for _ in 0..2 {
+        assert!(asked(source.as_ref(), &subject, None).await.answer.known().is_some());
+    }
+}
+
 /// A Prometheus that answers every question with this.
 async fn prometheus_saying(body: String) -> Subject {
     let url = serve(Router::new().fallback(move || async move { body })).await;

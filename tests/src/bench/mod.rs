@@ -65,6 +65,7 @@ pub mod proxy;
 pub mod reaper;
 pub mod remote_write;
 pub mod until;
+pub mod victoriametrics;
 pub mod web;
 
 use std::sync::{Arc, OnceLock};
@@ -93,6 +94,7 @@ pub use proxy::{Moment, Proxy};
 pub use reaper::Run;
 pub use remote_write::Series;
 pub use until::until;
+pub use victoriametrics::VictoriaMetrics;
 
 /// What a story can ask for. A part brings the parts that it cannot be without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,6 +110,7 @@ pub enum Part {
     /// Brings the Alertmanager.
     Prometheus,
     Alertmanager,
+    VictoriaMetrics,
     Jaeger,
     Loki,
     Helm,
@@ -122,6 +125,7 @@ impl Part {
             Self::Gitea => &[Build::Gitea],
             Self::ActRunner => &[Build::Gitea, Build::ActRunner],
             Self::Prometheus | Self::Alertmanager => &[Build::Prometheus],
+            Self::VictoriaMetrics => &[Build::VictoriaMetrics],
             Self::Jaeger => &[Build::Jaeger],
             Self::Loki => &[Build::Loki],
             Self::Helm => &[Build::Helm],
@@ -138,6 +142,7 @@ pub struct Bench {
     helm: OnceCell<Helm>,
     prometheus: OnceCell<Prometheus>,
     alertmanager: OnceCell<Alertmanager>,
+    victoriametrics: OnceCell<VictoriaMetrics>,
     jaeger: OnceCell<Jaeger>,
     loki: OnceCell<Loki>,
     act_runner: OnceCell<ActRunner>,
@@ -202,6 +207,9 @@ impl Bench {
                     .await
                     .map(|_| ())
             }
+            Part::VictoriaMetrics => {
+                self.victoriametrics.get_or_try_init(|| VictoriaMetrics::start(binaries)).await.map(|_| ())
+            }
             Part::Jaeger => self.jaeger.get_or_try_init(|| Jaeger::start(binaries)).await.map(|_| ()),
             Part::Loki => self.loki.get_or_try_init(|| Loki::start(binaries)).await.map(|_| ()),
             Part::Helm => self.helm.get_or_try_init(|| async { Helm::new(binaries) }).await.map(|_| ()),
@@ -258,6 +266,12 @@ impl Bench {
     #[must_use]
     pub fn alertmanager(&self) -> &Alertmanager {
         asked_for(self.alertmanager.get(), Part::Alertmanager)
+    }
+
+    /// VictoriaMetrics. Panics when it was not asked for.
+    #[must_use]
+    pub fn victoriametrics(&self) -> &VictoriaMetrics {
+        asked_for(self.victoriametrics.get(), Part::VictoriaMetrics)
     }
 
     /// Jaeger. Panics when it was not asked for.

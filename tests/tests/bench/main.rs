@@ -5,6 +5,7 @@
 mod cluster;
 mod forge;
 mod processes;
+mod source_contract;
 mod telemetry;
 
 use std::sync::{Arc, Mutex};

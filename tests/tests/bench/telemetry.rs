@@ -70,28 +70,7 @@ async fn prometheus_keeps_a_backfilled_past_when_it_is_killed() -> anyhow::Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn jaeger_returns_a_trace_that_was_sent() -> anyhow::Result<()> {
     let bench = Bench::shared(&[Part::Jaeger]).await?;
-    let nanoseconds = u64::try_from(Timestamp::now().as_nanosecond())?;
-    let service = KeyValue {
-        key: "service.name".to_owned(),
-        value: Some(AnyValue { value: Some(any_value::Value::StringValue("smoke-cart".to_owned())) }),
-        ..KeyValue::default()
-    };
-    let span = Span {
-        trace_id: vec![0xAB; 16],
-        span_id: vec![0xCD; 8],
-        name: "GET /cart".to_owned(),
-        start_time_unix_nano: nanoseconds,
-        end_time_unix_nano: nanoseconds + 5_000_000,
-        ..Span::default()
-    };
-    let resource = Resource { attributes: vec![service], ..Resource::default() };
-    let spans = ResourceSpans {
-        resource: Some(resource),
-        scope_spans: vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }],
-        ..ResourceSpans::default()
-    };
-
-    bench.jaeger().send(&ExportTraceServiceRequest { resource_spans: vec![spans] }).await?;
+    bench.jaeger().send(&server_span("smoke-cart", 0xAB, "GET /cart")?).await?;
 
     let trace = until("the trace", SOON, || bench.jaeger().trace("abababababababababababababababab")).await?;
     assert_eq!(trace["spans"][0]["operationName"], "GET /cart");
@@ -114,4 +93,29 @@ async fn loki_returns_lines_that_were_pushed() -> anyhow::Result<()> {
     });
     assert_eq!(found.await?, ["out of memory"]);
     Ok(())
+}
+
+/// A request that a service answered just now, as OTLP has it; its trace id is this byte again and again.
+pub(crate) fn server_span(service: &str, trace: u8, name: &str) -> anyhow::Result<ExportTraceServiceRequest> {
+    let nanoseconds = u64::try_from(Timestamp::now().as_nanosecond())?;
+    let service_name = KeyValue {
+        key: "service.name".to_owned(),
+        value: Some(AnyValue { value: Some(any_value::Value::StringValue(service.to_owned())) }),
+        ..KeyValue::default()
+    };
+    let span = Span {
+        trace_id: vec![trace; 16],
+        span_id: vec![trace; 8],
+        name: name.to_owned(),
+        start_time_unix_nano: nanoseconds,
+        end_time_unix_nano: nanoseconds + 5_000_000,
+        ..Span::default()
+    };
+    let resource = Resource { attributes: vec![service_name], ..Resource::default() };
+    let spans = ResourceSpans {
+        resource: Some(resource),
+        scope_spans: vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }],
+        ..ResourceSpans::default()
+    };
+    Ok(ExportTraceServiceRequest { resource_spans: vec![spans] })
 }

@@ -1,0 +1,203 @@
+//! Every source keeps its promises to a real store too, not only to the fakes in `controller/telemetry/tests/contract.rs`.
+
+use std::time::Duration;
+
+use amend_diagnosis::entity::{Entity, EntityKind};
+use amend_diagnosis::evidence::Window;
+use amend_diagnosis::signal::{Severity, Signal, SignalSource};
+use amend_telemetry::alert::{AlertState, Muting, firing, silenced};
+use amend_telemetry::contract::{HOSTILE, Subject, asked, holds};
+use amend_telemetry::egress::Egress;
+use amend_telemetry::questions::{Measure, Selection, SeriesQuestion, Target};
+use amend_telemetry::source::{SourceConfig, SourceKind, open};
+use amend_telemetry::sources::Sources;
+use amend_tests::bench::{Bench, Part, Series, until};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use crate::SOON;
+use crate::telemetry::server_span;
+
+const NAMESPACE: &str = "contract";
+const WORKLOAD: &str = "contract-checkout";
+const POD: &str = "contract-checkout-5d8f7c9b6d-x2x4q";
+
+/// A sample every five seconds.
+const EVERY: SignedDuration = SignedDuration::from_secs(5);
+
+/// What the memory was until a moment ago, and what it is now.
+const BEFORE: f64 = 100e6;
+const NOW: f64 = 200e6;
+
+fn alert(name: &str) -> Signal {
+    Signal {
+        key: "contract".to_owned(),
+        source: SignalSource::Alert,
+        name: name.to_owned(),
+        entity: Entity::new(EntityKind::Deployment, NAMESPACE, WORKLOAD),
+        severity: Severity::Critical,
+        started_at: Timestamp::now(),
+        ended_at: None,
+        summary: String::new(),
+        labels: [("alertname", name), ("namespace", NAMESPACE), ("service", WORKLOAD), ("cluster", "bench")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        count: 1,
+    }
+}
+
+/// A real store, asked about the twenty minutes that end now. Neither end is a multiple of anything.
+fn subject(kind: SourceKind, url: &str) -> anyhow::Result<Subject> {
+    let to = Timestamp::now();
+    Ok(Subject {
+        config: SourceConfig { sample_every: EVERY, ..SourceConfig::new("real", kind, url.parse()?) },
+        egress: Egress::new(["127.0.0.0/8".parse()?]),
+        target: Target::new(Entity::new(EntityKind::Deployment, NAMESPACE, WORKLOAD)),
+        measure: Measure::Memory,
+        window: Window { from: to - SignedDuration::from_millis(1_201_237), to },
+        alert: None,
+    })
+}
+
+/// Waits until the store finds what was given to it, then holds it to its promises.
+async fn keeps_its_promises(subject: &Subject) -> anyhow::Result<()> {
+    let source = open(subject.config.clone(), &subject.egress)?;
+    until("the store to find what it was given", SOON, || async {
+        let reply = asked(source.as_ref(), subject, None).await;
+        match reply.answer.known() {
+            Some(found) => Ok((*found > 0).then_some(())),
+            None => Err(format!("{:?}", reply.answer)),
+        }
+    })
+    .await?;
+    assert_eq!(holds(subject).await, []);
+    Ok(())
+}
+
+/// Memory of the workload's pod up to now, where it doubled.
+fn memory() -> Series {
+    let labels = [("namespace", NAMESPACE), ("pod", POD), ("container", "app")];
+    let mut memory = Series::new("container_memory_working_set_bytes", &labels);
+    let now = Timestamp::now();
+    memory.samples = (1..360).map(|step| (now - EVERY * step, BEFORE)).collect();
+    memory.samples.push((now, NOW));
+    memory
+}
+
+/// The alert as whoever evaluates rules writes it down.
+fn rule_state(name: &str) -> Series {
+    let labels = [("alertname", name), ("alertstate", "firing"), ("namespace", NAMESPACE), ("service", WORKLOAD)];
+    let mut state = Series::new("ALERTS", &labels);
+    state.samples.push((Timestamp::now(), 1.0));
+    state
+}
+
+/// What a metrics store says last: what was written a moment ago, and not what was true before it.
+async fn newest_is_told(subject: &Subject) -> anyhow::Result<()> {
+    let source = open(subject.config.clone(), &subject.egress)?;
+    let question = SeriesQuestion {
+        id: "newest".to_owned(),
+        measure: subject.measure,
+        of: Selection::one(&subject.target),
+        window: Window { from: subject.window.to - EVERY * 12, to: subject.window.to },
+        step: EVERY,
+    };
+    let told = source.series(&question).await.outcome?;
+    let newest = told.iter().filter_map(|series| series.samples.last()).map(|(_, value)| *value).next();
+    assert_eq!(newest, Some(NOW), "{told:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_prometheus_keeps_the_promises_of_its_kind() -> anyhow::Result<()> {
+    let bench = Bench::shared(&[Part::Prometheus]).await?;
+    bench.prometheus().write(&[memory(), rule_state("ContractPrometheus")]).await?;
+
+    let subject = subject(SourceKind::Prometheus, bench.prometheus().url())?;
+    let subject = Subject { alert: Some(alert("ContractPrometheus")), ..subject };
+    newest_is_told(&subject).await?;
+    keeps_its_promises(&subject).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_victoriametrics_keeps_the_promises_of_prometheus() -> anyhow::Result<()> {
+    let bench = Bench::shared(&[Part::VictoriaMetrics]).await?;
+    bench.victoriametrics().write(&[memory(), rule_state("ContractVictoria")]).await?;
+
+    let subject = subject(SourceKind::Prometheus, bench.victoriametrics().url())?;
+    let subject = Subject { alert: Some(alert("ContractVictoria")), ..subject };
+    newest_is_told(&subject).await?;
+    keeps_its_promises(&subject).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_alertmanager_keeps_the_promises_of_its_kind_and_knows_hostile_names() -> anyhow::Result<()> {
+    let bench = Bench::shared(&[Part::Alertmanager]).await?;
+    let names: Vec<&str> = HOSTILE.into_iter().chain(["ContractAlertmanager"]).collect();
+    let fired: Vec<_> = names.iter().map(|name| json!({"labels": alert(name).labels})).collect();
+    bench.alertmanager().post_alerts(&json!(fired)).await?;
+
+    let subject = subject(SourceKind::Alertmanager, &bench.alertmanager().url())?;
+    let subject = Subject { alert: Some(alert("ContractAlertmanager")), ..subject };
+    keeps_its_promises(&subject).await?;
+
+    let sources = Sources::new([open(subject.config.clone(), &subject.egress)?]);
+    for name in names {
+        let (signal, deadline) = (alert(name), Duration::from_secs(10));
+        let (muting, _) = silenced(&sources, &signal, Timestamp::now(), deadline).await;
+        assert_eq!(muting.known(), Some(&Muting::Audible), "{name:?}: {muting:?}");
+        bench.alertmanager().silence(&[("alertname", name)], SignedDuration::from_mins(5), "known").await?;
+        let (muting, _) = silenced(&sources, &signal, Timestamp::now(), deadline).await;
+        let Some(Muting::Silenced { by }) = muting.known() else { panic!("{name:?}: {muting:?}") };
+        assert_eq!(by[0].comment, "known");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_jaeger_keeps_the_promises_of_its_kind() -> anyhow::Result<()> {
+    let bench = Bench::shared(&[Part::Jaeger]).await?;
+    bench.jaeger().send(&server_span(WORKLOAD, 0xC0, "POST /checkout")?).await?;
+
+    keeps_its_promises(&subject(SourceKind::Jaeger, bench.jaeger().url())?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_loki_keeps_the_promises_of_its_kind() -> anyhow::Result<()> {
+    let bench = Bench::shared(&[Part::Loki]).await?;
+    let now = Timestamp::now();
+    let lines: Vec<String> = (0..40).map(|second| format!("level=info served in {second} ms")).collect();
+    // Before the window, in it, and up to now.
+    let lines: Vec<(Timestamp, &str)> = (0..)
+        .zip(&lines)
+        .map(|(step, line)| (now - SignedDuration::from_mins(1) * (39 - step), line.as_str()))
+        .collect();
+    bench.loki().push(&[("namespace", NAMESPACE), ("pod", POD), ("container", "app")], &lines).await?;
+
+    keeps_its_promises(&subject(SourceKind::Loki, bench.loki().url())?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_of_a_real_prometheus_fires_and_then_is_over() -> anyhow::Result<()> {
+    let bench = Bench::shared(&[Part::Prometheus]).await?;
+    let subject = subject(SourceKind::Prometheus, bench.prometheus().url())?;
+    let sources = Sources::new([open(subject.config.clone(), &subject.egress)?]);
+    let state = |wanted| {
+        let sources = &sources;
+        async move {
+            let (state, _) = firing(sources, &alert("ContractRule"), Timestamp::now(), Duration::from_secs(10)).await;
+            Ok::<_, String>((state.known() == Some(&wanted)).then_some(()))
+        }
+    };
+    let rule = |holds: &str| {
+        format!(
+            "groups:\n- name: contract\n  rules:\n  - alert: ContractRule\n    expr: vector(1) {holds} 0\n    labels: {{namespace: {NAMESPACE}, service: {WORKLOAD}}}\n"
+        )
+    };
+
+    bench.prometheus().add_rules("contract-rule", &rule(">")).await?;
+    until("the alert to fire", SOON, || state(AlertState::Firing)).await?;
+    bench.prometheus().add_rules("contract-rule", &rule("<")).await?;
+    until("the alert to be over", SOON, || state(AlertState::Inactive)).await?;
+    bench.prometheus().remove_rules("contract-rule").await
+}
