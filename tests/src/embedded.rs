@@ -1,8 +1,8 @@
 //! The production controller in the sandbox's world, as `amend demo` runs it: for tests that need the whole loop and no cluster.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use amend_controller::runtime::{self, Running};
 use amend_controller::settings::{LogFormat, Settings};
@@ -86,6 +86,14 @@ impl Embedded {
     /// # Errors
     /// When the world or the controller does not start.
     pub async fn start(scenario: Scenario) -> anyhow::Result<Self> {
+        Self::start_with(scenario, |_| ()).await
+    }
+
+    /// The same with other settings of the controller.
+    ///
+    /// # Errors
+    /// When the world or the controller does not start.
+    pub async fn start_with(scenario: Scenario, change: impl FnOnce(&mut Settings)) -> anyhow::Result<Self> {
         crate::bench::install_crypto();
         let clock = SandboxClock::scaled(BEGINNING.parse()?, WORKING);
         let crds = amend_crds::schema::files().map_err(|error| anyhow::anyhow!("cannot make the CRDs: {error}"))?;
@@ -105,6 +113,7 @@ impl Embedded {
         let stop = CancellationToken::new();
         let mut settings = settings(scratch.path().join("git"), token);
         settings.listen.set_port(crate::bench::free_port()?);
+        change(&mut settings);
         let time: Arc<dyn Time> = Arc::new(StoryTime(clock));
         let url = format!("http://{}", settings.listen);
         // Each start has a token of its own: a controller that ends cancels it.
@@ -153,12 +162,25 @@ impl Embedded {
         objects.map(|object| told(&object).replace('"', "")).collect()
     }
 
-    /// Waits until `found` finds something in this world.
+    /// Waits until `found` finds something in this world. What incidents and remediations say meanwhile is printed, for the
+    /// reader of a test that failed or took long.
     ///
     /// # Errors
     /// When it does not within `limit`: with what incidents and remediations say then.
     pub async fn wait<T>(&self, what: &str, limit: Duration, found: impl Fn(&Self) -> Option<T>) -> anyhow::Result<T> {
-        let waited = until(what, limit, || async { Ok::<_, anyhow::Error>(found(self)) }).await;
+        let began = Instant::now();
+        let heard = Mutex::new(Vec::new());
+        let waited = until(what, limit, || async {
+            let told = self.told();
+            let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            for news in told.iter().filter(|one| !heard.contains(*one)) {
+                eprintln!("{:>6.1} s {news}", began.elapsed().as_secs_f64());
+            }
+            *heard = told;
+            Ok::<_, anyhow::Error>(found(self))
+        })
+        .await;
+        eprintln!("{:>6.1} s waited for {what}", began.elapsed().as_secs_f64());
         waited.with_context(|| format!("{:#?}", self.told()))
     }
 }

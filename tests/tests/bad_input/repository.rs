@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use amend_controller::settings::Settings;
 use amend_sandbox::Scenario;
 use amend_sandbox::git::Author;
 use amend_tests::embedded::{Embedded, PLATFORM};
 use anyhow::bail;
+use jiff::SignedDuration;
 
 use crate::{SOON, alone, condition, incident, open_pulls, the_pull_request};
 
@@ -78,7 +80,9 @@ async fn a_repository_without_a_usable_file_is_named_and_once_mended_it_is_used(
     let (moved, settings) = ("apps/shop/orders.yaml", "apps/shop/kustomization.yaml");
     let aliased = with(&good, LIMIT, "memory: *memory")?.unwrap_or_default();
     let aliased = aliased.replacen("memory: 192Mi", "memory: &memory 256Mi", 1);
-    // State of the repository, and what the incident then says.
+    let conflict = "<<<<<<< HEAD\n  replicas: 3\n=======\n  replicas: 4\n>>>>>>> b\n";
+    let conflict = with(&good, "  replicas: 3\n", conflict)?;
+    // State of the repository, and what the incident then says: never what it said before.
     type State<'a> = (&'a str, Vec<(&'a str, Option<String>)>, Vec<&'a str>);
     let states: Vec<State<'_>> = vec![
         (
@@ -87,19 +91,12 @@ async fn a_repository_without_a_usable_file_is_named_and_once_mended_it_is_used(
             vec![FILE, "is not valid YAML"],
         ),
         (
-            "a conflict that was committed",
-            vec![(
-                FILE,
-                with(&good, "  replicas: 3\n", "<<<<<<< HEAD\n  replicas: 3\n=======\n  replicas: 4\n>>>>>>> b\n")?,
-            )],
-            vec![FILE, "is not valid YAML"],
-        ),
-        (
             "the object twice",
             vec![(FILE, Some(good.clone())), (moved, Some(good.clone()))],
             vec!["defined twice", FILE, moved],
         ),
-        ("the limit as an alias", vec![(moved, None), (FILE, Some(aliased))], vec!["alias"]),
+        ("a conflict that was committed", vec![(moved, None), (FILE, conflict)], vec![FILE, "is not valid YAML"]),
+        ("the limit as an alias", vec![(FILE, Some(aliased))], vec!["alias"]),
         (
             "a file of 1.4 MB",
             vec![(FILE, Some(format!("{good}# {}\n", "x".repeat(1_400_000))))],
@@ -128,6 +125,8 @@ async fn a_repository_without_a_usable_file_is_named_and_once_mended_it_is_used(
             Ok(told) => eprintln!("{what}: {told}"),
             Err(error) => complaints.push(format!("{what}: {error:#}")),
         }
+        // From here on nothing but the next look is waited for.
+        world.hurry();
         assert!(open_pulls(&world).is_empty(), "{what}: a pull request on such a file");
     }
     assert!(complaints.is_empty(), "{complaints:#?}");
@@ -171,7 +170,9 @@ async fn a_revoked_token_is_named_and_a_new_one_is_used() -> anyhow::Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_who_edits_the_same_line_meanwhile_wins() -> anyhow::Result<()> {
     let _alone = alone().await;
-    let world = Embedded::start(Scenario::oom()).await?;
+    // Half an hour by default: here ten minutes tell as much.
+    let patience = |settings: &mut Settings| settings.absent_for = SignedDuration::from_mins(10);
+    let world = Embedded::start_with(Scenario::oom(), patience).await?;
     incident(&world).await?;
     let pull = the_pull_request(&world).await?;
 
