@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amend_telemetry::egress::{Allowed, Egress};
+use amend_telemetry::model::{Model, ModelConfig};
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Config;
@@ -123,11 +124,13 @@ fn assembled(settings: Settings, clients: Clients, time: Arc<dyn Time>, install:
         .iter()
         .map(|entry| Allowed::from_str(entry).with_context(|| format!("--egress-allow {entry}")))
         .collect::<anyhow::Result<Vec<_>>>()?;
+    let egress = Egress::new(allowed);
     Ok(Shell {
         install,
+        model: model(&settings, &egress)?,
         time,
         recorder: Recorder::default(),
-        sources: Sources::new(clients.clone(), &settings.release_namespace, Egress::new(allowed)),
+        sources: Sources::new(clients.clone(), &settings.release_namespace, egress),
         targets: Targets::new(
             clients.clone(),
             &settings.release_namespace,
@@ -163,6 +166,18 @@ fn pager(settings: &Settings) -> anyhow::Result<Option<Arc<dyn Pager>>> {
         None => SecretString::from(String::new()),
     };
     Ok(Some(Arc::new(Webhook::new(url, secret, !settings.egress_allow.is_empty())?)))
+}
+
+/// The model that may phrase summaries; `None` unless one is configured: then nothing is ever sent.
+fn model(settings: &Settings, egress: &Egress) -> anyhow::Result<Option<Arc<Model>>> {
+    let (Some(url), Some(name)) = (&settings.model_url, &settings.model_name) else { return Ok(None) };
+    let config = ModelConfig {
+        url: url.parse().context("--model-url is not a URL")?,
+        name: name.clone(),
+        key: settings.model_key_file.as_deref().map(secret).transpose()?,
+    };
+    let model = Model::open(&config, egress).context("--model-url cannot be used")?;
+    Ok(Some(Arc::new(model)))
 }
 
 fn secret(file: &Path) -> anyhow::Result<SecretString> {

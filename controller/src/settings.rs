@@ -57,6 +57,18 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     pub page_secret_file: Option<PathBuf>,
 
+    /// OpenAI-compatible endpoint of a language model that may phrase a summary, like https://models.example.com/v1
+    #[arg(long, value_name = "URL", requires = "model_name")]
+    pub model_url: Option<String>,
+
+    /// What the model is called there
+    #[arg(long, value_name = "NAME", requires = "model_url")]
+    pub model_name: Option<String>,
+
+    /// File with the key of that endpoint
+    #[arg(long, value_name = "FILE", requires = "model_url")]
+    pub model_key_file: Option<PathBuf>,
+
     /// OTLP over HTTP endpoint for Amend's own traces
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,

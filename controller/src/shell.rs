@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use amend_telemetry::model::Model;
+
 use crate::clients::Clients;
 use crate::effects::Effects;
 use crate::metrics::Metrics;
@@ -31,6 +33,8 @@ pub struct Shell {
     pub reports: Reports,
     pub metrics: Metrics,
     pub pager: Option<Arc<dyn Pager>>,
+    /// Phrases summaries for people, where one is configured.
+    pub model: Option<Arc<Model>>,
 }
 
 impl std::fmt::Debug for Shell {

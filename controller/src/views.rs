@@ -64,6 +64,7 @@ impl Views {
         };
         Ok(IncidentView {
             row: row(&incident, remediation),
+            note: status.opinion.as_ref().zip(status.diagnosis.as_ref()).and_then(|(said, about)| said.note(about)),
             signals,
             steps: steps(&incident, remediation),
             timeline: timeline(&incident, remediation),

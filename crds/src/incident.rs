@@ -2,6 +2,7 @@
 
 use amend_diagnosis::diagnosis::Diagnosis;
 use amend_diagnosis::entity::Entity;
+use amend_diagnosis::opinion::Opinion;
 use amend_diagnosis::signal::{Severity, Signal};
 pub use amend_execution::phase::incident::IncidentPhase;
 use jiff::Timestamp;
@@ -72,6 +73,9 @@ pub struct IncidentStatus {
     pub diagnosed_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Diagnosis>,
+    /// What an optional language model says about the diagnosis: shown to people, used by nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opinion: Option<Opinion>,
     /// Every policy that was looked at, and why it did or did not match.
     #[serde(default)]
     pub policies: Vec<PolicyMatch>,

@@ -11,7 +11,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 /// Everything that the chart can switch on, at once.
-const EVERYTHING: [&str; 15] = [
+const EVERYTHING: [&str; 16] = [
     "remediators=[{\"namespace\":\"shop\",\"gitTargets\":[\"platform\"],\"merge\":true,\"policyAuthors\":[{\"kind\":\"Group\",\"name\":\"shop-team\"},{\"kind\":\"ServiceAccount\",\"name\":\"flux\",\"namespace\":\"flux-system\"}]},{\"namespace\":\"bank\"}]",
     "networkPolicy.enabled=true",
     "podDisruptionBudget.enabled=true",
@@ -19,6 +19,7 @@ const EVERYTHING: [&str; 15] = [
     "replicas=3",
     "intake.ciSecret=\"amend-ci\"",
     "paging={\"url\":\"https://pager.example.com/hook\",\"secret\":\"amend-page\"}",
+    "model={\"url\":\"https://models.example.com/v1\",\"name\":\"small\",\"secretName\":\"amend-model\"}",
     "tracing.endpoint=\"http://collector.monitoring:4318\"",
     "publicUrl=\"https://amend.example.com\"",
     "tls={\"secret\":\"amend-tls\",\"clientCaSecret\":\"amend-clients\"}",
@@ -224,6 +225,7 @@ async fn a_typo_in_the_values_is_refused_by_its_name() {
         ("image.digest=\"latest\"", &["digest"]),
         ("networkPolicy.enable=true", &["networkPolicy", "enable"]),
         ("publicUrl=\"amend.example.com\"", &["publicUrl"]),
+        ("model.url=\"https://models.example.com/v1\"", &["model", "name"]),
     ] {
         let told = refusal(value).await;
         for word in words {
@@ -246,6 +248,18 @@ async fn each_switch_adds_its_object_and_is_off_by_default() {
         assert_eq!(count(&on, kind), 1, "{kind}");
         assert_eq!(on.len(), plain.len() + 1, "{switch} adds something else too");
     }
+}
+
+#[tokio::test]
+async fn no_model_is_asked_unless_one_is_named() {
+    let model = |documents: &[Value]| -> Vec<String> {
+        let pod = &named(documents, "Deployment", "amend")["spec"]["template"]["spec"]["containers"][0];
+        let about_it = |one: &&str| one.starts_with("--model");
+        texts(&pod["args"]).into_iter().filter(about_it).map(str::to_owned).collect()
+    };
+    assert_eq!(model(&rendered(&[]).await), Vec::<String>::new());
+    let on = rendered(&["model={\"url\":\"https://models.example.com/v1\",\"name\":\"small\"}"]).await;
+    assert_eq!(model(&on), ["--model-url=https://models.example.com/v1", "--model-name=small"]);
 }
 
 #[tokio::test]

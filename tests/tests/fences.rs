@@ -181,6 +181,31 @@ fn only_effects_and_gitops_change_the_world() {
     }
 }
 
+/// What a model says is kept beside the diagnosis and shown. Whoever matches, plans, gates or acts does not know of it.
+#[test]
+fn no_room_that_decides_or_acts_knows_what_a_model_said() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    // Asking and keeping, the one line that people see, and the settings.
+    let may = ["phrase.rs", "incident.rs", "views.rs", "runtime.rs", "shell.rs", "settings.rs"];
+    let told = ["opinion", "Opinion", "shell.model"];
+    for room in ["policies/src", "controller/execution/src", "controller/gitops/src", "controller/src"] {
+        for file in rust_files(&root.join(room)) {
+            let named = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if room == "controller/src" && may.contains(&named) {
+                continue;
+            }
+            let text = std::fs::read_to_string(&file).expect("source is readable");
+            for word in told {
+                assert!(!text.contains(word), "{} knows what a model said ({word})", file.display());
+            }
+        }
+    }
+    // Where an incident is answered, the word stands only where the effect is named and handed on.
+    let incident =
+        std::fs::read_to_string(root.join("controller/src/controllers/incident.rs")).expect("source is readable");
+    assert!(!incident.contains("pinion"), "the controller of incidents hands a diagnosis on and reads nothing back");
+}
+
 fn rust_files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).expect("folder is readable") {

@@ -19,6 +19,7 @@ pub mod incident;
 pub mod inference;
 pub mod logs;
 pub mod metric;
+pub mod opinion;
 pub mod render;
 pub mod robust;
 pub mod scene;

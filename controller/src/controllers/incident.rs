@@ -2,6 +2,7 @@
 
 mod cause;
 mod joining;
+mod phrase;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -64,6 +65,8 @@ pub struct Moment {
     /// Signals with the ends that their sources report.
     signals: Vec<Signal>,
     joined_to: Option<NamespacedName>,
+    /// Whether a model may be asked to phrase a summary.
+    may_phrase: bool,
     /// Whether the incident that it joins has all its signals: until then it has not joined, since what has ended is not
     /// looked at again and its signals would be lost.
     handed_over: bool,
@@ -89,6 +92,8 @@ pub enum IncidentEffect {
     /// Policies that answer it since now, or no longer: they count that.
     Counted(Vec<String>),
     Tell(Notice),
+    /// Asks the optional model about a menu of causes that it was not asked about before.
+    Phrase(Box<Diagnosis>),
 }
 
 impl Control for IncidentControl {
@@ -108,6 +113,7 @@ impl Control for IncidentControl {
             absent_for: shell.settings.absent_for,
             signals: if status.signals.is_empty() { object.spec.signals.clone() } else { status.signals.clone() },
             joined_to: None,
+            may_phrase: shell.model.is_some(),
             handed_over: false,
             diagnosis: None,
             diagnose_within: Sla::default().diagnose,
@@ -224,6 +230,7 @@ impl Control for IncidentControl {
             effects.push(IncidentEffect::Start(plan.clone()));
             wake = SignedDuration::from_secs(1);
         }
+        effects.extend(phrase::due(&status, moment.may_phrase).map(IncidentEffect::Phrase));
         status.observed_generation = moment.object.metadata.generation;
         status.conditions =
             condition::settled(&before.conditions, &claims(&status), status.observed_generation, moment.now);
@@ -266,6 +273,10 @@ impl Control for IncidentControl {
             }
             IncidentEffect::Start(plan) => start(shell, object, *plan).await,
             IncidentEffect::HandOver(older) => joining::hand_over(shell, object, &older).await,
+            IncidentEffect::Phrase(diagnosis) => {
+                phrase::ask(shell, object, *diagnosis);
+                Ok(())
+            }
             IncidentEffect::Counted(policies) => {
                 for policy in policies {
                     shell.nudges.nudge(PolicyControl::NAME, &object.namespace().unwrap_or_default(), &policy);

@@ -188,6 +188,8 @@ struct IncidentPage<'a> {
     confidence: Option<u32>,
     others: Vec<Other>,
     abstained: Option<String>,
+    /// Words of an optional model.
+    note: Option<String>,
     unexplained: Vec<String>,
     graph: Option<Graph>,
     slowest: Vec<SlowRow>,
@@ -298,6 +300,7 @@ fn incident_page<'a>(view: &'a IncidentView, user: &'a str, now: Timestamp) -> I
         confidence: cause.map(|cause| percent(cause.confidence)),
         others: diagnosis.map(others).unwrap_or_default(),
         abstained: diagnosis.and_then(|diagnosis| diagnosis.abstained.as_deref()).map(|why| one_line(why, 500)),
+        note: view.note.as_deref().map(|note| one_line(note, 1_000)),
         unexplained: diagnosis.map(|diagnosis| unexplained(diagnosis, &view.signals)).unwrap_or_default(),
         graph: diagnosis.filter(|diagnosis| !diagnosis.graph.nodes.is_empty()).map(|diagnosis| Graph {
             svg: without_style(render::svg(&diagnosis.graph)),

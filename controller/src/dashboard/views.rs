@@ -94,6 +94,8 @@ pub struct IncidentView {
     pub row: IncidentRow,
     pub signals: Vec<Signal>,
     pub diagnosis: Option<Diagnosis>,
+    /// What an optional model says about it, as one line that says whose words these are.
+    pub note: Option<String>,
     /// The way from detection to the end, in order.
     pub steps: Vec<Step>,
     pub timeline: Vec<Moment>,

@@ -14,7 +14,7 @@ use url::Url;
 use crate::egress::Egress;
 use crate::load::Load;
 use crate::promql::is_hidden;
-use crate::source::{Credentials, SourceConfig, SourceError};
+use crate::source::{Credentials, Limits, SourceConfig, SourceError};
 
 /// Queries longer than this are sent as a form: proxies commonly refuse request lines above 8 KiB.
 const QUERY_IN_URL_MAX: usize = 4_000;
@@ -38,12 +38,35 @@ pub(crate) struct Connection {
     load: Option<Arc<Load>>,
 }
 
+/// Where a connection leads, and what it may cost.
+#[derive(Debug)]
+pub(crate) struct Endpoint<'a> {
+    pub url: &'a Url,
+    pub credentials: Credentials,
+    pub authorities: Option<&'a [u8]>,
+    pub tenant: Option<&'a str>,
+    pub limits: Limits,
+    pub load: Option<Arc<Load>>,
+}
+
 /// Parameters of a question, in the order they are sent.
 pub(crate) type Parameters<'a> = &'a [(&'a str, String)];
 
 impl Connection {
     pub(crate) fn open(config: &SourceConfig, egress: &Egress) -> Result<Self, SourceError> {
-        egress.check_url(&config.url).map_err(|source| SourceError::Refused { source })?;
+        let endpoint = Endpoint {
+            url: &config.url,
+            credentials: config.credentials.clone(),
+            authorities: config.authorities.as_deref(),
+            tenant: config.tenant.as_deref(),
+            limits: config.limits.clone(),
+            load: config.load.clone(),
+        };
+        Self::to(endpoint, egress)
+    }
+
+    pub(crate) fn to(config: Endpoint<'_>, egress: &Egress) -> Result<Self, SourceError> {
+        egress.check_url(config.url).map_err(|source| SourceError::Refused { source })?;
         let unusable = |why: String| SourceError::Client { why };
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             // Another thread may install it between the two lines; then that one serves just as well.
@@ -51,7 +74,7 @@ impl Connection {
         }
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(tenant) = &config.tenant {
+        if let Some(tenant) = config.tenant {
             let value =
                 HeaderValue::from_str(tenant).map_err(|_| unusable("the tenant is not a header value".into()))?;
             headers.insert("x-scope-orgid", value);
@@ -64,7 +87,7 @@ impl Connection {
             .connect_timeout(config.limits.timeout.min(Duration::from_secs(5)))
             .pool_max_idle_per_host(config.limits.concurrency)
             .dns_resolver(egress.resolver(config.url.scheme() == "http"));
-        if let Some(bundle) = &config.authorities {
+        if let Some(bundle) = config.authorities {
             let authorities = Certificate::from_pem_bundle(bundle).map_err(|error| unusable(chain(&error)))?;
             builder = builder.tls_certs_only(authorities);
         }
@@ -72,11 +95,11 @@ impl Connection {
             client: builder.build().map_err(|error| unusable(chain(&error)))?,
             base: config.url.clone(),
             egress: egress.clone(),
-            credentials: config.credentials.clone(),
+            credentials: config.credentials,
             bytes: config.limits.bytes,
             timeout: config.limits.timeout,
             slots: Semaphore::new(config.limits.concurrency.max(1)),
-            load: config.load.clone(),
+            load: config.load,
         })
     }
 

@@ -22,6 +22,7 @@ pub mod logql;
 mod loki;
 pub mod mapping;
 mod measures;
+pub mod model;
 mod opensearch;
 mod otlp;
 mod prometheus;

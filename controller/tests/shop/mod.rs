@@ -151,6 +151,7 @@ pub fn incident(row: IncidentRow, now: Timestamp) -> IncidentView {
             timeline: Vec::new(),
             signals: Vec::new(),
             diagnosis: None,
+            note: None,
             policies: Vec::new(),
             remediation: None,
             record: None,
@@ -160,6 +161,7 @@ pub fn incident(row: IncidentRow, now: Timestamp) -> IncidentView {
     IncidentView {
         signals: signals(now),
         diagnosis: Some(diagnosis(now)),
+        note: None,
         steps: steps(now),
         timeline: moments(now),
         policies: vec![
