@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{Answer, Asked, Change, ChangeKind, Window};
 use amend_gitops::repo::{CommitId, CommitInfo, FileDiff, Repo};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -16,6 +16,10 @@ use crate::errors;
 
 /// Commits looked at for one Kustomization: a busy repository has a few dozen a day, and the guilty one is rarely old.
 const COMMITS_MAX: usize = 30;
+
+/// How far the clock of whoever commits may run ahead of ours: what is applied already is never in the future, so a commit up to
+/// this much later than a window that ends now still belongs to it. An hour is a wrong summer time.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_hours(1);
 
 /// Commits passed over because they are newer than the window: as many as are fetched at most.
 const PASSED_MAX: usize = 500;
@@ -69,7 +73,7 @@ async fn read(managed: &Managed<'_>, namespace: &str, window: Window) -> Result<
         if info.committed < window.from && at < window.from {
             break;
         }
-        let is_later = at > window.to;
+        let is_later = at > window.to.saturating_add(CLOCKS_APART).unwrap_or(window.to);
         match is_later {
             true => passed += 1,
             false => looked_at += 1,

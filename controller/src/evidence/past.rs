@@ -133,8 +133,9 @@ async fn changes(
     told: &Told,
     picture: &Picture,
 ) -> (Answer<Vec<Change>>, Vec<Asked>) {
-    if told.changes.known().is_some() {
-        return (told.changes.clone(), Vec::new());
+    if let Answer::Known(known) = &told.changes {
+        let by_then = known.iter().filter(|change| change.at <= told.windows.fault.to).cloned().collect();
+        return (Answer::Known(by_then), Vec::new());
     }
     let window = Window { from: told.windows.normal.from, to: told.windows.fault.to };
     let targets = std::iter::once(&told.scope.focus).chain(&told.scope.neighbours);
