@@ -107,6 +107,7 @@ async fn one_incident_shows_cause_graph_evidence_gates_diff_and_record() {
     for shown in [
         "<h1>checkout runs out of memory",
         "class=\"amend-graph\"",
+        "may be wrong: needs &#60;b&#62;more&#60;/b&#62; memory</p>",
         "OOMKilled 6 times",
         "max_over_time(container_memory_working_set_bytes{namespace=&#34;shop&#34;",
         "no answer within 3 s",

@@ -161,7 +161,7 @@ pub fn incident(row: IncidentRow, now: Timestamp) -> IncidentView {
     IncidentView {
         signals: signals(now),
         diagnosis: Some(diagnosis(now)),
-        note: None,
+        note: Some("phrased by a model (small), may be wrong: needs <b>more</b> memory".to_owned()),
         steps: steps(now),
         timeline: moments(now),
         policies: vec![
