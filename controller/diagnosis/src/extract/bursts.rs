@@ -58,10 +58,13 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
             findings.extend(told(entity, cause::CPU, weight, &burst, series));
         }
     }
-    findings.extend(memory(&entities().map(|(entity, list)| (entity, own(list, Family::Memory))).collect()));
     findings.extend(latency(scene));
     let reporting = entities().flat_map(|(_, list)| list).filter_map(|series| reports(series));
     if let Some(span) = reporting.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) {
+        let whole = |list: &'_ [&Series]| -> Vec<Series> {
+            own(list, Family::Memory).into_iter().filter(|series| throughout(series, span)).collect()
+        };
+        findings.extend(memory(&entities().map(|(entity, list)| (entity, whole(list))).collect()));
         findings.extend(entities().filter_map(|(entity, list)| restless(entity, list, span)));
     }
     findings
@@ -191,6 +194,12 @@ fn reports(series: &Series) -> Option<(f64, f64)> {
     Some((series.samples.first()?.0, series.samples.last()?.0))
 }
 
+/// Whether it reports from the first to the last moment: a process that starts takes its memory step by step, and a pod that
+/// ends gives it back. Neither is pressure; that replicas come and go is told by itself.
+fn throughout(series: &Series, (first, last): (f64, f64)) -> bool {
+    reports(series).is_some_and(|(from, to)| from <= first + EDGE && to >= last - EDGE)
+}
+
 /// Replicas that begin or end to report while others of the same story do throughout.
 fn restless(entity: &Entity, list: &[&Series], (first, last): (f64, f64)) -> Option<Finding> {
     let mut replicas: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
@@ -212,4 +221,25 @@ fn restless(entity: &Entity, list: &[&Series], (first, last): (f64, f64)) -> Opt
             .labelled("replicas come and go")
             .asked(list.first().map_or("", |series| &series.asked))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn reporting(from: u32, to: u32) -> Series {
+        let samples = (from..=to).map(|at| (f64::from(at) * 5.0, f64::from(at))).collect();
+        Series { labels: BTreeMap::new(), samples, asked: String::new() }
+    }
+
+    #[test]
+    fn a_pod_that_starts_or_ends_on_the_way_says_nothing_of_memory_pressure() {
+        let span = (0.0, 600.0);
+        assert!(throughout(&reporting(0, 120), span));
+        assert!(throughout(&reporting(2, 117), span), "a scrape or two may be missing at either end");
+        assert!(!throughout(&reporting(30, 120), span));
+        assert!(!throughout(&reporting(0, 60), span));
+    }
 }
