@@ -50,7 +50,7 @@ pub enum EffectError {
 }
 
 impl EffectError {
-    fn of(what: String, error: kube::Error) -> Self {
+    pub(crate) fn of(what: String, error: kube::Error) -> Self {
         match &error {
             kube::Error::Api(status) if status.code == 409 && status.reason == "AlreadyExists" => Self::Exists { what },
             kube::Error::Api(status) if status.code == 409 => Self::Stale { what },
@@ -88,12 +88,10 @@ impl Effects {
         })
     }
 
-    /// Creates an incident with its first status.
+    /// Creates an incident. Its status, given back as it was given, is still to be written.
     pub async fn create_incident(&self, incident: &Incident) -> Result<Incident, EffectError> {
-        let status = incident.status.clone();
-        let mut created = self.create(incident).await?;
-        created.status = status;
-        self.write_status(&created).await
+        let created = self.create(incident).await?;
+        Ok(Incident { status: incident.status.clone(), ..created })
     }
 
     /// Creates a build.

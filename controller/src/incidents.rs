@@ -1,18 +1,21 @@
 //! Signals become incidents: what arrives is grouped and stored before the sender gets its answer.
 //!
 //! The store behind the intake. It keeps the open incidents in memory, learns of others' writes through a watch, and
-//! writes with the version it knows: who loses a write reads again and repeats the grouping, which is idempotent.
+//! writes with the version it knows. Who loses a write adds the signals to the newer version; only when that has ended are they
+//! grouped again.
 
 pub mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use amend_crds::condition::{self, Claim};
 use amend_crds::incident::IncidentPhase;
 use amend_crds::{Incident, IncidentSpec, IncidentStatus};
 use amend_diagnosis::incident::{Assignment, Kept, OpenIncident, assign, keep};
 use amend_diagnosis::signal::Signal;
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use kube::api::{Api, ListParams};
@@ -25,8 +28,18 @@ use crate::intake::{SignalStore, StoreError};
 use crate::shell::Shell;
 use crate::topology::{Picture, align};
 
-/// How often a lost write is repeated before the sender is asked to come again.
+/// How often signals are grouped again before the sender is asked to come again.
 const ATTEMPTS_MAX: u32 = 5;
+
+/// How often signals are added to one more newer version of one incident. Its own controller writes it a few times in the first
+/// second and seldom later.
+const WRITES_MAX: u32 = 12;
+
+/// Incidents of one batch that are written at once.
+const WRITES_AT_ONCE: usize = 8;
+
+/// How long repeats of a stored signal are counted before that is written.
+const REPEATS_WAIT: Duration = Duration::from_secs(5);
 
 /// Incidents that one alert with one start time may open: it ended and came back, which a sender rarely does.
 const NAMES_MAX: u32 = 9;
@@ -45,6 +58,22 @@ pub struct Incidents {
 struct Open {
     loaded: bool,
     incidents: BTreeMap<String, Incident>,
+    /// Signals that were heard again and are not counted yet, by key.
+    repeats: BTreeMap<String, Signal>,
+}
+
+/// What a batch adds to one incident, each with why it belongs there.
+#[derive(Debug)]
+struct Addition {
+    incident: Incident,
+    signals: Vec<(Signal, String)>,
+}
+
+#[derive(Debug)]
+enum Added {
+    Written(Box<Incident>),
+    /// It has ended: these belong elsewhere.
+    Over(Vec<Signal>),
 }
 
 impl Incidents {
@@ -72,22 +101,77 @@ impl Incidents {
     async fn store_all(&self, batch: Vec<Signal>) -> Result<(), StoreError> {
         let now = self.shell.time.now();
         let batch = self.aligned(batch, now).await;
-        // One writer at a time in this process: grouping must see the incident that the signal before it has opened.
-        let mut open = self.open.lock().await;
-        if !open.loaded {
-            open.incidents = load(self.shell.clients.reader()).await?;
-            open.loaded = true;
-        }
-        for attempt in 1.. {
-            match self.write(&mut open, &batch, now).await {
-                Ok(()) => return Ok(()),
+        let news = self.without_repeats(batch).await;
+        if news.is_empty() { Ok(()) } else { self.store_news(news, now).await }
+    }
+
+    async fn store_news(&self, batch: Vec<Signal>, now: Timestamp) -> Result<(), StoreError> {
+        let mut left = batch;
+        let unavailable = |error: EffectError| StoreError::Unavailable { why: crate::errors::chain(&error) };
+        for attempt in 1..=ATTEMPTS_MAX {
+            let grouped = self.group(&left, now).await?;
+            let additions = match grouped {
+                Ok(additions) => additions,
                 Err(EffectError::Stale { .. }) if attempt < ATTEMPTS_MAX => {
-                    open.incidents = load(self.shell.clients.reader()).await?;
+                    self.open.lock().await.loaded = false;
+                    continue;
                 }
-                Err(error) => return Err(StoreError::Unavailable { why: crate::errors::chain(&error) }),
+                Err(error) => return Err(unavailable(error)),
+            };
+            left = self.write(additions, now).await.map_err(unavailable)?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            self.open.lock().await.loaded = false;
+        }
+        Err(StoreError::Unavailable { why: "incidents end faster than signals join them".into() })
+    }
+
+    /// Leaves out what only says again that a stored signal fires: that is counted, and written a moment later for many at once.
+    ///
+    /// Alertmanager repeats what fires, and in a storm nine of ten alerts are repeats. The signal itself is durable in
+    /// its incident; what a crash could lose is how often it was heard in the last [`REPEATS_WAIT`].
+    async fn without_repeats(&self, batch: Vec<Signal>) -> Vec<Signal> {
+        let mut open = self.open.lock().await;
+        let (repeats, news): (Vec<Signal>, Vec<Signal>) =
+            batch.into_iter().partition(|signal| open.incidents.values().any(|incident| fires_in(incident, signal)));
+        let idle = open.repeats.is_empty();
+        for signal in repeats {
+            match open.repeats.get_mut(&signal.key) {
+                Some(known) => known.count = known.count.saturating_add(signal.count.max(1)),
+                None => drop(open.repeats.insert(signal.key.clone(), signal)),
             }
         }
-        Ok(())
+        if idle && !open.repeats.is_empty() {
+            tokio::spawn(self.clone().count_repeats());
+        }
+        news
+    }
+
+    async fn count_repeats(self) {
+        loop {
+            tokio::time::sleep(REPEATS_WAIT).await;
+            if self.write_repeats().await == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Writes how often signals were repeated, and gives how many signals that were. One whose incident has ended
+    /// meanwhile is grouped like a new one.
+    async fn write_repeats(&self) -> usize {
+        let repeats: Vec<Signal> = std::mem::take(&mut self.open.lock().await.repeats).into_values().collect();
+        if repeats.is_empty() {
+            return 0;
+        }
+        if let Err(error) = self.store_news(repeats.clone(), self.shell.time.now()).await {
+            tracing::warn!(signals = repeats.len(), %error, "repeats not counted yet");
+            let mut open = self.open.lock().await;
+            for signal in &repeats {
+                open.repeats.entry(signal.key.clone()).or_insert_with(|| signal.clone());
+            }
+        }
+        repeats.len()
     }
 
     /// The signals under the names of their workloads.
@@ -104,8 +188,29 @@ impl Incidents {
         self.shell.topologies.of(&self.shell.clients.reader(), &self.shell.sources, namespace, now).await
     }
 
-    async fn write(&self, open: &mut Open, batch: &[Signal], now: Timestamp) -> Result<(), EffectError> {
-        let mut changed: BTreeMap<String, Incident> = BTreeMap::new();
+    /// Decides where each signal belongs and opens the incidents that are missing.
+    ///
+    /// One at a time in this process: grouping must see the incident that the signal before it has opened.
+    async fn group(
+        &self,
+        batch: &[Signal],
+        now: Timestamp,
+    ) -> Result<Result<BTreeMap<String, Addition>, EffectError>, StoreError> {
+        let mut open = self.open.lock().await;
+        if !open.loaded {
+            open.incidents = load(self.shell.clients.reader()).await?;
+            open.loaded = true;
+        }
+        Ok(self.additions(&mut open, batch, now).await)
+    }
+
+    async fn additions(
+        &self,
+        open: &mut Open,
+        batch: &[Signal],
+        now: Timestamp,
+    ) -> Result<BTreeMap<String, Addition>, EffectError> {
+        let mut changed: BTreeMap<String, Addition> = BTreeMap::new();
         let mut known: Vec<OpenIncident> =
             open.incidents.values().filter(|incident| !phase(incident).is_end()).map(as_open).collect();
         let mut pictures: BTreeMap<String, Arc<Picture>> = BTreeMap::new();
@@ -127,31 +232,76 @@ impl Incidents {
                     let opened = id(&incident);
                     tracing::info!(incident = opened, because, "incident opened");
                     known.push(as_open(&incident));
-                    changed.insert(opened.clone(), incident);
+                    open.incidents.insert(opened.clone(), incident.clone());
+                    changed.insert(opened.clone(), Addition { incident, signals: Vec::new() });
                     (opened, because)
                 }
                 Assignment::Join { incident, because } | Assignment::Repeat { incident, because } => {
                     (incident, because)
                 }
             };
-            let incident = match changed.remove(&target).or_else(|| open.incidents.get(&target).cloned()) {
-                Some(incident) => incident,
-                None => continue,
+            let addition = match (changed.get_mut(&target), open.incidents.get(&target)) {
+                (Some(addition), _) => addition,
+                (None, Some(incident)) => {
+                    let addition = Addition { incident: incident.clone(), signals: Vec::new() };
+                    changed.entry(target.clone()).or_insert(addition)
+                }
+                (None, None) => continue,
             };
-            let incident = with_signal(incident, signal, because, now);
             if let Some(grouped) = known.iter_mut().find(|one| one.id == target) {
                 keep(&mut grouped.signals, signal.clone());
             }
-            changed.insert(target, incident);
+            addition.signals.push((signal.clone(), because));
             // A storm must not keep others from their turn: the lease is renewed on the same threads.
             tokio::task::yield_now().await;
         }
-        for (id, incident) in changed {
-            let written = self.shell.effects.write_status(&incident).await?;
-            self.shell.nudges.nudge("incident", &written.namespace().unwrap_or_default(), &written.name_any());
-            open.incidents.insert(id, written);
+        Ok(changed)
+    }
+
+    /// Writes a batch, several incidents at once; gives the signals back whose incident has ended meanwhile.
+    async fn write(&self, additions: BTreeMap<String, Addition>, now: Timestamp) -> Result<Vec<Signal>, EffectError> {
+        let mut left = Vec::new();
+        let mut writes = futures::stream::iter(additions.into_values().map(|addition| self.add(addition, now)))
+            .buffer_unordered(WRITES_AT_ONCE);
+        while let Some(added) = writes.next().await {
+            match added? {
+                Added::Written(written) => {
+                    self.shell.nudges.nudge("incident", &written.namespace().unwrap_or_default(), &written.name_any());
+                    self.learn(&written).await;
+                }
+                Added::Over(signals) => left.extend(signals),
+            }
         }
-        Ok(())
+        Ok(left)
+    }
+
+    /// Adds signals to an incident, however often others write it meanwhile.
+    async fn add(&self, addition: Addition, now: Timestamp) -> Result<Added, EffectError> {
+        let Addition { mut incident, signals } = addition;
+        for attempt in 1.. {
+            let with_all = signals.iter().fold(incident.clone(), |incident, (signal, because)| {
+                with_signal(incident, signal, because.clone(), now)
+            });
+            match self.shell.effects.write_status(&with_all).await {
+                Ok(written) => return Ok(Added::Written(Box::new(written))),
+                Err(EffectError::Stale { .. }) if attempt < WRITES_MAX => {}
+                Err(error) => return Err(error),
+            }
+            match self.now_of(&incident).await? {
+                Some(newer) => incident = newer,
+                None => break,
+            }
+        }
+        Ok(Added::Over(signals.into_iter().map(|(signal, _)| signal).collect()))
+    }
+
+    /// The incident as it is now; none when it has ended or is gone.
+    async fn now_of(&self, incident: &Incident) -> Result<Option<Incident>, EffectError> {
+        let api: Api<Incident> =
+            Api::namespaced(self.shell.clients.reader(), &incident.namespace().unwrap_or_default());
+        let found = api.get_opt(&incident.name_any()).await;
+        let found = found.map_err(|error| EffectError::of(id(incident), error))?;
+        Ok(found.filter(|found| !phase(found).is_end()))
     }
 
     /// Creates the incident, under the next free name when one of the same signal has ended.
@@ -236,6 +386,20 @@ fn as_open(incident: &Incident) -> OpenIncident {
     };
     let opened_at = incident.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     OpenIncident { id: id(incident), opened_at, signals }
+}
+
+/// Whether a signal says only what this incident holds already: that it fires, no worse than before.
+fn fires_in(incident: &Incident, signal: &Signal) -> bool {
+    let status = incident.status.as_ref();
+    let stored = status.is_some_and(|status| {
+        status.signals.iter().any(|kept| {
+            kept.key == signal.key
+                && kept.ended_at.is_none()
+                && kept.severity >= signal.severity
+                && kept.started_at <= signal.started_at
+        })
+    });
+    stored && signal.ended_at.is_none() && !phase(incident).is_end()
 }
 
 /// The name is a hash of what arrived, so that two replicas that see the same signal make one object.

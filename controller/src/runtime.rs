@@ -14,6 +14,7 @@ use kube::Config;
 use kube::api::Api;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -140,6 +141,7 @@ fn assembled(settings: Settings, clients: Clients, time: Arc<dyn Time>, install:
         topologies: Topologies::default(),
         nudges: reconcile::Nudges::default(),
         reports: Reports::default(),
+        diagnoses: Semaphore::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))),
         pager: pager(&settings)?,
         effects: Effects::new(clients.clone(), metrics.clone(), &settings.replica),
         clients,

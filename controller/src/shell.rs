@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use amend_telemetry::model::Model;
+use tokio::sync::Semaphore;
 
 use crate::clients::Clients;
 use crate::effects::Effects;
@@ -32,6 +33,8 @@ pub struct Shell {
     pub nudges: Nudges,
     pub reports: Reports,
     pub metrics: Metrics,
+    /// Turns for diagnoses, which keep a core busy: half of the cores stay free to take alerts in and to renew the lease.
+    pub diagnoses: Semaphore,
     pub pager: Option<Arc<dyn Pager>>,
     /// Phrases summaries for people, where one is configured.
     pub model: Option<Arc<Model>>,

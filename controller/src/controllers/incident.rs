@@ -42,8 +42,9 @@ use crate::shell::Shell;
 /// How often an open incident is looked at.
 const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(15);
 
-/// A diagnosis that no policy answers is made again after this, since evidence arrives late.
-const DIAGNOSE_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// A diagnosis that no policy answers is made again, since evidence arrives late: the first kill, a scrape, an alert of a caller.
+/// Most of it arrives in the first minute, so a young incident is looked at more often than one that has been open for long.
+const DIAGNOSE_AGAIN: [SignedDuration; 2] = [SignedDuration::from_secs(2), SignedDuration::from_secs(30)];
 
 /// Deadline for asking rules whether one alert fires.
 const ASKED_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
@@ -141,8 +142,12 @@ impl Control for IncidentControl {
             moment.joined_to = Some(NamespacedName { namespace: namespace.clone(), name: older.name_any() });
         }
         let under_way = moment.remediation.is_some_and(|phase| phase.ending().is_none());
-        if moment.joined_to.is_none() && !under_way && is_due(&status, moment.remediation, now) {
+        if moment.joined_to.is_none()
+            && !under_way
+            && due_in(&moment.object, moment.remediation, now) == Some(SignedDuration::ZERO)
+        {
             let observations = evidence::observe(shell, &namespace, &moment.signals, now).await;
+            let _turn = shell.diagnoses.acquire().await;
             let began = Instant::now();
             let found = tokio::task::spawn_blocking(move || diagnose(&observations)).await;
             shell.metrics.observe_diagnosis(began.elapsed());
@@ -241,6 +246,9 @@ impl Control for IncidentControl {
         }
         let differs = status != before;
         changed.status = Some(status);
+        if let Some(due) = due_in(&changed, moment.remediation, moment.now) {
+            wake = wake.min(due.max(SignedDuration::from_secs(1)));
+        }
         Decision { write: differs.then_some(changed), effects, wake: Some(wake) }
     }
 
@@ -318,13 +326,17 @@ fn policies_with_news(before: &[PolicyMatch], now: &[PolicyMatch]) -> Vec<String
     answering(before).symmetric_difference(&answering(now)).cloned().collect()
 }
 
-/// Whether evidence should be gathered now.
-fn is_due(status: &IncidentStatus, remediation: Option<Phase>, now: Timestamp) -> bool {
-    let age = status.diagnosed_at.map(|at| now.duration_since(at));
+/// How long until evidence should be gathered: zero for now, none when nothing but a change asks for it.
+fn due_in(object: &Incident, remediation: Option<Phase>, now: Timestamp) -> Option<SignedDuration> {
+    let status = object.status.as_ref()?;
     match status.phase {
-        IncidentPhase::Diagnosing => true,
+        IncidentPhase::Diagnosing => Some(SignedDuration::ZERO),
         IncidentPhase::Abstained | IncidentPhase::Diagnosed => {
-            remediation.is_none() && age.is_none_or(|age| age >= DIAGNOSE_AGAIN)
+            let opened = object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+            let [soonest, latest] = DIAGNOSE_AGAIN;
+            let pace = (now.duration_since(opened) / 2).clamp(soonest, latest);
+            let since = status.diagnosed_at.map_or(pace, |at| now.duration_since(at));
+            remediation.is_none().then(|| (pace - since).max(SignedDuration::ZERO))
         }
         // The first look only says that work has begun, so that people see it at once.
         IncidentPhase::Open
@@ -332,7 +344,7 @@ fn is_due(status: &IncidentStatus, remediation: Option<Phase>, now: Timestamp) -
         | IncidentPhase::Mitigated
         | IncidentPhase::Resolved
         | IncidentPhase::Dropped
-        | IncidentPhase::Joined => false,
+        | IncidentPhase::Joined => None,
     }
 }
 
@@ -540,6 +552,30 @@ async fn start(shell: &Arc<Shell>, object: &Incident, plan: Plan) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_young_incident_without_an_answer_is_diagnosed_again_sooner_than_an_old_one() {
+        let opened = Timestamp::from_second(1_700_000_000).expect("a time");
+        let at = |seconds: i64| opened + SignedDuration::from_secs(seconds);
+        let incident = |phase: IncidentPhase, diagnosed: i64| {
+            let spec = amend_crds::IncidentSpec {
+                entity: amend_diagnosis::entity::Entity::new(EntityKind::Deployment, "shop", "checkout"),
+                severity: amend_diagnosis::signal::Severity::Warning,
+                signals: Vec::new(),
+            };
+            let mut object = Incident::new("inc", spec);
+            object.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(opened));
+            object.status =
+                Some(IncidentStatus { phase, diagnosed_at: Some(at(diagnosed)), ..IncidentStatus::default() });
+            object
+        };
+        let wait = |object: &Incident, now: i64| due_in(object, None, at(now)).map(|wait| wait.as_secs());
+        assert_eq!(wait(&incident(IncidentPhase::Diagnosed, 0), 1), Some(1));
+        assert_eq!(wait(&incident(IncidentPhase::Abstained, 30), 40), Some(10));
+        assert_eq!(wait(&incident(IncidentPhase::Abstained, 3_600), 3_610), Some(20));
+        assert_eq!(wait(&incident(IncidentPhase::Diagnosed, 3_600), 3_700), Some(0));
+        assert_eq!(due_in(&incident(IncidentPhase::Diagnosed, 0), Some(Phase::Proposed), at(900)), None);
+    }
 
     #[test]
     fn a_policy_hears_of_an_incident_when_it_begins_or_ceases_to_answer_it() {

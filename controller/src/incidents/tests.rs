@@ -7,7 +7,7 @@ use amend_diagnosis::signal::{Severity, SignalSource};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{Method, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -23,12 +23,36 @@ struct Line {
 
 type Requests = Arc<Mutex<Vec<(Method, String)>>>;
 
+/// Status writes that are refused because somebody else wrote first, and the phase that the incident then has.
+#[derive(Clone, Debug, Default)]
+struct Rival {
+    writes: Arc<Mutex<usize>>,
+    leaves: Option<&'static str>,
+}
+
 /// Empty lists, namespaces with a UID, and every object back as it was written.
-async fn answer(State(requests): State<Requests>, method: Method, uri: Uri, body: Bytes) -> Json<Value> {
+async fn answer(
+    State((requests, rival)): State<(Requests, Rival)>,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Result<Json<Value>, (StatusCode, Json<Value>)> {
     let path = uri.path().to_owned();
     requests.lock().unwrap_or_else(PoisonError::into_inner).push((method.clone(), path.clone()));
+    if method == Method::PUT {
+        let mut left = rival.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        if *left > 0 {
+            *left -= 1;
+            let status =
+                json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409, "message": ""});
+            return Err((StatusCode::CONFLICT, Json(status)));
+        }
+    }
+    if let (&Method::GET, Some((_, name))) = (&method, path.split_once("/incidents/")) {
+        return Ok(Json(as_left(name, rival.leaves.unwrap_or("Diagnosing"))));
+    }
     let is_namespace = path.split('/').count() == 5 && path.starts_with("/api/v1/namespaces/");
-    Json(match method {
+    Ok(Json(match method {
         Method::GET if is_namespace => {
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "amend-system", "uid": "install"}})
         }
@@ -39,12 +63,27 @@ async fn answer(State(requests): State<Requests>, method: Method, uri: Uri, body
             object["metadata"]["resourceVersion"] = json!("1");
             object
         }
-    })
+    }))
+}
+
+/// An incident as its controller has left it meanwhile.
+fn as_left(name: &str, phase: &str) -> Value {
+    let storm = storm(Timestamp::UNIX_EPOCH);
+    let mut incident = opened(&storm[0], "shop", 1, Timestamp::UNIX_EPOCH);
+    incident.metadata.name = Some(name.to_owned());
+    let mut object = serde_json::to_value(incident).unwrap();
+    object["metadata"]["resourceVersion"] = json!("2");
+    object["status"]["phase"] = json!(phase);
+    object
 }
 
 async fn incidents() -> (Incidents, Requests) {
+    incidents_beside(Rival::default()).await
+}
+
+async fn incidents_beside(rival: Rival) -> (Incidents, Requests) {
     let requests = Requests::default();
-    let app = axum::Router::new().fallback(answer).with_state(requests.clone());
+    let app = axum::Router::new().fallback(answer).with_state((requests.clone(), rival));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -84,7 +123,7 @@ async fn a_storm_is_one_look_at_its_namespace_and_one_incident_that_counts_all()
     };
     assert_eq!(count(Method::GET, "/namespaces/shop/pods"), 1, "one look for all of them");
     assert_eq!(count(Method::POST, "/incidents"), 1, "{asked:?}");
-    assert_eq!(count(Method::PUT, "/status"), 2, "the first status and the one with the whole storm");
+    assert_eq!(count(Method::PUT, "/status"), 1, "one write with the whole storm");
     let open = incidents.open.lock().await;
     let statuses: Vec<_> = open.incidents.values().filter_map(|incident| incident.status.clone()).collect();
     assert_eq!(statuses.iter().map(|status| status.signal_count).collect::<Vec<_>>(), [500]);
@@ -103,4 +142,62 @@ async fn a_second_batch_of_the_same_storm_opens_nothing() {
     let asked = requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let opened = asked.iter().filter(|(method, path)| *method == Method::POST && path.ends_with("/incidents"));
     assert_eq!(opened.count(), 1);
+    let kept = asked.iter().filter(|(method, path)| *method == Method::PUT && path.ends_with("/status")).count();
+    assert_eq!(kept, 2, "what the first had room for is only counted; what it had not is asked about again");
+}
+
+#[tokio::test]
+async fn signals_reach_an_incident_that_its_controller_writes_all_the_time() {
+    let rival = Rival { writes: Arc::new(Mutex::new(9)), leaves: None };
+    let (incidents, requests) = incidents_beside(rival).await;
+    let now = incidents.shell.time.now();
+
+    incidents.store(storm(now)).await.unwrap();
+
+    let asked = requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let lists = asked.iter().filter(|(method, path)| *method == Method::GET && path.ends_with("/incidents"));
+    assert_eq!(lists.count(), 1, "one incident's newer version is no reason to read all of them again");
+    let open = incidents.open.lock().await;
+    let statuses: Vec<_> = open.incidents.values().filter_map(|incident| incident.status.clone()).collect();
+    assert_eq!(statuses.iter().map(|status| status.signal_count).collect::<Vec<_>>(), [500], "each counted once");
+    assert_eq!(statuses[0].phase, IncidentPhase::Diagnosing, "what its controller wrote stays");
+}
+
+#[tokio::test]
+async fn signals_whose_incident_always_ends_first_are_not_said_to_be_stored() {
+    let rival = Rival { writes: Arc::new(Mutex::new(usize::MAX)), leaves: Some("Dropped") };
+    let (incidents, _) = incidents_beside(rival).await;
+    let now = incidents.shell.time.now();
+
+    let stored = incidents.store(storm(now)).await;
+
+    assert!(matches!(stored, Err(StoreError::Unavailable { .. })), "{stored:?}");
+}
+
+#[tokio::test]
+async fn what_fires_already_is_counted_a_moment_later_and_an_end_is_written_at_once() {
+    let (incidents, requests) = incidents().await;
+    let now = incidents.shell.time.now();
+    let some = storm(now).split_off(490);
+    let writes = || {
+        let asked = requests.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.iter().filter(|(method, _)| *method == Method::PUT).count()
+    };
+    incidents.store(some.clone()).await.unwrap();
+    incidents.store(some.clone()).await.unwrap();
+    incidents.store(some.clone()).await.unwrap();
+    assert_eq!(writes(), 1, "repeats cost no write of their own");
+
+    assert_eq!(incidents.write_repeats().await, 10);
+    assert_eq!(incidents.write_repeats().await, 0, "counted once");
+    let counts = || async {
+        let open = incidents.open.lock().await;
+        let status = open.incidents.values().find_map(|incident| incident.status.clone()).unwrap();
+        (status.signal_count, status.signals.iter().map(|signal| signal.count).max().unwrap_or_default())
+    };
+    assert_eq!((writes(), counts().await), (2, (30, 3)));
+
+    let over = Signal { ended_at: Some(now), ..some[0].clone() };
+    incidents.store(vec![over]).await.unwrap();
+    assert_eq!((writes(), counts().await.0), (3, 31));
 }

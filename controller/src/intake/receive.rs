@@ -19,7 +19,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use http_body_util::{BodyExt, Limited};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::alertmanager::{self, Naming};
 use super::build_report::{PayloadError, Reading, is_delivery};
@@ -37,7 +37,7 @@ pub const BODY_MAX: usize = 1024 * 1024;
 /// Alertmanager and GitHub give up after 10 s.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
-/// Requests in work at once: at 1 MiB each this bounds memory, at 0.2 s each it is 19,000 requests a minute.
+/// Requests that are being read at once: at 1 MiB each this bounds memory. What they bring is bounded by the queue.
 pub const REQUESTS_MAX: usize = 64;
 
 /// Seconds after which a refused sender may come again.
@@ -102,32 +102,31 @@ impl IntoResponse for Refusal {
 }
 
 async fn receive_alerts(State(intake): State<Arc<Intake>>, request: Request) -> Response {
-    intake.answer("alertmanager", intake.alerts(request)).await
+    intake.answer("alertmanager", |slot| intake.alerts(request, slot)).await
 }
 
 async fn receive_gitea(State(intake): State<Arc<Intake>>, request: Request) -> Response {
-    intake.answer("gitea", intake.build(&GITEA, request)).await
+    intake.answer("gitea", |slot| intake.build(&GITEA, request, slot)).await
 }
 
 async fn receive_github(State(intake): State<Arc<Intake>>, request: Request) -> Response {
-    intake.answer("github", intake.build(&GITHUB, request)).await
+    intake.answer("github", |slot| intake.build(&GITHUB, request, slot)).await
 }
 
 async fn receive_gitlab(State(intake): State<Arc<Intake>>, request: Request) -> Response {
-    intake.answer("gitlab", intake.build(&GITLAB, request)).await
+    intake.answer("gitlab", |slot| intake.build(&GITLAB, request, slot)).await
 }
 
 impl Intake {
-    /// Runs `work` with a slot and a deadline, and counts what came of it.
-    async fn answer(
-        &self,
-        route: &'static str,
-        work: impl Future<Output = Result<serde_json::Value, Refusal>>,
-    ) -> Response {
+    /// Runs `work` with a slot, which it gives back once nothing large is held, and with a deadline; counts what came of it.
+    async fn answer<'a, W>(&'a self, route: &'static str, work: impl FnOnce(SemaphorePermit<'a>) -> W) -> Response
+    where
+        W: Future<Output = Result<serde_json::Value, Refusal>>,
+    {
         let started = Instant::now();
         let result = match self.slots.try_acquire() {
             Err(_) => Err(refusal(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many requests at once")),
-            Ok(_slot) => tokio::time::timeout(REQUEST_LIMIT, work)
+            Ok(slot) => tokio::time::timeout(REQUEST_LIMIT, work(slot))
                 .await
                 .unwrap_or_else(|_| Err(refusal(StatusCode::REQUEST_TIMEOUT, "late", "the request took too long"))),
         };
@@ -142,7 +141,7 @@ impl Intake {
         }
     }
 
-    async fn alerts(&self, request: Request) -> Result<serde_json::Value, Refusal> {
+    async fn alerts(&self, request: Request, slot: SemaphorePermit<'_>) -> Result<serde_json::Value, Refusal> {
         let (mut parts, body) = request.into_parts();
         let by_certificate = self.senders.alertmanager_by_certificate
             && axum::Extension::<ClientCertificate>::from_request_parts(&mut parts, &()).await.is_ok();
@@ -161,6 +160,7 @@ impl Intake {
         for reason in &alerts.dropped {
             self.metrics.drop_signal("alert", reason);
         }
+        drop((body, slot));
         let (accepted, dropped) = (alerts.signals.len(), alerts.dropped.len());
         match self.queue.submit(alerts.signals).await {
             Ok(()) => Ok(json!({"accepted": accepted, "dropped": dropped})),
@@ -177,7 +177,12 @@ impl Intake {
         }
     }
 
-    async fn build(&self, forge: &ForgeHook, request: Request) -> Result<serde_json::Value, Refusal> {
+    async fn build(
+        &self,
+        forge: &ForgeHook,
+        request: Request,
+        _slot: SemaphorePermit<'_>,
+    ) -> Result<serde_json::Value, Refusal> {
         let (parts, body) = request.into_parts();
         let secrets = (forge.secrets)(&self.senders);
         if secrets.is_empty() {

@@ -11,10 +11,16 @@ use crate::scene::Scene;
 /// Characters of a log line that name its event: what differs often stands behind class and method names.
 const EVENT_NAME: usize = 160;
 
+/// What was logged inside each span (trace and span id), with its time in nanoseconds.
+type Lines<'s, T> = BTreeMap<(&'s str, &'s str), Vec<(u64, T)>>;
+
+/// By context: how often early before the trouble, late before it, and since.
+type Thirds = BTreeMap<u32, [f64; 3]>;
+
 impl Forest<'_> {
     /// Which direct successions of events inside an operation vanished or appeared (after Nezha, FSE'23).
     pub(super) fn pairs(&self, scene: &Scene<'_>, put: &mut Put<'_>) {
-        let mut lines: HashMap<(&str, &str), Vec<(u64, String)>> = HashMap::new();
+        let mut lines: Lines<'_, String> = BTreeMap::new();
         for line in scene.observations.logs.known().into_iter().flatten() {
             if let (Some(trace), Some(span), Some(at)) = (&line.trace_id, &line.span_id, line.at_ns) {
                 lines.entry((trace, span)).or_default().push((at, event_name(&line.body)));
@@ -26,9 +32,9 @@ impl Forest<'_> {
             *names.entry(text).or_insert(next)
         };
         let (start, end) = (name("start".into()), name("end".into()));
-        let lines: HashMap<(&str, &str), Vec<(u64, u32)>> = in_order(lines, &mut name);
-        let mut counts: BTreeMap<(usize, &str, u32, u32), BTreeMap<u32, [f64; 3]>> = BTreeMap::new();
-        let mut totals: BTreeMap<(usize, &str), BTreeMap<u32, [f64; 3]>> = BTreeMap::new();
+        let lines = in_order(lines, &mut name);
+        let mut counts: BTreeMap<(usize, &str, u32, u32), Thirds> = BTreeMap::new();
+        let mut totals: BTreeMap<(usize, &str), Thirds> = BTreeMap::new();
         let mut callees: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for (at, span) in self.spans.iter().enumerate().filter(|(at, _)| !self.tainted[*at]) {
             let (third, context) = (self.third(at), self.context[at]);
@@ -105,13 +111,9 @@ impl Forest<'_> {
 
 /// The lines of each span as numbered events, in their order. Loggers stamp milliseconds: which of two lines with one stamp came
 /// first is taken from the spans in which their stamps differ, else chance would look like another order of things.
-fn in_order<'s>(
-    lines: HashMap<(&'s str, &'s str), Vec<(u64, String)>>,
-    name: &mut impl FnMut(String) -> u32,
-) -> HashMap<(&'s str, &'s str), Vec<(u64, u32)>> {
-    let mut places: HashMap<u32, (f64, f64)> = HashMap::new();
-    let mut named: HashMap<(&str, &str), Vec<(u64, u32)>> = HashMap::with_capacity(lines.len());
-    #[expect(clippy::iter_over_hash_type, reason = "each goes to its own place, and sums are of whole numbers")]
+fn in_order<'s>(lines: Lines<'s, String>, name: &mut impl FnMut(String) -> u32) -> Lines<'s, u32> {
+    let mut places: BTreeMap<u32, (f64, f64)> = BTreeMap::new();
+    let mut named: Lines<'s, u32> = BTreeMap::new();
     for (span, mut lines) in lines {
         lines.sort();
         let events: Vec<(u64, u32)> =
@@ -127,7 +129,6 @@ fn in_order<'s>(
         named.insert(span, events);
     }
     let place = |event: &u32| places.get(event).map_or(0.0, |(sum, count)| sum / count);
-    #[expect(clippy::iter_over_hash_type, reason = "each is sorted by itself")]
     for events in named.values_mut() {
         events.sort_by(|a, b| a.0.cmp(&b.0).then(place(&a.1).total_cmp(&place(&b.1))));
     }
@@ -145,7 +146,7 @@ struct Shares {
 /// requests come (because people ask for other things, or because theirs now fail further up) an operation
 /// does other things too, and nothing is wrong with it. This is direct standardisation, as in epidemiology (Rothman,
 /// Modern Epidemiology, ch. 4); weights are the calls since. None when too few calls are left to compare.
-fn shares(counts: &BTreeMap<u32, [f64; 3]>, totals: &BTreeMap<u32, [f64; 3]>) -> Option<Shares> {
+fn shares(counts: &Thirds, totals: &Thirds) -> Option<Shares> {
     let mut shared = 0.0;
     let (mut happened, mut expected, mut thin) = (0.0, 0.0, 0.0);
     let mut halves = [[0.0; 2]; 2];
@@ -302,7 +303,7 @@ mod tests {
     #[test]
     fn two_lines_of_one_millisecond_keep_the_order_that_they_have_elsewhere() {
         let line = |at: u64, text: &str| (at, text.to_owned());
-        let lines = HashMap::from([
+        let lines = BTreeMap::from([
             (("t1", "a"), vec![line(1, "zeta opens"), line(2, "alpha closes")]),
             (("t2", "b"), vec![line(5, "alpha closes"), line(5, "zeta opens")]),
         ]);
