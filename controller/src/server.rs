@@ -34,7 +34,7 @@ pub mod tls;
 use tls::{Tls, TlsError};
 
 /// Connections open at once; each costs a file descriptor and some 20 KiB.
-pub const CONNECTIONS_MAX: usize = 256;
+pub const CONNECTIONS_MAX: usize = 512;
 
 /// A client that has not sent its request's head by then is slow on purpose.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);

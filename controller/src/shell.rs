@@ -35,6 +35,8 @@ pub struct Shell {
     pub metrics: Metrics,
     /// Turns for diagnoses, which keep a core busy: half of the cores stay free to take alerts in and to renew the lease.
     pub diagnoses: Semaphore,
+    /// The turn for looking again at an incident that was diagnosed before: one at a time, evidence included.
+    pub second_looks: Semaphore,
     pub pager: Option<Arc<dyn Pager>>,
     /// Phrases summaries for people, where one is configured.
     pub model: Option<Arc<Model>>,

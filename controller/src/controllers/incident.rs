@@ -73,6 +73,8 @@ pub struct Moment {
     handed_over: bool,
     /// A diagnosis made just now.
     diagnosis: Option<Diagnosis>,
+    /// Others are looked at again just now: this one waits for its usual turn.
+    crowded: bool,
     diagnose_within: SignedDuration,
     cause: Answer<CauseState>,
     remediation: Option<Phase>,
@@ -117,6 +119,7 @@ impl Control for IncidentControl {
             may_phrase: shell.model.is_some(),
             handed_over: false,
             diagnosis: None,
+            crowded: false,
             diagnose_within: Sla::default().diagnose,
             cause: Answer::unknown("nothing is diagnosed yet"),
             remediation: None,
@@ -142,16 +145,21 @@ impl Control for IncidentControl {
             moment.joined_to = Some(NamespacedName { namespace: namespace.clone(), name: older.name_any() });
         }
         let under_way = moment.remediation.is_some_and(|phase| phase.ending().is_none());
-        if moment.joined_to.is_none()
-            && !under_way
-            && due_in(&moment.object, moment.remediation, now) == Some(SignedDuration::ZERO)
-        {
-            let observations = evidence::observe(shell, &namespace, &moment.signals, now).await;
-            let _turn = shell.diagnoses.acquire().await;
-            let began = Instant::now();
-            let found = tokio::task::spawn_blocking(move || diagnose(&observations)).await;
-            shell.metrics.observe_diagnosis(began.elapsed());
-            moment.diagnosis = found.ok();
+        let due = due_in(&moment.object, moment.remediation, now) == Some(SignedDuration::ZERO);
+        if moment.joined_to.is_none() && !under_way && due {
+            // The first look waits for its turn. A further one is for quiet times: in a storm it would take the first one's.
+            let again = status.diagnosed_at.is_some().then(|| shell.second_looks.try_acquire());
+            match again {
+                Some(Err(_)) => moment.crowded = true,
+                Some(Ok(_)) | None => {
+                    let observations = evidence::observe(shell, &namespace, &moment.signals, now).await;
+                    let _turn = shell.diagnoses.acquire().await;
+                    let began = Instant::now();
+                    let found = tokio::task::spawn_blocking(move || diagnose(&observations)).await;
+                    shell.metrics.observe_diagnosis(began.elapsed());
+                    moment.diagnosis = found.ok();
+                }
+            }
         }
         let diagnosis = moment.diagnosis.as_ref().or(status.diagnosis.as_ref()).cloned();
         let live = match diagnosis.as_ref().and_then(Diagnosis::actionable) {
@@ -246,7 +254,7 @@ impl Control for IncidentControl {
         }
         let differs = status != before;
         changed.status = Some(status);
-        if let Some(due) = due_in(&changed, moment.remediation, moment.now) {
+        if let Some(due) = due_in(&changed, moment.remediation, moment.now).filter(|_| !moment.crowded) {
             wake = wake.min(due.max(SignedDuration::from_secs(1)));
         }
         Decision { write: differs.then_some(changed), effects, wake: Some(wake) }

@@ -49,6 +49,8 @@ impl Product {
         let address = format!("127.0.0.1:{}", free_port()?);
         let program = Program::new(name, amend_binary().await?, folder.path())?
             .env("KUBECONFIG", kubeconfig)
+            // As the chart sets it.
+            .env("MALLOC_ARENA_MAX", "2")
             .args(["controller", "--listen", &address, "--egress-allow", "127.0.0.0/8", "--log-format", "text"])
             .arg("--scratch")
             .arg(folder.path().join("git"))
