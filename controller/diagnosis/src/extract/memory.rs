@@ -15,6 +15,9 @@ use crate::scene::{Scene, increase, seconds, shifted};
 /// A kill longer ago than this says nothing about today's trouble.
 const RECENT: SignedDuration = SignedDuration::from_hours(2);
 
+/// Seconds after the beginning of all data within which a gauge's first sample counts as having stood before.
+const SCRAPES: f64 = 180.0;
+
 /// A life of a process needs this many samples before its shape means anything.
 const SAMPLES_MIN: usize = 8;
 
@@ -27,12 +30,14 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
             }
         }
     }
+    let firsts = scene.series.values().flatten().filter_map(|series| series.samples.first());
+    let begin = firsts.map(|(at, _)| *at).fold(f64::INFINITY, f64::min);
     for (entity, list) in &scene.series {
         for series in list {
-            if let Some((container, kill)) = Kills::of_series(series) {
+            if let Some((container, kill)) = Kills::of_series(series, begin) {
                 let known = kills.entry((entity.clone(), container)).or_default();
-                if known.pods == 0 {
-                    known.add(kill);
+                if known.pods == 0 || (known.standing && !kill.standing) {
+                    *known = kill;
                 }
             }
         }
@@ -52,6 +57,8 @@ struct Kills {
     lives: Vec<f64>,
     limit: Option<f64>,
     asked: String,
+    /// Only a gauge says it, and has said it for as long as anything is known: it names the last end, however old that is.
+    standing: bool,
 }
 
 impl Kills {
@@ -85,17 +92,20 @@ impl Kills {
             lives,
             limit: container.memory_limit,
             asked: scene.questions().about(&["pods", "Pod"]),
+            standing: false,
         })
     }
 
-    fn of_series(series: &Series) -> Option<(String, Self)> {
+    fn of_series(series: &Series, begin: f64) -> Option<(String, Self)> {
         let reason = series.labels.get("reason").map(String::as_str);
         if name_of(&series.labels) != metric::name::LAST_TERMINATED || reason != Some("OOMKilled") {
             return None;
         }
         let (_, value) = series.samples.last()?;
         let container = series.labels.get("container")?.clone();
-        let kill = Self { count: 1, pods: 1, lives: Vec::new(), limit: None, asked: series.asked.clone() };
+        let (first, told) = *series.samples.first()?;
+        let standing = told > 0.0 && first <= begin + SCRAPES;
+        let kill = Self { count: 1, pods: 1, lives: Vec::new(), limit: None, asked: series.asked.clone(), standing };
         (*value > 0.0).then_some((container, kill))
     }
 }
@@ -124,6 +134,9 @@ fn explain(scene: &Scene<'_>, entity: &Entity, container: &str, kills: &Kills) -
     let counted = named(metric::name::RESTARTS)
         .filter_map(|series| increase(series, 0.0, f64::MAX))
         .fold(0.0, |sum: f64, grown| sum + grown);
+    if kills.standing && counted <= 0.0 {
+        return Vec::new();
+    }
     let count = kills.count.max(counted as i64);
     let interval = kill_interval(named(metric::name::RESTARTS).copied(), &kills.lives);
     let leak = working_set
@@ -292,5 +305,26 @@ pub fn bytes(value: f64) -> String {
         value if value >= 10.0 * MIB => format!("{:.0} MiB", value / MIB),
         value if value >= 0.1 * MIB => format!("{:.1} MiB", value / MIB),
         value => format!("{value:.0} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn killed(samples: &[(f64, f64)]) -> Series {
+        let labels = [("__name__", metric::name::LAST_TERMINATED), ("reason", "OOMKilled"), ("container", "app")];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Series { labels, samples: samples.to_vec(), asked: String::new() }
+    }
+
+    #[test]
+    fn a_gauge_that_names_the_last_end_since_ever_is_no_fresh_kill() {
+        let standing =
+            |samples: &[(f64, f64)]| Kills::of_series(&killed(samples), 1000.0).map(|(_, kill)| kill.standing);
+        assert_eq!(standing(&[(1030.0, 1.0), (4600.0, 1.0)]), Some(true));
+        assert_eq!(standing(&[(3000.0, 1.0), (4600.0, 1.0)]), Some(false), "it began to say so on the way");
+        assert_eq!(standing(&[(1030.0, 0.0), (4600.0, 1.0)]), Some(false), "it said something else before");
+        assert_eq!(standing(&[(1030.0, 1.0), (4600.0, 0.0)]), None);
     }
 }
