@@ -42,9 +42,9 @@ use crate::shell::Shell;
 /// How often an open incident is looked at.
 const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(15);
 
-/// A diagnosis that no policy answers is made again, since evidence arrives late: the first kill, a scrape, an alert of a caller.
-/// Most of it arrives in the first minute, so a young incident is looked at more often than one that has been open for long.
-const DIAGNOSE_AGAIN: [SignedDuration; 2] = [SignedDuration::from_secs(2), SignedDuration::from_secs(30)];
+/// A diagnosis that no policy answers is made again after this, since evidence arrives late. Not sooner: a look at the first
+/// seconds alone may be sure of what half of the evidence says.
+const DIAGNOSE_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// Deadline for asking rules whether one alert fires.
 const ASKED_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
@@ -340,11 +340,8 @@ fn due_in(object: &Incident, remediation: Option<Phase>, now: Timestamp) -> Opti
     match status.phase {
         IncidentPhase::Diagnosing => Some(SignedDuration::ZERO),
         IncidentPhase::Abstained | IncidentPhase::Diagnosed => {
-            let opened = object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
-            let [soonest, latest] = DIAGNOSE_AGAIN;
-            let pace = (now.duration_since(opened) / 2).clamp(soonest, latest);
-            let since = status.diagnosed_at.map_or(pace, |at| now.duration_since(at));
-            remediation.is_none().then(|| (pace - since).max(SignedDuration::ZERO))
+            let since = status.diagnosed_at.map_or(DIAGNOSE_AGAIN, |at| now.duration_since(at));
+            remediation.is_none().then(|| (DIAGNOSE_AGAIN - since).max(SignedDuration::ZERO))
         }
         // The first look only says that work has begun, so that people see it at once.
         IncidentPhase::Open
@@ -562,7 +559,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_young_incident_without_an_answer_is_diagnosed_again_sooner_than_an_old_one() {
+    fn an_incident_without_an_answer_is_diagnosed_again_and_one_in_work_is_not() {
         let opened = Timestamp::from_second(1_700_000_000).expect("a time");
         let at = |seconds: i64| opened + SignedDuration::from_secs(seconds);
         let incident = |phase: IncidentPhase, diagnosed: i64| {
@@ -578,8 +575,8 @@ mod tests {
             object
         };
         let wait = |object: &Incident, now: i64| due_in(object, None, at(now)).map(|wait| wait.as_secs());
-        assert_eq!(wait(&incident(IncidentPhase::Diagnosed, 0), 1), Some(1));
-        assert_eq!(wait(&incident(IncidentPhase::Abstained, 30), 40), Some(10));
+        assert_eq!(wait(&incident(IncidentPhase::Diagnosed, 0), 1), Some(29));
+        assert_eq!(wait(&incident(IncidentPhase::Abstained, 30), 40), Some(20));
         assert_eq!(wait(&incident(IncidentPhase::Abstained, 3_600), 3_610), Some(20));
         assert_eq!(wait(&incident(IncidentPhase::Diagnosed, 3_600), 3_700), Some(0));
         assert_eq!(due_in(&incident(IncidentPhase::Diagnosed, 0), Some(Phase::Proposed), at(900)), None);
