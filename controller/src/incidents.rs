@@ -60,6 +60,8 @@ struct Open {
     incidents: BTreeMap<String, Incident>,
     /// Signals that were heard again and are not counted yet, by key.
     repeats: BTreeMap<String, Signal>,
+    /// Whether a task waits to count them: one for all, however long a storm lasts.
+    counting: bool,
 }
 
 /// What a batch adds to one incident, each with why it belongs there.
@@ -135,14 +137,14 @@ impl Incidents {
         let mut open = self.open.lock().await;
         let (repeats, news): (Vec<Signal>, Vec<Signal>) =
             batch.into_iter().partition(|signal| open.incidents.values().any(|incident| fires_in(incident, signal)));
-        let idle = open.repeats.is_empty();
         for signal in repeats {
             match open.repeats.get_mut(&signal.key) {
                 Some(known) => known.count = known.count.saturating_add(signal.count.max(1)),
                 None => drop(open.repeats.insert(signal.key.clone(), signal)),
             }
         }
-        if idle && !open.repeats.is_empty() {
+        if !open.counting && !open.repeats.is_empty() {
+            open.counting = true;
             tokio::spawn(self.clone().count_repeats());
         }
         news
@@ -160,7 +162,10 @@ impl Incidents {
     /// Writes how often signals were repeated, and gives how many signals that were. One whose incident has ended
     /// meanwhile is grouped like a new one.
     async fn write_repeats(&self) -> usize {
-        let repeats: Vec<Signal> = std::mem::take(&mut self.open.lock().await.repeats).into_values().collect();
+        let mut open = self.open.lock().await;
+        let repeats: Vec<Signal> = std::mem::take(&mut open.repeats).into_values().collect();
+        open.counting &= !repeats.is_empty();
+        drop(open);
         if repeats.is_empty() {
             return 0;
         }

@@ -189,7 +189,9 @@ async fn what_fires_already_is_counted_a_moment_later_and_an_end_is_written_at_o
     assert_eq!(writes(), 1, "repeats cost no write of their own");
 
     assert_eq!(incidents.write_repeats().await, 10);
+    assert!(incidents.open.lock().await.counting, "the same task looks once more before it ends");
     assert_eq!(incidents.write_repeats().await, 0, "counted once");
+    assert!(!incidents.open.lock().await.counting);
     let counts = || async {
         let open = incidents.open.lock().await;
         let status = open.incidents.values().find_map(|incident| incident.status.clone()).unwrap();
