@@ -132,7 +132,8 @@ impl Incidents {
     /// Leaves out what only says again that a stored signal fires: that is counted, and written a moment later for many at once.
     ///
     /// Alertmanager repeats what fires, and in a storm nine of ten alerts are repeats. The signal itself is durable in
-    /// its incident; what a crash could lose is how often it was heard in the last [`REPEATS_WAIT`].
+    /// its incident; what a crash could lose is how often it was heard in the last [`REPEATS_WAIT`], and a repeat that arrived
+    /// while its incident ended, until Alertmanager repeats it again.
     async fn without_repeats(&self, batch: Vec<Signal>) -> Vec<Signal> {
         let mut open = self.open.lock().await;
         let (repeats, news): (Vec<Signal>, Vec<Signal>) =
@@ -173,7 +174,10 @@ impl Incidents {
             tracing::warn!(signals = repeats.len(), %error, "repeats not counted yet");
             let mut open = self.open.lock().await;
             for signal in &repeats {
-                open.repeats.entry(signal.key.clone()).or_insert_with(|| signal.clone());
+                let known = open.repeats.entry(signal.key.clone());
+                known
+                    .and_modify(|later| later.count = later.count.saturating_add(signal.count))
+                    .or_insert_with(|| signal.clone());
             }
         }
         repeats.len()
