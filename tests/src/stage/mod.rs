@@ -27,6 +27,7 @@
 //! (`shop` in the namespace), the `GitTarget` in the release namespace, rule file and scrape target of Prometheus.
 //! Times are short by the product's own settings: samples every [`SAMPLE_EVERY`], the chart's `intake` values in `world.rs`.
 
+mod captured;
 mod scenery;
 mod set;
 mod watching;

@@ -110,7 +110,10 @@ impl Stage {
             Ok(Err(never)) => never,
             Err(error) => error,
         };
-        let seen = self.seen().await.map_or_else(|error| format!("{error:#}"), |seen| seen.to_string());
+        let seen = match self.seen().await {
+            Ok(seen) => format!("{seen}{}", self.captured(&seen).await.join("\n")),
+            Err(error) => format!("{error:#}"),
+        };
         let log = self.world.amend().program().log_end();
         Err(error.context(format!("{}: waiting for {what}\n{seen}\namend's log ends with:\n{log}", self.namespace)))
     }

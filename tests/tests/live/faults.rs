@@ -38,7 +38,7 @@ async fn is_understood(stage: &Stage, truth: &Truth) -> anyhow::Result<Diagnosis
 
 /// Waits for a diagnosis that is `wanted`. A cause that is said aloud and not the truth ends the story at once.
 async fn is_said(stage: &Stage, truth: &Truth, wanted: impl Fn(&Diagnosis) -> bool) -> anyhow::Result<Diagnosis> {
-    stage
+    let said = stage
         .until_seen("the right cause", UNDERSTOOD, |seen| {
             let statuses = seen.standing().into_iter().filter_map(|one| one.status.as_ref());
             let said: Vec<&Diagnosis> = statuses.filter_map(|status| status.diagnosis.as_ref()).collect();
@@ -49,7 +49,9 @@ async fn is_said(stage: &Stage, truth: &Truth, wanted: impl Fn(&Diagnosis) -> bo
             }
             Ok(said.into_iter().find(|one| wanted(one)).cloned())
         })
-        .await
+        .await?;
+    stage.keep_cases().await?;
+    Ok(said)
 }
 
 #[tokio::test(flavor = "multi_thread")]
