@@ -13,7 +13,7 @@ use std::time::Duration;
 use amend_crds::condition::{self, Claim};
 use amend_crds::incident::IncidentPhase;
 use amend_crds::{Incident, IncidentSpec, IncidentStatus};
-use amend_diagnosis::incident::{Assignment, Kept, OpenIncident, assign, keep};
+use amend_diagnosis::incident::{Assignment, Kept, OpenIncident, Reach, assign, keep};
 use amend_diagnosis::signal::Signal;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -110,16 +110,8 @@ impl Incidents {
     async fn store_news(&self, batch: Vec<Signal>, now: Timestamp) -> Result<(), StoreError> {
         let mut left = batch;
         let unavailable = |error: EffectError| StoreError::Unavailable { why: crate::errors::chain(&error) };
-        for attempt in 1..=ATTEMPTS_MAX {
-            let grouped = self.group(&left, now).await?;
-            let additions = match grouped {
-                Ok(additions) => additions,
-                Err(EffectError::Stale { .. }) if attempt < ATTEMPTS_MAX => {
-                    self.open.lock().await.loaded = false;
-                    continue;
-                }
-                Err(error) => return Err(unavailable(error)),
-            };
+        for _ in 1..=ATTEMPTS_MAX {
+            let additions = self.group(&left, now).await?;
             left = self.write(additions, now).await.map_err(unavailable)?;
             if left.is_empty() {
                 return Ok(());
@@ -197,51 +189,51 @@ impl Incidents {
         self.shell.topologies.of(&self.shell.clients.reader(), &self.shell.sources, namespace, now).await
     }
 
-    /// Decides where each signal belongs and opens the incidents that are missing.
+    /// Decides where each signal belongs. An incident that is missing is promised here and created outside of the lock.
     ///
     /// One at a time in this process: grouping must see the incident that the signal before it has opened.
-    async fn group(
-        &self,
-        batch: &[Signal],
-        now: Timestamp,
-    ) -> Result<Result<BTreeMap<String, Addition>, EffectError>, StoreError> {
+    async fn group(&self, batch: &[Signal], now: Timestamp) -> Result<BTreeMap<String, Addition>, StoreError> {
         let mut open = self.open.lock().await;
         if !open.loaded {
-            open.incidents = load(self.shell.clients.reader()).await?;
+            let promised = std::mem::take(&mut open.incidents).into_iter().filter(|(_, one)| is_promised(one));
+            open.incidents = promised.collect();
+            open.incidents.extend(load(self.shell.clients.reader()).await?);
             open.loaded = true;
         }
         Ok(self.additions(&mut open, batch, now).await)
     }
 
-    async fn additions(
-        &self,
-        open: &mut Open,
-        batch: &[Signal],
-        now: Timestamp,
-    ) -> Result<BTreeMap<String, Addition>, EffectError> {
+    async fn additions(&self, open: &mut Open, batch: &[Signal], now: Timestamp) -> BTreeMap<String, Addition> {
         let mut changed: BTreeMap<String, Addition> = BTreeMap::new();
-        let mut known: Vec<OpenIncident> =
-            open.incidents.values().filter(|incident| !phase(incident).is_end()).map(as_open).collect();
         let mut pictures: BTreeMap<String, Arc<Picture>> = BTreeMap::new();
+        for namespace in batch.iter().map(|signal| self.namespace_of(signal)).collect::<BTreeSet<_>>() {
+            let picture = self.picture(&namespace, now).await;
+            pictures.insert(namespace, picture);
+        }
+        let reaches: BTreeMap<&String, Reach<'_>> =
+            pictures.iter().map(|(namespace, picture)| (namespace, Reach::new(&picture.links))).collect();
+        let mut known: Vec<OpenIncident<'_>> =
+            open.incidents.values().filter(|incident| !phase(incident).is_end()).map(as_open).collect();
+        let mut promises = Vec::new();
         for signal in batch {
             let namespace = self.namespace_of(signal);
-            if !pictures.contains_key(&namespace) {
-                pictures.insert(namespace.clone(), self.picture(&namespace, now).await);
-            }
-            let Some(picture) = pictures.get(&namespace) else { continue };
-            let (target, because) = match assign(signal, &known, &picture.links, self.shell.settings.group_window, now)
-            {
+            let Some(reach) = reaches.get(&namespace) else { continue };
+            let (target, because) = match assign(signal, &known, reach, self.shell.settings.group_window, now) {
                 Assignment::Drop { because } => {
                     self.shell.metrics.drop_signal("alert", "over_before_work_began");
                     tracing::debug!(signal = signal.name, because, "signal dropped");
                     continue;
                 }
                 Assignment::Open { because } => {
-                    let incident = self.open_incident(signal, &namespace, now).await?;
+                    let incident = promised(signal, &namespace, 1, now);
                     let opened = id(&incident);
                     tracing::info!(incident = opened, because, "incident opened");
-                    known.push(as_open(&incident));
-                    open.incidents.insert(opened.clone(), incident.clone());
+                    known.push(OpenIncident {
+                        id: opened.clone(),
+                        opened_at: now,
+                        signals: vec![signal.clone()].into(),
+                    });
+                    promises.push(incident.clone());
                     changed.insert(opened.clone(), Addition { incident, signals: Vec::new() });
                     (opened, because)
                 }
@@ -258,13 +250,16 @@ impl Incidents {
                 (None, None) => continue,
             };
             if let Some(grouped) = known.iter_mut().find(|one| one.id == target) {
-                keep(&mut grouped.signals, signal.clone());
+                keep(grouped.signals.to_mut(), signal.clone());
             }
             addition.signals.push((signal.clone(), because));
             // A storm must not keep others from their turn: the lease is renewed on the same threads.
             tokio::task::yield_now().await;
         }
-        Ok(changed)
+        for promise in promises {
+            open.incidents.insert(id(&promise), promise);
+        }
+        changed
     }
 
     /// Writes a batch, several incidents at once; gives the signals back whose incident has ended meanwhile.
@@ -287,6 +282,15 @@ impl Incidents {
     /// Adds signals to an incident, however often others write it meanwhile.
     async fn add(&self, addition: Addition, now: Timestamp) -> Result<Added, EffectError> {
         let Addition { mut incident, signals } = addition;
+        if is_promised(&incident) {
+            let created = self.create(&incident, now).await;
+            // Created under another name, or not at all: the promise is void. Kept by its watch, it is none any more.
+            let kept = created.as_ref().is_ok_and(|created| id(created) == id(&incident));
+            if !kept {
+                self.open.lock().await.incidents.remove(&id(&incident));
+            }
+            incident = created?;
+        }
         for attempt in 1.. {
             let with_all = signals.iter().fold(incident.clone(), |incident, (signal, because)| {
                 with_signal(incident, signal, because.clone(), now)
@@ -313,29 +317,24 @@ impl Incidents {
         Ok(found.filter(|found| !phase(found).is_end()))
     }
 
-    /// Creates the incident, under the next free name when one of the same signal has ended.
-    async fn open_incident(&self, signal: &Signal, namespace: &str, now: Timestamp) -> Result<Incident, EffectError> {
-        let api: Api<Incident> = Api::namespaced(self.shell.clients.reader(), namespace);
+    /// Creates a promised incident, under the next free name when one of the same signal has ended. One that is there
+    /// already was stored by another replica, by a batch beside this one, or by us before a crash.
+    async fn create(&self, promise: &Incident, now: Timestamp) -> Result<Incident, EffectError> {
+        let Some(first) = promise.spec.signals.first() else { return Ok(promise.clone()) };
+        let namespace = promise.namespace().unwrap_or_default();
         for ordinal in 1..=NAMES_MAX {
-            let incident = opened(signal, namespace, ordinal, now);
+            let incident = promised(first, &namespace, ordinal, now);
             match self.shell.effects.create_incident(&incident).await {
                 Ok(created) => return Ok(created),
                 Err(EffectError::Exists { .. }) => {
-                    let ended = api
-                        .get_opt(&incident.name_any())
-                        .await
-                        .ok()
-                        .flatten()
-                        .is_some_and(|found| phase(&found).is_end());
-                    // Open: stored by another replica, or by us before a crash; it is found after reading again.
-                    if !ended {
-                        return Err(EffectError::Stale { what: id(&incident) });
+                    if let Some(open) = self.now_of(&incident).await? {
+                        return Ok(open);
                     }
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(EffectError::Refused(format!("{} has opened {NAMES_MAX} incidents with one start time", signal.name)))
+        Err(EffectError::Refused(format!("{} has opened {NAMES_MAX} incidents with one start time", first.name)))
     }
 
     /// Incidents live beside their workload; what belongs to no namespace lives beside us.
@@ -388,13 +387,15 @@ fn id_of(namespace: &str, name: &str) -> String {
     format!("{namespace}/{name}")
 }
 
-fn as_open(incident: &Incident) -> OpenIncident {
+fn as_open(incident: &Incident) -> OpenIncident<'_> {
     let signals = match &incident.status {
-        Some(status) if !status.signals.is_empty() => status.signals.clone(),
-        _ => incident.spec.signals.clone(),
+        Some(status) if !status.signals.is_empty() => &status.signals,
+        _ => &incident.spec.signals,
     };
-    let opened_at = incident.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    OpenIncident { id: id(incident), opened_at, signals }
+    let created_at = incident.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let heard_at = incident.status.as_ref().and_then(|status| status.last_signal_at);
+    let opened_at = created_at.or(heard_at).unwrap_or(Timestamp::UNIX_EPOCH);
+    OpenIncident { id: id(incident), opened_at, signals: signals.as_slice().into() }
 }
 
 /// Whether a signal says only what this incident holds already: that it fires, no worse than before.
@@ -417,7 +418,8 @@ fn name_for(signal: &Signal, ordinal: u32) -> String {
     format!("inc-{}", hex::encode(&digest[..5]))
 }
 
-fn opened(signal: &Signal, namespace: &str, ordinal: u32, now: Timestamp) -> Incident {
+/// An incident that is to be created. It counts as open from now on: grouping sees it, and whoever adds to it creates it.
+fn promised(signal: &Signal, namespace: &str, ordinal: u32, now: Timestamp) -> Incident {
     let first = Signal { count: 1, ..signal.clone() };
     let spec = IncidentSpec { entity: signal.entity.clone(), severity: signal.severity, signals: vec![first] };
     debug_assert!(spec.signals.len() <= FIRST_SIGNALS_MAX);
@@ -425,6 +427,11 @@ fn opened(signal: &Signal, namespace: &str, ordinal: u32, now: Timestamp) -> Inc
     incident.metadata.namespace = Some(namespace.to_owned());
     incident.status = Some(IncidentStatus { last_signal_at: Some(now), ..IncidentStatus::default() });
     incident
+}
+
+/// Only the API server gives a UID.
+fn is_promised(incident: &Incident) -> bool {
+    incident.metadata.uid.is_none()
 }
 
 fn with_signal(mut incident: Incident, signal: &Signal, because: String, now: Timestamp) -> Incident {

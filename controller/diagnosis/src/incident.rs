@@ -1,5 +1,6 @@
 //! Which signals are one problem: grouping, joining and clearing of incidents.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
@@ -24,14 +25,21 @@ pub const HOPS_MAX: usize = 4;
 
 /// An incident that may still take signals in, as far as grouping needs to know it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OpenIncident {
+pub struct OpenIncident<'a> {
     /// What the caller calls it; given back in the [`Assignment`].
     pub id: String,
     pub opened_at: Timestamp,
-    pub signals: Vec<Signal>,
+    /// Borrowed as a rule: in a storm hundreds of incidents are looked at for each signal.
+    pub signals: Cow<'a, [Signal]>,
 }
 
-impl OpenIncident {
+impl OpenIncident<'_> {
+    /// The same without a copy of its signals.
+    #[must_use]
+    pub fn borrowed(&self) -> OpenIncident<'_> {
+        OpenIncident { id: self.id.clone(), opened_at: self.opened_at, signals: Cow::Borrowed(&self.signals) }
+    }
+
     /// When something was last heard of it: now while a signal fires.
     fn last_heard(&self, now: Timestamp) -> Timestamp {
         self.signals.iter().map(|signal| last_heard(signal).unwrap_or(now)).max().unwrap_or(self.opened_at)
@@ -64,12 +72,12 @@ pub enum Assignment {
 /// The oldest fitting incident wins, so that two controllers and any order of arrival agree.
 pub fn assign(
     signal: &Signal,
-    open: &[OpenIncident],
-    links: &Links,
+    open: &[OpenIncident<'_>],
+    reach: &Reach<'_>,
     window: SignedDuration,
     now: Timestamp,
 ) -> Assignment {
-    let mut incidents: Vec<&OpenIncident> = open.iter().collect();
+    let mut incidents: Vec<&OpenIncident<'_>> = open.iter().collect();
     incidents.sort_by(|left, right| (left.opened_at, &left.id).cmp(&(right.opened_at, &right.id)));
     if let Some(known) = incidents.iter().find(|incident| incident.signals.iter().any(|kept| kept.key == signal.key)) {
         let because = match signal.ended_at {
@@ -81,13 +89,13 @@ pub fn assign(
     if !momentary(signal.source) && signal.ended_at.is_some_and(|end| end <= now) {
         return Assignment::Drop { because: format!("{} ended before work on it began", signal.name) };
     }
-    let reach = Reach::new(links);
+    let around = reach.around(&signal.entity);
     for incident in incidents {
         let quiet = signal.started_at.duration_since(incident.last_heard(now));
         if quiet > window {
             continue;
         }
-        let link = incident.signals.iter().find_map(|kept| reach.link(&signal.entity, &kept.entity));
+        let link = incident.signals.iter().find_map(|kept| around.link(&kept.entity));
         if let Some(because) = link {
             return Assignment::Join { incident: incident.id.clone(), because };
         }
@@ -106,18 +114,21 @@ pub struct Joining {
 /// Which open incidents are one problem by the links known now.
 ///
 /// Each incident joins at most once, always an older one that itself stays, so that chains end at one incident.
-pub fn joins(open: &[OpenIncident], links: &Links, window: SignedDuration, now: Timestamp) -> Vec<Joining> {
-    let mut incidents: Vec<&OpenIncident> = open.iter().collect();
+pub fn joins(open: &[OpenIncident<'_>], links: &Links, window: SignedDuration, now: Timestamp) -> Vec<Joining> {
+    let mut incidents: Vec<&OpenIncident<'_>> = open.iter().collect();
     incidents.sort_by(|left, right| (left.opened_at, &left.id).cmp(&(right.opened_at, &right.id)));
     let reach = Reach::new(links);
     // The incidents that stay, each with everything that joined it.
-    let mut staying: Vec<Vec<&OpenIncident>> = Vec::new();
+    let mut staying: Vec<Vec<&OpenIncident<'_>>> = Vec::new();
     let mut joined = Vec::new();
     for incident in incidents {
+        let entities: BTreeSet<&Entity> = incident.signals.iter().map(|signal| &signal.entity).collect();
+        let arounds: Vec<Around<'_>> = entities.into_iter().map(|entity| reach.around(entity)).collect();
         let found = staying.iter_mut().find_map(|group| {
             let because = group.iter().find_map(|member| {
                 let apart = incident.opened_at.duration_since(member.last_heard(now));
-                (apart <= window).then(|| reach.link_any(&incident.signals, &member.signals)).flatten()
+                let link = || arounds.iter().find_map(|one| member.signals.iter().find_map(|b| one.link(&b.entity)));
+                (apart <= window).then(link).flatten()
             })?;
             Some((group, because))
         });
@@ -209,22 +220,25 @@ fn last_heard(signal: &Signal) -> Option<Timestamp> {
     }
 }
 
-/// Answers "are these two linked?" over owners, calls and rollouts.
-struct Reach<'a> {
+/// Answers "are these two linked?" over owners, calls and rollouts. Made once for many questions.
+#[derive(Debug)]
+pub struct Reach<'a> {
     owner: BTreeMap<Entity, Entity>,
+    /// What an entity calls, uses or runs on, and the other way round.
     next: BTreeMap<Entity, BTreeSet<Entity>>,
+    before: BTreeMap<Entity, BTreeSet<Entity>>,
     rollouts: &'a [BTreeSet<Entity>],
 }
 
 impl<'a> Reach<'a> {
-    fn new(links: &'a Links) -> Self {
+    pub fn new(links: &'a Links) -> Self {
         let owner: BTreeMap<Entity, Entity> = links
             .edges
             .iter()
             .filter(|edge| edge.kind == LinkKind::Owns)
             .map(|edge| (edge.to.workload(), edge.from.workload()))
             .collect();
-        let mut reach = Self { owner, next: BTreeMap::new(), rollouts: &links.rollouts };
+        let mut reach = Self { owner, next: BTreeMap::new(), before: BTreeMap::new(), rollouts: &links.rollouts };
         for edge in &links.edges {
             let follows = match edge.kind {
                 LinkKind::Calls | LinkKind::RunsOn | LinkKind::Uses => true,
@@ -232,6 +246,7 @@ impl<'a> Reach<'a> {
             };
             if follows {
                 let (from, to) = (reach.root(&edge.from), reach.root(&edge.to));
+                reach.before.entry(to.clone()).or_default().insert(from.clone());
                 reach.next.entry(from).or_default().insert(to);
             }
         }
@@ -250,49 +265,66 @@ impl<'a> Reach<'a> {
         at
     }
 
-    fn link_any(&self, left: &[Signal], right: &[Signal]) -> Option<String> {
-        left.iter().find_map(|a| right.iter().find_map(|b| self.link(&a.entity, &b.entity)))
+    /// Everything that may be one problem with this entity.
+    fn around(&self, entity: &Entity) -> Around<'_> {
+        let root = self.root(entity);
+        let has = |rollout: &&BTreeSet<Entity>| rollout.iter().any(|entity| self.root(entity) == root);
+        Around {
+            reach: self,
+            entity: entity.clone(),
+            below: hops(&self.next, &root),
+            above: hops(&self.before, &root),
+            together: self.rollouts.iter().filter(has).flatten().map(|entity| self.root(entity)).collect(),
+            root,
+        }
     }
+}
 
-    /// Why two entities may be one problem, or nothing.
-    fn link(&self, left: &Entity, right: &Entity) -> Option<String> {
-        let (a, b) = (self.root(left), self.root(right));
-        if a == b {
-            return Some(match left.workload() == right.workload() {
+/// One entity and what lies within reach of it.
+struct Around<'r> {
+    reach: &'r Reach<'r>,
+    entity: Entity,
+    root: Entity,
+    /// How far away what it depends on is, and what depends on it.
+    below: BTreeMap<Entity, usize>,
+    above: BTreeMap<Entity, usize>,
+    /// What a rollout changed together with it.
+    together: BTreeSet<Entity>,
+}
+
+impl Around<'_> {
+    /// Why another entity may be one problem with this one, or nothing.
+    fn link(&self, other: &Entity) -> Option<String> {
+        let (a, b) = (&self.root, self.reach.root(other));
+        if *a == b {
+            return Some(match self.entity.workload() == other.workload() {
                 true => format!("same entity {a}"),
-                false => format!("{left} and {right} both belong to {a}"),
+                false => format!("{} and {other} both belong to {a}", self.entity),
             });
         }
-        if let Some(hops) = self.hops(&a, &b) {
+        if let Some(hops) = self.below.get(&b) {
             return Some(format!("{a} depends on {b} ({hops} hops)"));
         }
-        if let Some(hops) = self.hops(&b, &a) {
+        if let Some(hops) = self.above.get(&b) {
             return Some(format!("{b} depends on {a} ({hops} hops)"));
         }
-        let together = self.rollouts.iter().any(|rollout| {
-            let has = |wanted: &Entity| rollout.iter().any(|entity| self.root(entity) == *wanted);
-            has(&a) && has(&b)
-        });
-        together.then(|| format!("one rollout changed {a} and {b}"))
+        self.together.contains(&b).then(|| format!("one rollout changed {a} and {b}"))
     }
+}
 
-    fn hops(&self, from: &Entity, to: &Entity) -> Option<usize> {
-        let mut seen = BTreeSet::from([from]);
-        let mut queue = VecDeque::from([(from, 0)]);
-        while let Some((at, hops)) = queue.pop_front() {
-            if at == to {
-                return Some(hops);
-            }
-            if hops < HOPS_MAX {
-                for next in self.next.get(at).into_iter().flatten() {
-                    if seen.insert(next) {
-                        queue.push_back((next, hops + 1));
-                    }
-                }
+/// Entities that are reached over at most [`HOPS_MAX`] edges, each with its distance.
+fn hops(edges: &BTreeMap<Entity, BTreeSet<Entity>>, from: &Entity) -> BTreeMap<Entity, usize> {
+    let mut reached = BTreeMap::from([(from.clone(), 0)]);
+    let mut queue = VecDeque::from([(from, 0)]);
+    while let Some((at, hops)) = queue.pop_front() {
+        for next in edges.get(at).into_iter().flatten().filter(|_| hops < HOPS_MAX) {
+            if !reached.contains_key(next) {
+                reached.insert(next.clone(), hops + 1);
+                queue.push_back((next, hops + 1));
             }
         }
-        None
     }
+    reached
 }
 
 #[cfg(test)]
@@ -322,8 +354,8 @@ mod tests {
         }
     }
 
-    fn incident(id: &str, second: i64, signals: Vec<Signal>) -> OpenIncident {
-        OpenIncident { id: id.into(), opened_at: at(second), signals }
+    fn incident(id: &str, second: i64, signals: Vec<Signal>) -> OpenIncident<'static> {
+        OpenIncident { id: id.into(), opened_at: at(second), signals: signals.into() }
     }
 
     fn calls(pairs: &[(&str, &str)]) -> Links {
@@ -337,14 +369,20 @@ mod tests {
 
     #[test]
     fn the_first_signal_opens_an_incident() {
-        let got = assign(&signal("a", "checkout", 0), &[], &Links::default(), WINDOW, at(1));
+        let got = assign(&signal("a", "checkout", 0), &[], &Reach::new(&Links::default()), WINDOW, at(1));
         assert!(matches!(got, Assignment::Open { because } if because.contains("shop/Deployment/checkout")));
     }
 
     #[test]
     fn a_caller_of_the_failing_service_joins_its_incident() {
         let open = [incident("one", 0, vec![signal("a", "checkout", 0)])];
-        let got = assign(&signal("b", "frontend", 60), &open, &calls(&[("frontend", "checkout")]), WINDOW, at(61));
+        let got = assign(
+            &signal("b", "frontend", 60),
+            &open,
+            &Reach::new(&calls(&[("frontend", "checkout")])),
+            WINDOW,
+            at(61),
+        );
         assert_eq!(
             got,
             Assignment::Join {
@@ -358,7 +396,10 @@ mod tests {
     fn two_callers_of_one_service_are_not_one_problem_by_that_alone() {
         let open = [incident("one", 0, vec![signal("a", "cart", 0)])];
         let links = calls(&[("cart", "cache"), ("search", "cache")]);
-        assert!(matches!(assign(&signal("b", "search", 5), &open, &links, WINDOW, at(6)), Assignment::Open { .. }));
+        assert!(matches!(
+            assign(&signal("b", "search", 5), &open, &Reach::new(&links), WINDOW, at(6)),
+            Assignment::Open { .. }
+        ));
     }
 
     #[test]
@@ -374,7 +415,7 @@ mod tests {
         let mut arrived = signal("b", "x", 5);
         arrived.entity = pod;
         assert!(
-            matches!(assign(&arrived, &open, &links, WINDOW, at(6)), Assignment::Join { because, .. } if because.contains("belong to"))
+            matches!(assign(&arrived, &open, &Reach::new(&links), WINDOW, at(6)), Assignment::Join { because, .. } if because.contains("belong to"))
         );
     }
 
@@ -383,13 +424,16 @@ mod tests {
         let entities = ["cart", "search"].map(|name| Entity::new(Deployment, "shop", name));
         let links = Links { edges: Vec::new(), rollouts: vec![BTreeSet::from(entities)] };
         let open = [incident("one", 0, vec![signal("a", "cart", 0)])];
-        assert!(matches!(assign(&signal("b", "search", 5), &open, &links, WINDOW, at(6)), Assignment::Join { .. }));
+        assert!(matches!(
+            assign(&signal("b", "search", 5), &open, &Reach::new(&links), WINDOW, at(6)),
+            Assignment::Join { .. }
+        ));
     }
 
     #[test]
     fn a_known_signal_is_counted_not_added() {
         let open = [incident("one", 0, vec![signal("a", "checkout", 0)])];
-        let got = assign(&signal("a", "checkout", 0), &open, &Links::default(), WINDOW, at(9));
+        let got = assign(&signal("a", "checkout", 0), &open, &Reach::new(&Links::default()), WINDOW, at(9));
         assert!(matches!(got, Assignment::Repeat { incident, .. } if incident == "one"));
         let mut signals = vec![signal("a", "checkout", 0)];
         assert_eq!(keep(&mut signals, signal("a", "checkout", 0)), Kept::Repeat);
@@ -400,7 +444,7 @@ mod tests {
     fn what_ended_before_work_began_is_dropped() {
         let mut over = signal("a", "checkout", 0);
         over.ended_at = Some(at(5));
-        assert!(matches!(assign(&over, &[], &Links::default(), WINDOW, at(9)), Assignment::Drop { .. }));
+        assert!(matches!(assign(&over, &[], &Reach::new(&Links::default()), WINDOW, at(9)), Assignment::Drop { .. }));
     }
 
     #[test]
@@ -409,7 +453,10 @@ mod tests {
         quiet.ended_at = Some(at(10));
         let open = [incident("one", 0, vec![quiet])];
         let late = signal("b", "checkout", 10 + 601);
-        assert!(matches!(assign(&late, &open, &Links::default(), WINDOW, at(700)), Assignment::Open { .. }));
+        assert!(matches!(
+            assign(&late, &open, &Reach::new(&Links::default()), WINDOW, at(700)),
+            Assignment::Open { .. }
+        ));
     }
 
     #[test]
@@ -453,9 +500,9 @@ mod tests {
             incident("b", 0, vec![signal("y", "checkout", 0)]),
         ];
         let arrived = signal("z", "checkout", 9);
-        let first = assign(&arrived, &open, &Links::default(), WINDOW, at(10));
+        let first = assign(&arrived, &open, &Reach::new(&Links::default()), WINDOW, at(10));
         open.reverse();
-        assert_eq!(assign(&arrived, &open, &Links::default(), WINDOW, at(10)), first);
+        assert_eq!(assign(&arrived, &open, &Reach::new(&Links::default()), WINDOW, at(10)), first);
         assert!(matches!(first, Assignment::Join { incident, .. } if incident == "b"));
     }
 }

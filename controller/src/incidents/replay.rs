@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use amend_diagnosis::entity::Entity;
-use amend_diagnosis::incident::{Assignment, Clearing, Links, OpenIncident, assign, cleared, joins, keep};
+use amend_diagnosis::incident::{Assignment, Clearing, Links, OpenIncident, Reach, assign, cleared, joins, keep};
 use amend_diagnosis::signal::Signal;
 use jiff::{SignedDuration, Timestamp};
 
@@ -34,7 +34,7 @@ pub struct Problem {
 }
 
 struct Open {
-    incident: OpenIncident,
+    incident: OpenIncident<'static>,
     namespace: String,
     alerts: Vec<usize>,
 }
@@ -65,15 +65,15 @@ pub fn replay(alerts: &[Signal], links: &BTreeMap<String, Links>, rules: Rules) 
             false => Signal { count: 1, ..alert.clone() },
         };
         let links = links.get(&namespace).unwrap_or(&none);
-        let known: Vec<OpenIncident> = open.iter().map(|one| one.incident.clone()).collect();
-        match assign(&signal, &known, links, rules.group_window, now) {
+        let known: Vec<OpenIncident<'_>> = open.iter().map(|one| one.incident.borrowed()).collect();
+        match assign(&signal, &known, &Reach::new(links), rules.group_window, now) {
             Assignment::Open { .. } => {
-                let incident = OpenIncident { id: format!("{place:08}"), opened_at: now, signals: vec![signal] };
+                let incident = OpenIncident { id: format!("{place:08}"), opened_at: now, signals: vec![signal].into() };
                 open.push(Open { incident, namespace: namespace.clone(), alerts: vec![place] });
             }
             Assignment::Join { incident, .. } | Assignment::Repeat { incident, .. } => {
                 if let Some(one) = open.iter_mut().find(|one| one.incident.id == incident) {
-                    keep(&mut one.incident.signals, signal);
+                    keep(one.incident.signals.to_mut(), signal);
                     if starts {
                         one.alerts.push(place);
                     }
@@ -91,8 +91,8 @@ pub fn replay(alerts: &[Signal], links: &BTreeMap<String, Links>, rules: Rules) 
 
 /// Incidents of one namespace that turned out to be one: the younger one's signals go to the older one.
 fn join(open: &mut Vec<Open>, namespace: &str, links: &Links, window: SignedDuration, now: Timestamp) {
-    let here: Vec<OpenIncident> =
-        open.iter().filter(|one| one.namespace == namespace).map(|one| one.incident.clone()).collect();
+    let here: Vec<OpenIncident<'_>> =
+        open.iter().filter(|one| one.namespace == namespace).map(|one| one.incident.borrowed()).collect();
     if here.len() < 2 {
         return;
     }
@@ -100,9 +100,9 @@ fn join(open: &mut Vec<Open>, namespace: &str, links: &Links, window: SignedDura
         let Some(place) = open.iter().position(|one| one.incident.id == joining.younger) else { continue };
         let younger = open.remove(place);
         let Some(older) = open.iter_mut().find(|one| one.incident.id == joining.older) else { continue };
-        for signal in younger.incident.signals {
+        for signal in younger.incident.signals.into_owned() {
             if !older.incident.signals.iter().any(|kept| kept.key == signal.key) {
-                keep(&mut older.incident.signals, signal);
+                keep(older.incident.signals.to_mut(), signal);
             }
         }
         older.alerts.extend(younger.alerts);
@@ -111,7 +111,7 @@ fn join(open: &mut Vec<Open>, namespace: &str, links: &Links, window: SignedDura
 
 fn closed(mut open: Open) -> Problem {
     open.alerts.sort_unstable();
-    let signals = open.incident.signals;
+    let signals = open.incident.signals.into_owned();
     let ends: Option<Vec<Timestamp>> = signals.iter().map(|signal| signal.ended_at).collect();
     let first = signals.iter().min_by_key(|signal| (signal.started_at, signal.key.clone()));
     let nothing = || Entity::new(amend_diagnosis::entity::EntityKind::Namespace, "", &open.namespace);

@@ -69,9 +69,10 @@ async fn answer(
 /// An incident as its controller has left it meanwhile.
 fn as_left(name: &str, phase: &str) -> Value {
     let storm = storm(Timestamp::UNIX_EPOCH);
-    let mut incident = opened(&storm[0], "shop", 1, Timestamp::UNIX_EPOCH);
+    let mut incident = promised(&storm[0], "shop", 1, Timestamp::UNIX_EPOCH);
     incident.metadata.name = Some(name.to_owned());
     let mut object = serde_json::to_value(incident).unwrap();
+    object["metadata"]["uid"] = json!("uid");
     object["metadata"]["resourceVersion"] = json!("2");
     object["status"]["phase"] = json!(phase);
     object

@@ -27,7 +27,7 @@ pub async fn older(
         .list(&ListParams::default())
         .await
         .map_err(|error| GatherError::unreadable(format!("incidents of {namespace}"), error))?;
-    let open: Vec<OpenIncident> = list
+    let open: Vec<OpenIncident<'_>> = list
         .items
         .iter()
         .filter(|one| !one.status.as_ref().map(|status| status.phase).unwrap_or_default().is_end())
@@ -35,9 +35,9 @@ pub async fn older(
             id: one.name_any(),
             opened_at: one.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0),
             signals: match (one.name_any() == object.name_any(), &one.status) {
-                (true, _) => signals.to_vec(),
-                (false, Some(status)) if !status.signals.is_empty() => status.signals.clone(),
-                (false, _) => one.spec.signals.clone(),
+                (true, _) => signals.into(),
+                (false, Some(status)) if !status.signals.is_empty() => status.signals.as_slice().into(),
+                (false, _) => one.spec.signals.as_slice().into(),
             },
         })
         .collect();
