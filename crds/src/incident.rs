@@ -71,6 +71,9 @@ pub struct IncidentStatus {
     pub cause_absent_since: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosed_at: Option<Timestamp>,
+    /// How many of `signals` the diagnosis knew; more of them now are news, and a reason to look again.
+    #[serde(default)]
+    pub diagnosed_signals: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Diagnosis>,
     /// What an optional language model says about the diagnosis: shown to people, used by nobody.

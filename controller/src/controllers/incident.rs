@@ -42,9 +42,11 @@ use crate::shell::Shell;
 /// How often an open incident is looked at.
 const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(15);
 
-/// A diagnosis that no policy answers is made again after this, since evidence arrives late. Not sooner: a look at the first
-/// seconds alone may be sure of what half of the evidence says.
+/// A diagnosis that no policy answers is made again after this, since evidence arrives late.
 const DIAGNOSE_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// The same when a signal was heard since that it did not know: a kill that comes after the alert is the nearer cause.
+const DIAGNOSE_NEWS: SignedDuration = SignedDuration::from_secs(2);
 
 /// Deadline for asking rules whether one alert fires.
 const ASKED_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
@@ -73,6 +75,8 @@ pub struct Moment {
     handed_over: bool,
     /// A diagnosis made just now.
     diagnosis: Option<Diagnosis>,
+    /// How many signals it knows: others may have arrived since.
+    signals_seen: u32,
     /// Others are looked at again just now: this one waits for its usual turn.
     crowded: bool,
     diagnose_within: SignedDuration,
@@ -119,6 +123,7 @@ impl Control for IncidentControl {
             may_phrase: shell.model.is_some(),
             handed_over: false,
             diagnosis: None,
+            signals_seen: 0,
             crowded: false,
             diagnose_within: Sla::default().diagnose,
             cause: Answer::unknown("nothing is diagnosed yet"),
@@ -152,6 +157,7 @@ impl Control for IncidentControl {
             match again {
                 Some(Err(_)) => moment.crowded = true,
                 Some(Ok(_)) | None => {
+                    moment.signals_seen = u32::try_from(moment.signals.len()).unwrap_or(u32::MAX);
                     let observations = evidence::observe(shell, &namespace, &moment.signals, now).await;
                     let _turn = shell.diagnoses.acquire().await;
                     let began = Instant::now();
@@ -185,6 +191,7 @@ impl Control for IncidentControl {
         if let Some(diagnosis) = &moment.diagnosis {
             status.diagnosis = Some(diagnosis.clone());
             status.diagnosed_at = Some(moment.now);
+            status.diagnosed_signals = moment.signals_seen;
         }
         status.policies.clone_from(&moment.policies);
         status.remediation.clone_from(&moment.remediation_name);
@@ -340,8 +347,10 @@ fn due_in(object: &Incident, remediation: Option<Phase>, now: Timestamp) -> Opti
     match status.phase {
         IncidentPhase::Diagnosing => Some(SignedDuration::ZERO),
         IncidentPhase::Abstained | IncidentPhase::Diagnosed => {
-            let since = status.diagnosed_at.map_or(DIAGNOSE_AGAIN, |at| now.duration_since(at));
-            remediation.is_none().then(|| (DIAGNOSE_AGAIN - since).max(SignedDuration::ZERO))
+            let has_news = status.signals.len() > status.diagnosed_signals as usize;
+            let wait = if has_news { DIAGNOSE_NEWS } else { DIAGNOSE_AGAIN };
+            let since = status.diagnosed_at.map_or(wait, |at| now.duration_since(at));
+            remediation.is_none().then(|| (wait - since).max(SignedDuration::ZERO))
         }
         // The first look only says that work has begun, so that people see it at once.
         IncidentPhase::Open
@@ -580,6 +589,43 @@ mod tests {
         assert_eq!(wait(&incident(IncidentPhase::Abstained, 3_600), 3_610), Some(20));
         assert_eq!(wait(&incident(IncidentPhase::Diagnosed, 3_600), 3_700), Some(0));
         assert_eq!(due_in(&incident(IncidentPhase::Diagnosed, 0), Some(Phase::Proposed), at(900)), None);
+    }
+
+    #[test]
+    fn a_signal_that_a_diagnosis_did_not_know_is_a_reason_to_look_again_soon() {
+        let opened = Timestamp::from_second(1_700_000_000).expect("a time");
+        let heard = Signal {
+            key: "killed".into(),
+            source: SignalSource::Event,
+            name: "OOMKilled".into(),
+            entity: amend_diagnosis::entity::Entity::new(EntityKind::Deployment, "shop", "checkout"),
+            severity: amend_diagnosis::signal::Severity::Warning,
+            started_at: opened,
+            ended_at: None,
+            summary: String::new(),
+            labels: std::collections::BTreeMap::new(),
+            count: 1,
+        };
+        let spec = amend_crds::IncidentSpec {
+            entity: heard.entity.clone(),
+            severity: heard.severity,
+            signals: vec![heard.clone()],
+        };
+        let mut object = Incident::new("inc", spec);
+        let of_known = |known: u32| IncidentStatus {
+            phase: IncidentPhase::Diagnosed,
+            diagnosed_at: Some(opened),
+            diagnosed_signals: known,
+            signals: vec![heard.clone(), heard.clone()],
+            ..IncidentStatus::default()
+        };
+        let mut wait = |known: u32, now: i64| {
+            object.status = Some(of_known(known));
+            due_in(&object, None, opened + SignedDuration::from_secs(now)).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait(1, 0), Some(2));
+        assert_eq!(wait(1, 5), Some(0));
+        assert_eq!(wait(2, 5), Some(25), "what it knew is no news");
     }
 
     #[test]
