@@ -76,6 +76,12 @@ impl Family {
     }
 }
 
+/// Whether a gauge counts things, by its name: two failed lines are no ratio of two, and one is no hundred per cent.
+pub fn is_count(metric: &str) -> bool {
+    let lower = metric.to_ascii_lowercase();
+    ["lines", "count", "total", "number"].iter().any(|word| lower.contains(word))
+}
+
 /// The name of a series; empty when the store dropped it.
 pub fn name_of(labels: &BTreeMap<String, String>) -> &str {
     labels.get("__name__").map_or("", String::as_str)

@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, list, text};
 use crate::entity::{Entity, EntityKind};
 use crate::evidence::{Change, LinkKind, LogLine, Observations, Series, Span};
 use crate::finding::Questions;
-use crate::metric::{Family, name_of};
+use crate::metric::{Family, is_count, name_of};
 use crate::windows::Windows;
 
 /// How far trouble is followed along dependencies.
@@ -179,7 +179,7 @@ pub fn answering<'s>(series: impl Iterator<Item = &'s Series>, from: Timestamp, 
         }
         let Some(mean) = mean(one, from, to) else { continue };
         match Family::of(name) {
-            Family::Errors if mean <= 1.0 => {
+            Family::Errors if mean <= 1.0 && !is_count(name) => {
                 ratios.push(mean);
                 got.asked.clone_from(&one.asked);
             }
@@ -403,4 +403,24 @@ fn reads(template: &serde_json::Value, object: &Entity) -> bool {
 /// Moves a moment; stays where it is when the result would leave the calendar.
 pub fn shifted(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::name::ERROR_RATIO;
+
+    fn gauge(name: &str, value: f64) -> Series {
+        let samples = (0..10).map(|at| (f64::from(at) * 15.0, value)).collect();
+        Series { labels: BTreeMap::from([("__name__".to_owned(), name.to_owned())]), samples, asked: String::new() }
+    }
+
+    #[test]
+    fn a_line_that_says_error_is_no_hundred_per_cent_of_failed_requests() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let told = |series: &[Series]| answering(series.iter(), at(0), at(150)).error_ratio;
+        assert_eq!(told(&[gauge("log_error_lines", 1.0), gauge("log_lines", 2.0)]), None);
+        assert_eq!(told(&[gauge("log_error_lines", 1.0), gauge(ERROR_RATIO, 0.125)]), Some(0.125));
+        assert_eq!(told(&[gauge("errors_count", 1.0), gauge("service_error_rate", 0.25)]), Some(0.25));
+    }
 }
