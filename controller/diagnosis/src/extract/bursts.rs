@@ -3,7 +3,7 @@
 //! Without an onset there are no two windows to compare: a fault that is switched on and off again has its quiet moments on
 //! both sides of any split. What stays comparable is each series with itself (its upper tenth against its quiet quarter,
 //! in units of its usual noise), and each entity with the others. CPU and latency that rise again and again, memory that
-//! moves more than anybody else's, and replicas that come and go tell who is restless.
+//! rises more than anybody else's, and replicas that come and go tell who is restless.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::entity::{Entity, EntityKind};
 use crate::evidence::Series;
 use crate::finding::{Finding, Modality};
 use crate::metric::{Family, name_of};
-use crate::robust::{mad, median, quantile};
+use crate::robust::{median, quantile};
 use crate::scene::Scene;
 
 use super::metrics::{figure, gauge, is_edge, of_node};
@@ -26,6 +26,10 @@ const LATENCY: f64 = 0.3;
 /// A rise of this share of what the busiest entity usually takes counts in full (see the metrics extractor).
 const FULL_SIZE: f64 = 0.3;
 const SMALL: f64 = 0.25;
+/// Standard deviations between the tenth and the fortieth percentile of a normal distribution, as a factor.
+const LOWER_SPREAD: f64 = 1.0 / 1.028;
+/// Noise below this share of the quiet value is rounding.
+const NOISE_FLOOR: f64 = 0.05;
 /// Units of noise that bursts of a healthy series reach as well.
 const USUAL: f64 = 2.0;
 /// Replicas that come and go count up to this many.
@@ -86,8 +90,10 @@ impl Burst {
         if values.len() < SAMPLES_MIN {
             return None;
         }
-        let (quiet, middle, high) = (quantile(&values, 0.25)?, median(&values)?, quantile(&values, 0.9)?);
-        let noise = mad(&values, middle).max(0.05 * quiet.abs()).max(1e-9);
+        let (quiet, high) = (quantile(&values, 0.25)?, quantile(&values, 0.9)?);
+        // The noise of the quiet part alone: bursts that last half of the time would make half of their height the noise.
+        let spread = quantile(&values, 0.4)? - quantile(&values, 0.1)?;
+        let noise = (spread * LOWER_SPREAD).max(NOISE_FLOOR * quiet.abs()).max(1e-9);
         Some(Self { quiet, by: high - quiet, z: (high - quiet) / noise })
     }
 
@@ -113,17 +119,17 @@ fn told(entity: &Entity, kind: &'static str, weight: f64, burst: &Burst, series:
     })
 }
 
-/// Memory that moves more than that of the others, in the metric's own unit.
+/// Memory that rises more than that of the others, in the metric's own unit. What is given back is no pressure.
 fn memory(list: &BTreeMap<&Entity, Vec<Series>>) -> Vec<Finding> {
-    let moves = |series: &Series| {
+    let rises = |series: &Series| {
         let values: Vec<f64> = series.samples.iter().map(|(_, value)| *value).collect();
         let middle = median(&values).filter(|_| values.len() >= SAMPLES_MIN)?;
-        quantile(&values.iter().map(|value| (value - middle).abs()).collect::<Vec<_>>(), 0.95)
+        Some(quantile(&values, 0.95)? - middle)
     };
     let moved: BTreeMap<&Entity, (f64, &Series)> = list
         .iter()
         .filter_map(|(entity, list)| {
-            let moved = list.iter().filter_map(|series| Some((moves(series)?, series)));
+            let moved = list.iter().filter_map(|series| Some((rises(series)?, series)));
             Some((*entity, moved.max_by(|a, b| a.0.total_cmp(&b.0))?))
         })
         .collect();
@@ -137,10 +143,10 @@ fn memory(list: &BTreeMap<&Entity, Vec<Series>>) -> Vec<Finding> {
         if weight > 0.05 {
             let name = name_of(&series.labels);
             let sentence =
-                format!("{name} of {} moves by {}, that of the others by {}", entity.name, figure(*own), figure(usual));
+                format!("{name} of {} rises by {}, that of the others by {}", entity.name, figure(*own), figure(usual));
             findings.push(
                 Finding::new((*entity).clone(), cause::MEMORY, Modality::Metrics, NATS * weight, sentence)
-                    .labelled(format!("{name} moves"))
+                    .labelled(format!("{name} rises"))
                     .asked(&series.asked)
                     .measure("metric", name),
             );
@@ -232,6 +238,36 @@ mod tests {
     fn reporting(from: u32, to: u32) -> Series {
         let samples = (from..=to).map(|at| (f64::from(at) * 5.0, f64::from(at))).collect();
         Series { labels: BTreeMap::new(), samples, asked: String::new() }
+    }
+
+    fn wave(high: f64) -> Series {
+        // On for half of the time, with a little noise below.
+        let value = |at: u32| if at % 24 < 12 { 12.0 + f64::from(at % 3) } else { high };
+        let samples = (0..120).map(|at| (f64::from(at) * 5.0, value(at))).collect();
+        Series { labels: BTreeMap::new(), samples, asked: String::new() }
+    }
+
+    #[test]
+    fn bursts_that_last_half_of_the_time_are_as_clear_as_short_ones() {
+        let burst = Burst::of(&wave(150.0)).unwrap();
+        assert!(burst.z > 50.0, "{}", burst.z);
+        assert!(Burst::of(&wave(15.0)).unwrap().z < 5.0);
+    }
+
+    #[test]
+    fn memory_that_is_given_back_is_no_pressure() {
+        let entity = |name: &str| Entity::new(EntityKind::Service, "", name);
+        let series = |moved: f64| {
+            let samples = (0..120).map(|at| (f64::from(at) * 5.0, if at > 100 { 100e6 + moved } else { 100e6 }));
+            Series { labels: BTreeMap::new(), samples: samples.collect(), asked: String::new() }
+        };
+        let (a, b, c) = (entity("a"), entity("b"), entity("c"));
+        let blamed = |moved: f64| {
+            let list = BTreeMap::from([(&a, vec![series(moved)]), (&b, vec![series(5e5)]), (&c, vec![series(5e5)])]);
+            memory(&list).into_iter().map(|finding| finding.entity.name).collect::<Vec<_>>()
+        };
+        assert_eq!(blamed(50e6), ["a"]);
+        assert!(blamed(-50e6).is_empty());
     }
 
     #[test]
