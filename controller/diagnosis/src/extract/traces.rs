@@ -1,4 +1,6 @@
-//! Traces: time of its own, gaps between client and server, sequences that changed or stop.
+//! Traces: time of its own, gaps between client and server, sequences that changed ([`events`]) or stop.
+
+mod events;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -18,8 +20,6 @@ const NATS: f64 = 2.5;
 const QUICK: f64 = 4.0;
 /// Against a busy entity that no traced request reached: it may still starve its neighbours.
 const UNREACHED: f64 = 1.5;
-/// Characters of a log line that name its event: what differs often stands behind class and method names.
-const EVENT_NAME: usize = 160;
 
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let mut best: BTreeMap<(Entity, &'static str), Finding> = BTreeMap::new();
@@ -66,6 +66,8 @@ struct Forest<'s> {
     middle: u64,
     /// How much each span counts: a trace that repeats one operation endlessly is no crowd of witnesses.
     part: Vec<f64>,
+    /// On whose behalf each span works: the operations above it up to the request, as a number.
+    context: Vec<u32>,
 }
 
 impl<'s> Forest<'s> {
@@ -133,7 +135,8 @@ impl<'s> Forest<'s> {
         let half = before.len() / 2;
         let middle = if before.is_empty() { since } else { *before.select_nth_unstable(half).1 };
         let part = parts(spans);
-        comparable.then_some(Self { spans, services, of, children, since, traces, tainted, middle, part })
+        let context = events::contexts(spans, &of, &children);
+        comparable.then_some(Self { spans, services, of, children, since, traces, tainted, middle, part, context })
     }
 
     /// Early before the trouble, late before it, since.
@@ -250,107 +253,6 @@ impl<'s> Forest<'s> {
                 let sentence =
                     format!("own time of {operation} in {} rose from {usual:.1} ms to {now:.1} ms", entity.name);
                 put(entity, cause::LATENCY, weight, sentence, "more time of its own");
-            }
-        }
-    }
-
-    /// Which direct successions of events inside an operation vanished or appeared (after Nezha, FSE'23).
-    fn pairs(&self, scene: &Scene<'_>, put: &mut Put<'_>) {
-        let mut lines: HashMap<(&str, &str), Vec<(u64, String)>> = HashMap::new();
-        for line in scene.observations.logs.known().into_iter().flatten() {
-            if let (Some(trace), Some(span), Some(at)) = (&line.trace_id, &line.span_id, line.at_ns) {
-                lines.entry((trace, span)).or_default().push((at, event_name(&line.body)));
-            }
-        }
-        let mut names: HashMap<String, u32> = HashMap::new();
-        let mut name = |text: String| -> u32 {
-            let next = names.len() as u32;
-            *names.entry(text).or_insert(next)
-        };
-        let (start, end) = (name("start".into()), name("end".into()));
-        let mut counts: BTreeMap<(usize, &str, u32, u32), [f64; 3]> = BTreeMap::new();
-        let mut totals: BTreeMap<(usize, &str), [f64; 3]> = BTreeMap::new();
-        let mut callees: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
-        for (at, span) in self.spans.iter().enumerate().filter(|(at, _)| !self.tainted[*at]) {
-            let third = self.third(at);
-            // Calls and log lines are two sequences: they are stamped by different clocks, and which of two comes
-            // first within a millisecond is chance.
-            let mut calls: Vec<(u64, u32)> = Vec::new();
-            for child in &self.children[at] {
-                let (service, child) = (self.of[*child as usize], &self.spans[*child as usize]);
-                if service != self.of[at] {
-                    callees.entry(self.of[at]).or_default().insert(service);
-                }
-                calls.push((child.start_ns, name(format!("calls {}", child.operation))));
-            }
-            let mut said: Vec<(u64, u32)> = Vec::new();
-            for (time, text) in lines.get(&(span.trace_id.as_str(), span.span_id.as_str())).into_iter().flatten() {
-                said.push((*time, name(format!("says {text}"))));
-            }
-            let mut distinct: BTreeSet<(u32, u32)> = BTreeSet::new();
-            for events in [&mut calls, &mut said] {
-                events.sort();
-                let mut before = start;
-                for (_, event) in events.iter() {
-                    distinct.insert((before, *event));
-                    before = *event;
-                }
-                distinct.insert((before, end));
-            }
-            for (first, second) in distinct {
-                counts.entry((self.of[at], &span.operation, first, second)).or_default()[third] += self.part[at];
-            }
-            totals.entry((self.of[at], &span.operation)).or_default()[third] += self.part[at];
-        }
-        let mut text_of: Vec<&str> = vec![""; names.len()];
-        #[expect(clippy::iter_over_hash_type, reason = "each goes to its own place")]
-        for (text, number) in &names {
-            text_of[*number as usize] = text;
-        }
-        let mut own: BTreeMap<usize, (f64, String)> = BTreeMap::new();
-        for ((service, operation, first, second), [early, late, after]) in &counts {
-            let [all_early, all_late, all_after] = totals[&(*service, *operation)];
-            let (before, all_before) = (early + late, all_early + all_late);
-            if all_before < 4.0 || all_after < 3.0 {
-                continue;
-            }
-            let (p, q) = (before / all_before, after / all_after);
-            let spread = ((p * (1.0 - p)).max(0.02) / all_before + (q * (1.0 - q)).max(0.02) / all_after).sqrt();
-            let drift = match all_early >= 2.0 && all_late >= 2.0 {
-                // Two halves differ by chance as well; only what is beyond that is drift.
-                true => (0.5 * (early / all_early - late / all_late).abs() - spread).max(0.0),
-                false => 0.0,
-            };
-            let z = ((q - p) / spread.hypot(drift)).abs();
-            let fresh = p.min(q) < 0.02 && z >= 4.5;
-            if (p - q).abs() > 0.2 || (fresh && (p - q).abs() > 0.08) {
-                let size = (1.5 * (p - q).abs()).min(1.0).max(if fresh { 0.6 } else { 0.0 });
-                let weight = z.ln_1p() * size;
-                let known = own.entry(*service).or_default();
-                if weight > known.0 {
-                    let (first, second) = (text_of[*first as usize], text_of[*second as usize]);
-                    let short = |text: &str| -> String { text.chars().take(48).collect() };
-                    let sentence = format!(
-                        "in {operation}, \"{}\" then \"{}\" went from {p:.2} to {q:.2} per call",
-                        short(first),
-                        short(second)
-                    );
-                    *known = (weight, sentence);
-                }
-            }
-        }
-        for (service, (weight, sentence)) in &own {
-            let Some(entity) = self.services.get(*service) else { continue };
-            let deeper = callees
-                .get(service)
-                .into_iter()
-                .flatten()
-                .filter_map(|callee| own.get(callee))
-                .map(|(weight, _)| *weight);
-            let explained = deeper.fold(0.0, f64::max) >= 0.6 * weight;
-            let left = if explained { 0.3 * weight } else { *weight };
-            if left > 0.8 {
-                put(entity, cause::BEHAVIOUR, 0.8 * left, sentence.clone(), "does other things than before");
             }
         }
     }
@@ -484,59 +386,4 @@ fn reporter_gaps(scene: &Scene<'_>, put: &mut Put<'_>) {
         }
     }
     charge(&services, &moved, 0.6, "difference between what client and server measure", put);
-}
-
-/// The constant part of a log line: ids, numbers and quoted values become `#`.
-fn event_name(body: &str) -> String {
-    let body = crate::logs::clean::without_time(body);
-    // A clock at the front and trace ids say nothing about what happened.
-    let body = body.split_once(' ').filter(|(first, _)| first.contains(':')).map_or(body, |(_, rest)| rest);
-    let body = match (body.find("TraceID:"), body.find("SpanID: ")) {
-        (Some(from), Some(to)) if from < to => {
-            let tail = body[to + 8..].split_once(' ').map_or("", |(_, rest)| rest);
-            format!("{}{tail}", &body[..from])
-        }
-        _ => body.to_owned(),
-    };
-    let mut out = String::with_capacity(64);
-    let mut word = String::new();
-    let mut quote: Option<char> = None;
-    let flush = |word: &mut String, out: &mut String| {
-        let hex = word.len() >= 12 && word.chars().all(|c| c.is_ascii_hexdigit());
-        if hex {
-            out.push('#');
-        } else {
-            let mut digits = false;
-            for c in word.chars() {
-                match (c.is_ascii_digit(), digits) {
-                    (true, false) => out.push('#'),
-                    (true, true) => {}
-                    (false, _) => out.push(c),
-                }
-                digits = c.is_ascii_digit();
-            }
-        }
-        word.clear();
-    };
-    for c in body.chars().take(400) {
-        if out.len() > EVENT_NAME {
-            break;
-        }
-        match quote {
-            Some(open) if c == open => quote = None,
-            Some(_) => {}
-            None if c == '"' || c == '\'' => {
-                flush(&mut word, &mut out);
-                out.push('#');
-                quote = Some(c);
-            }
-            None if c.is_ascii_alphanumeric() || c == '-' => word.push(c),
-            None => {
-                flush(&mut word, &mut out);
-                out.push(c);
-            }
-        }
-    }
-    flush(&mut word, &mut out);
-    out.chars().take(EVENT_NAME).collect()
 }
