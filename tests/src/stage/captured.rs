@@ -40,6 +40,7 @@ impl Stage {
     /// When a case cannot be written.
     pub async fn keep_cases(&self) -> anyhow::Result<()> {
         let Some(root) = std::env::var_os("AMEND_CASES").map(PathBuf::from) else { return Ok(()) };
+        std::fs::create_dir_all(&root)?;
         for (index, incident) in self.seen().await?.standing().into_iter().enumerate() {
             let folder = root.join(format!("{}-{index}", self.namespace()));
             self.capture(&incident.name_any(), &folder).await?;
