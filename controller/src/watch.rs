@@ -1,5 +1,7 @@
 //! Everything that a decision about a remediation looks at, gathered just now. Reads only.
 
+mod edited;
+
 use std::sync::Arc;
 
 use amend_crds::approval::ApprovalDecision;
@@ -11,7 +13,7 @@ use amend_execution::journal::{Event, Journal};
 use amend_execution::phase::incident::CauseState;
 use amend_execution::phase::{Standing, standing};
 use amend_execution::snapshot::{
-    BranchSeen, ForgeSeen, GitOpsSeen, MergeState, Orders, PolicyState, PullRequestSeen, PullRequestState,
+    BranchSeen, Edited, ForgeSeen, GitOpsSeen, MergeState, Orders, PolicyState, PullRequestSeen, PullRequestState,
     RolloutState, Said, SaidWord, Snapshot, TargetState, Terms,
 };
 use amend_gitops::forge::{PullRequest, PullRequestState as ForgeState};
@@ -133,6 +135,8 @@ pub async fn gather(
         now,
     };
     let terms = Terms::of(plan, &shell.install);
+    // Before the forge is asked: a merge in between is then shown by the forge.
+    let edited = if standing.is_merged() { Answer::Known(None) } else { edited::edited(&work).await };
     let forge = forge(remediation, &work, &terms, &standing).await;
     let gitops =
         if standing.is_merged() { gitops(shell, &work, &standing).await } else { Answer::unknown("not merged yet") };
@@ -161,7 +165,7 @@ pub async fn gather(
         }
         None => Answer::unknown("the rollout is not complete"),
     };
-    let orders = Orders { incident_deleted, ..orders(shell, plan, &policy, &facts, &work).await };
+    let orders = Orders { incident_deleted, ..orders(shell, plan, &policy, &facts, &work, edited).await };
     let snapshot = Snapshot {
         now,
         replica: shell.settings.replica.clone(),
@@ -251,6 +255,7 @@ async fn orders(
     policy: &Answer<Option<planner::Known>>,
     facts: &GateFacts,
     work: &Work,
+    edited: Answer<Option<Edited>>,
 ) -> Orders {
     let policy = match policy {
         Answer::Known(None) => Answer::Known(PolicyState::Deleted),
@@ -266,6 +271,7 @@ async fn orders(
         policy,
         target: target_state(shell, plan).await,
         rewritten: rewritten(work).await,
+        edited,
         kill_switch: kill_switch(shell).await,
         hold: hold(facts),
         // Copies outside the cluster are not built yet: there is none to lag behind.
@@ -306,7 +312,8 @@ async fn rewritten(work: &Work) -> Answer<bool> {
     }
 }
 
-async fn kill_switch(shell: &Shell) -> Answer<bool> {
+/// Whether the red button is pressed.
+pub async fn kill_switch(shell: &Shell) -> Answer<bool> {
     let api: Api<ConfigMap> = Api::namespaced(shell.clients.reader(), &shell.settings.release_namespace);
     match api.get_opt(STOP).await {
         Ok(None) => Answer::Known(false),

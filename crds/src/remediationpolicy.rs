@@ -43,6 +43,9 @@ pub struct RemediationPolicyStatus {
     /// Remediations that ended in any other way.
     #[serde(default)]
     pub not_succeeded: u32,
+    /// Withdrawn because a person made the very change first: neither a success nor a failure.
+    #[serde(default)]
+    pub cured_by_people: u32,
     /// In `Observe`: how often it would have proposed.
     #[serde(default)]
     pub would_have: u32,

@@ -60,6 +60,19 @@ impl FieldPath {
         })
     }
 
+    /// As people call it: `memory limit of app`, `image of app`; any other path as it is written.
+    pub fn in_words(&self) -> String {
+        match self.0.as_slice() {
+            [.., Step::Named(container), Step::Key(resources), Step::Key(kind), Step::Key(resource)]
+                if resources == "resources" && (kind == "limits" || kind == "requests") =>
+            {
+                format!("{resource} {} of {container}", &kind[..kind.len() - 1])
+            }
+            [.., Step::Named(container), Step::Key(image)] if image == "image" => format!("image of {container}"),
+            _ => self.to_string(),
+        }
+    }
+
     /// Whether `self` is `other` or lies below it; positions and names must be equal.
     pub fn is_within(&self, other: &Self) -> bool {
         self.0.starts_with(&other.0)
@@ -168,6 +181,15 @@ mod tests {
         assert_eq!(text, r#"metadata.annotations["amend.dev/hold"].plain/one[app][name="7"][name="a]\"b"]"#);
         assert_eq!(text.parse::<FieldPath>().unwrap(), path);
         assert_eq!("a[0].b".parse::<FieldPath>().unwrap().steps()[1], Step::At(0));
+    }
+
+    #[test]
+    fn the_fields_that_change_most_have_words() {
+        let words = |path: &str| path.parse::<FieldPath>().unwrap().in_words();
+        assert_eq!(words("spec.template.spec.containers[app].resources.limits.memory"), "memory limit of app");
+        assert_eq!(words("spec.template.spec.containers[app].resources.requests.cpu"), "cpu request of app");
+        assert_eq!(words("spec.template.spec.containers[app].image"), "image of app");
+        assert_eq!(words("spec.replicas"), "spec.replicas");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::policy::{Autonomy, GoldenMetric, PolicyRef, RollbackOn, RollbackVia, 
 mod applied;
 mod identity;
 
+pub use applied::Stands;
 pub use identity::{ActionKey, BlobId, Fingerprint, PlanDigest};
 
 /// Ordered steps with their undo, limits and checks. Immutable; named by its [`digest`](Plan::digest).

@@ -17,6 +17,7 @@ use crate::phase::{Impossible, Phase, PullRequest, Standing, StepStanding, stand
 use crate::snapshot::{Snapshot, StepTerms};
 
 mod after_the_end;
+mod edited;
 mod intent;
 mod leave;
 mod lines;
@@ -262,6 +263,7 @@ impl Run<'_> {
                 | UndoCause::Unverified
                 | UndoCause::StepFailed => true,
                 UndoCause::NotNeeded
+                | UndoCause::CuredByPeople
                 | UndoCause::Expired
                 | UndoCause::Outdated
                 | UndoCause::Refused

@@ -125,6 +125,10 @@ pub struct Orders {
     pub target: Answer<TargetState>,
     /// Whether the branch's history was rewritten since the plan was made: a merge would bring the old one back.
     pub rewritten: Answer<bool>,
+    /// What people put at a planned place of the base branch meanwhile; `Known(None)`: all stand as the plan found them.
+    ///
+    /// `Unknown` withdraws nothing.
+    pub edited: Answer<Option<Edited>>,
     /// The red button: the ConfigMap in the release namespace. `Unknown` stops as `true` does.
     pub kill_switch: Answer<bool>,
     /// Why the target is on hold: annotation, silence, inhibition. `Unknown` holds.
@@ -133,6 +137,34 @@ pub struct Orders {
     pub record_copy_lag: Answer<SignedDuration>,
     /// Whether the policy's account may still take the change back: permission, ownership and pre-image, nothing else.
     pub may_undo: Answer<bool>,
+}
+
+/// A planned place of the base branch that has another value than the plan was made from.
+///
+/// The texts are other people's: they are cleaned where they are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edited {
+    /// Path of the file in the repository.
+    pub file: String,
+    /// What stands there, in words: `memory limit of app`.
+    pub what: String,
+    /// The value that the plan was made from; `None`: there was none.
+    pub from: Option<String>,
+    /// The value now; `None`: it is gone, or its object or file is.
+    pub now: Option<String>,
+    /// Whether every place of the plan has its planned value: somebody made the very change.
+    pub as_planned: bool,
+    /// The commit that did it; `None` when the history that is fetched does not show it.
+    pub by: Option<EditedBy>,
+}
+
+/// The commit that put a value there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EditedBy {
+    /// Short id.
+    pub commit: String,
+    pub author: String,
+    pub at: Timestamp,
 }
 
 /// The policy of the plan, read live.

@@ -1,5 +1,6 @@
 //! `Incident`: diagnoses, matches policies, makes the plan that becomes a Remediation, and knows when it is over.
 
+mod afresh;
 mod cause;
 mod joining;
 mod phrase;
@@ -150,7 +151,8 @@ impl Control for IncidentControl {
             moment.joined_to = Some(NamespacedName { namespace: namespace.clone(), name: older.name_any() });
         }
         let under_way = moment.remediation.is_some_and(|phase| phase.ending().is_none());
-        let due = due_in(&moment.object, moment.remediation, now) == Some(SignedDuration::ZERO);
+        let due = due_in(&moment.object, moment.remediation, now) == Some(SignedDuration::ZERO)
+            || afresh::diagnosis_is_due(&afresh::Ended::of(&moment), status.cause_absent_since);
         if moment.joined_to.is_none() && !under_way && due {
             // The first look waits for its turn. A further one is for quiet times: in a storm it would take the first one's.
             let again = status.diagnosed_at.is_some().then(|| shell.second_looks.try_acquire());
@@ -439,6 +441,11 @@ async fn answer(
     if under_way || own.iter().any(|one| keeps_quiet(one)) {
         return;
     }
+    let ended = afresh::Ended::of(moment);
+    if let Some(why) = afresh::why_not_yet(&ended, &moment.cause) {
+        moment.no_plan = Some(why);
+        return;
+    }
     let namespace = moment.object.namespace().unwrap_or_default();
     let known = match planner::policies(shell, &namespace).await {
         Ok(known) => known,
@@ -467,7 +474,7 @@ async fn answer(
         let tried = own.iter().filter(|one| one.spec.plan.policy.uid == policy.reference.uid).count();
         let revision = u32::try_from(tried).unwrap_or(u32::MAX).saturating_add(1);
         match planner::plan(shell, &moment.object, cause, policy, live, revision).await {
-            Ok(plan) => match muted(&plan, all, moment.now) {
+            Ok(plan) => match muted(&plan, all, moment.now).or_else(|| afresh::not_applied(&ended, &plan, live)) {
                 None => {
                     moment.plan = Some(Box::new(plan));
                     moment.no_plan = None;

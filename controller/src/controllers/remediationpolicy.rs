@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use amend_crds::condition::{self, Claim};
 use amend_crds::{Incident, Remediation, RemediationPolicy};
-use amend_execution::phase::Phase;
+use amend_execution::journal::UndoCause;
+use amend_execution::phase::{Phase, standing};
 use amend_policies::lint::Finding;
 use amend_policies::policy::{Autonomy, cleaned};
 use jiff::{SignedDuration, Timestamp};
@@ -31,7 +32,9 @@ pub struct Judged {
     findings: Vec<Finding>,
     observes: bool,
     matched: u32,
+    /// Of its remediations, those aside that were withdrawn because a person made the very change.
     phases: Vec<Phase>,
+    cured_by_people: u32,
     now: Timestamp,
 }
 
@@ -67,9 +70,21 @@ impl Control for PolicyControl {
         let remediations = remediations.list(&ListParams::default()).await.map_err(unreadable("remediations"))?;
         let uid = object.uid().unwrap_or_default();
         let own = remediations.items.iter().filter(|remediation| remediation.spec.plan.policy.uid == uid);
-        let phases = own.filter_map(|remediation| remediation.status.as_ref()?.phase).collect();
-        let matched = u32::try_from(incidents.items.iter().filter(matches).count()).unwrap_or(u32::MAX);
-        Ok(Judged { object, accepted: compiled.is_some(), findings, observes, matched, phases, now: shell.time.now() })
+        let (cured, others): (Vec<_>, Vec<_>) = own.filter_map(|one| one.status.as_ref()).partition(|status| {
+            status.phase == Some(Phase::Withdrawn)
+                && standing(&status.journal)
+                    .is_ok_and(|standing| standing.undo.is_some_and(|(cause, _)| cause == UndoCause::CuredByPeople))
+        });
+        Ok(Judged {
+            object,
+            accepted: compiled.is_some(),
+            findings,
+            observes,
+            matched: u32::try_from(incidents.items.iter().filter(matches).count()).unwrap_or(u32::MAX),
+            phases: others.into_iter().filter_map(|status| status.phase).collect(),
+            cured_by_people: u32::try_from(cured.len()).unwrap_or(u32::MAX),
+            now: shell.time.now(),
+        })
     }
 
     fn decide(judged: &Judged) -> Decision<RemediationPolicy, Self::Effect> {
@@ -82,7 +97,8 @@ impl Control for PolicyControl {
         status.matched = judged.matched;
         status.succeeded = count(&|phase| *phase == Phase::Succeeded);
         status.not_succeeded = count(&|phase| phase.ending().is_some() && *phase != Phase::Succeeded);
-        let begun = u32::try_from(judged.phases.len()).unwrap_or(u32::MAX);
+        status.cured_by_people = judged.cured_by_people;
+        let begun = u32::try_from(judged.phases.len()).unwrap_or(u32::MAX).saturating_add(judged.cured_by_people);
         (status.proposed, status.would_have) = if judged.observes { (0, begun) } else { (begun, 0) };
         let ended = status.succeeded + status.not_succeeded;
         status.trust = if ended == 0 || judged.observes {
@@ -137,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    fn counted(observes: bool, phases: Vec<Phase>) -> amend_crds::RemediationPolicyStatus {
+    fn counted(observes: bool, phases: Vec<Phase>, cured_by_people: u32) -> amend_crds::RemediationPolicyStatus {
         let object = json!({
             "apiVersion": "amend.dev/v1alpha1", "kind": "RemediationPolicy", "metadata": {"name": "raise", "namespace": "shop"},
             "spec": {
@@ -154,6 +170,7 @@ mod tests {
             observes,
             matched: 2,
             phases,
+            cured_by_people,
             now: Timestamp::UNIX_EPOCH,
         };
         PolicyControl::decide(&judged).write.and_then(|changed| changed.status).unwrap()
@@ -161,14 +178,21 @@ mod tests {
 
     #[test]
     fn what_is_still_open_counts_as_matched_and_proposed() {
-        let status = counted(false, vec![Phase::Proposed, Phase::Succeeded, Phase::Rejected]);
+        let status = counted(false, vec![Phase::Proposed, Phase::Succeeded, Phase::Rejected], 0);
         assert_eq!((status.matched, status.proposed, status.succeeded, status.not_succeeded), (2, 3, 1, 1));
         assert_eq!(status.trust, "right 1 of 2 here");
     }
 
     #[test]
+    fn a_change_that_a_person_made_first_is_no_failure_of_the_policy() {
+        let status = counted(false, vec![Phase::Succeeded], 1);
+        assert_eq!((status.proposed, status.succeeded, status.not_succeeded, status.cured_by_people), (2, 1, 0, 1));
+        assert_eq!(status.trust, "right 1 of 1 here");
+    }
+
+    #[test]
     fn a_policy_that_observes_has_proposed_nothing() {
-        let status = counted(true, vec![Phase::AwaitingApproval]);
+        let status = counted(true, vec![Phase::AwaitingApproval], 0);
         assert_eq!((status.proposed, status.would_have, status.trust.as_str()), (0, 1, ""));
     }
 }

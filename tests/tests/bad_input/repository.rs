@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use amend_controller::settings::Settings;
 use amend_sandbox::Scenario;
 use amend_sandbox::git::Author;
 use amend_tests::embedded::{Embedded, PLATFORM};
@@ -168,26 +167,59 @@ async fn a_revoked_token_is_named_and_a_new_one_is_used() -> anyhow::Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_who_edits_the_same_line_meanwhile_wins() -> anyhow::Result<()> {
+async fn a_person_who_edits_the_same_line_meanwhile_wins_at_once() -> anyhow::Result<()> {
     let _alone = alone().await;
-    // Half an hour by default: here ten minutes tell as much.
-    let patience = |settings: &mut Settings| settings.absent_for = SignedDuration::from_mins(10);
-    let world = Embedded::start_with(Scenario::oom(), patience).await?;
+    let world = Embedded::start(Scenario::oom()).await?;
     incident(&world).await?;
     let pull = the_pull_request(&world).await?;
 
     let by_hand = with(&text(&world, FILE)?, LIMIT, "memory: 512Mi  # raised by hand")?;
     let commit = push(&world, &[(FILE, by_hand)], "checkout: more memory")?;
-    world.hurry();
-    let closed = |world: &Embedded| open_pulls(world).is_empty().then_some(());
-    world.wait("our pull request to be withdrawn", SOON, closed).await?;
+    let pushed_at = world.world.clock().now();
+    let closed = |world: &Embedded| open_pulls(world).is_empty().then(|| world.world.clock().now());
+    let closed_at = world.wait("our pull request to be withdrawn", SOON, closed).await?;
+    let waited = closed_at.duration_since(pushed_at);
+    assert!(waited < SignedDuration::from_mins(10), "not after half an hour of absence: {waited:?}");
 
-    let told = said(&world, "why", &["Remediation", "Withdrawn"]).await?;
-    eprintln!("{told}");
-    assert!(text(&world, FILE)?.contains("512Mi  # raised by hand"), "nothing of theirs is touched");
-    assert_eq!(world.world.repository().head("main")?, commit, "no commit of ours on main");
+    let reason = format!("{FILE}: memory limit of app was changed to 512Mi by commit {} of lena", &commit[..8]);
+    said(&world, "why", &["Remediation", "Withdrawn", &reason, "this pull request was made against 256Mi"]).await?;
+    let comments = world.world.forge().comments(&world.endpoints.repository, pull.number);
+    let why = comments.iter().filter(|comment| comment.body.contains("512Mi")).count();
+    assert_eq!(why, 1, "one comment says why: {comments:#?}");
     let branches = world.world.repository().branches()?;
     assert!(!branches.contains_key(&pull.head), "our branch is gone: {branches:?}");
+
+    // Their limit is enough: nothing else is proposed, and the incident ends by what they did.
+    world.hurry();
+    let resolved = |world: &Embedded| {
+        let all = world.all("incidents.amend.dev");
+        all.iter().all(|one| one["status"]["phase"] == "Resolved").then_some(())
+    };
+    world.wait("the incident to be resolved", SOON, resolved).await?;
+    assert!(text(&world, FILE)?.contains("512Mi  # raised by hand"), "nothing of theirs is touched");
+    assert_eq!(world.world.repository().head("main")?, commit, "no commit of ours on main");
+    assert_eq!(world.world.forge().pulls(&world.endpoints.repository).len(), 1, "no second pull request");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_makes_the_very_change_has_cured_it() -> anyhow::Result<()> {
+    let _alone = alone().await;
+    let world = Embedded::start(Scenario::oom()).await?;
+    incident(&world).await?;
+    the_pull_request(&world).await?;
+
+    let by_hand = with(&text(&world, FILE)?, LIMIT, "memory: 384Mi  # raised by hand")?;
+    push(&world, &[(FILE, by_hand)], "checkout: more memory")?;
+    said(&world, "why", &["Remediation", "Withdrawn", "changed to 384Mi", "of lena", "cured by a person"]).await?;
+    assert!(open_pulls(&world).is_empty());
+    let counted = |world: &Embedded| {
+        let policy = world.one("remediationpolicies.amend.dev", "shop", "raise-memory-after-oom")?;
+        let status = &policy["status"];
+        (status["curedByPeople"] == 1).then(|| status.clone())
+    };
+    let status = world.wait("the policy to count it", SOON, counted).await?;
+    assert_eq!(status["notSucceeded"], 0, "{status}");
     Ok(())
 }
 

@@ -207,6 +207,13 @@ impl Run<'_> {
             let why = "the branch's history was rewritten since: merging this would bring the old history back";
             return Some((UndoCause::Outdated, why.to_owned()));
         }
+        if let Answer::Known(Some(edited)) = &orders.edited
+            && !edited.may_be_our_merge(self.snapshot.now)
+        {
+            let cause = if edited.as_planned { UndoCause::CuredByPeople } else { UndoCause::Outdated };
+            let proposed = self.standing.is_live();
+            return Some((cause, edited.sentence(if proposed { "this pull request" } else { "this plan" })));
+        }
         if let Answer::Known(cause) = &self.snapshot.cause
             && cause.is_gone(self.snapshot.now, self.snapshot.absent_for)
         {

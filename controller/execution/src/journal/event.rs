@@ -1,5 +1,6 @@
 //! What an entry can say.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -175,9 +176,11 @@ pub enum UndoCause {
     StepFailed,
     /// The cause of the incident has been absent long enough.
     NotNeeded,
+    /// People made the very change on the base branch themselves.
+    CuredByPeople,
     /// Nobody merged it within its time.
     Expired,
-    /// The policy or the target is not the one that was planned for.
+    /// The policy, the target or the value to change is not the one that was planned for.
     Outdated,
     /// An approval was refused, or people closed a pull request.
     Refused,
@@ -197,7 +200,7 @@ impl UndoCause {
     /// The ending, once nothing of the plan is left in the world.
     pub fn ending(self) -> Ending {
         match self {
-            Self::NotNeeded | Self::Expired | Self::Outdated | Self::Stopped => Ending::Withdrawn,
+            Self::NotNeeded | Self::CuredByPeople | Self::Expired | Self::Outdated | Self::Stopped => Ending::Withdrawn,
             Self::Refused => Ending::Rejected,
             Self::StepFailed | Self::Aborted | Self::VerificationFailed | Self::SlaExceeded | Self::Unverified => {
                 Ending::RolledBack
@@ -210,7 +213,7 @@ impl UndoCause {
     /// We only tidied up; people want the change. A refusal, a stop or measured harm is not outranked.
     pub fn yields_to_a_merge(self) -> bool {
         match self {
-            Self::NotNeeded | Self::Expired | Self::Outdated | Self::StepFailed => true,
+            Self::NotNeeded | Self::CuredByPeople | Self::Expired | Self::Outdated | Self::StepFailed => true,
             Self::Refused
             | Self::Stopped
             | Self::Aborted
@@ -245,7 +248,9 @@ impl fmt::Display for Event {
         match self {
             Self::Planned { steps, .. } => write!(out, "planned in {steps} step(s)"),
             Self::GatesEvaluated { gates, cleared } => {
-                write!(out, "{} gates evaluated, {}", gates.len(), if *cleared { "cleared" } else { "not cleared" })
+                // One gate gives a line for each thing that it looks at.
+                let asked: BTreeSet<&str> = gates.iter().map(|line| line.gate.as_str()).collect();
+                write!(out, "{} gates evaluated, {}", asked.len(), if *cleared { "cleared" } else { "not cleared" })
             }
             Self::Blocked { gates } => {
                 write!(out, "blocked by {}", gates.iter().map(Text::as_str).collect::<Vec<_>>().join(", "))

@@ -258,6 +258,7 @@ impl Simulation {
                 policy: Answer::Known(policy),
                 target: Answer::Known(TargetState::Same),
                 rewritten: Answer::Known(false),
+                edited: self.world.edited(),
                 kill_switch: Answer::Known(script.kill_switch.is_some_and(|(from, to)| now >= from && now < to)),
                 hold: Answer::Known(None),
                 record_copy_lag: Answer::Known(SignedDuration::ZERO),

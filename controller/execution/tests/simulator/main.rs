@@ -10,7 +10,7 @@ mod world;
 use std::collections::BTreeSet;
 
 use amend_execution::decide::decide;
-use amend_execution::journal::{ENTRIES_MAX, EffectKind, Ending, Event, Word};
+use amend_execution::journal::{ENTRIES_MAX, EffectKind, Ending, Event, UndoCause, Word};
 use controller::{FAULTS, Fault, Simulation};
 use proptest::prelude::*;
 use script::{Script, scripts};
@@ -107,6 +107,30 @@ fn data_that_comes_back_late_gives_a_late_verdict_and_no_other_ending() {
     assert_eq!(standing.phase.ending(), Some(Ending::Unverified));
     let said_late = run.journal.entries().iter().any(|entry| matches!(entry.event, Event::Verified { late: true, .. }));
     assert!(said_late);
+}
+
+#[test]
+fn an_edit_by_a_person_withdraws_at_once_and_the_very_change_as_soon_as_it_cannot_be_our_merge() {
+    for (name, cause, within) in [
+        ("a person edits the line while it is open", UndoCause::Outdated, 30),
+        ("a person makes the very change", UndoCause::CuredByPeople, 120),
+    ] {
+        let script = scripts().into_iter().find(|script| script.name == name).unwrap();
+        let (edited, _) = script.edited.unwrap();
+        let run = Simulation::new(script, vec![]).run();
+        let undone = run.standing().undo;
+        let (found, began) = undone.unwrap();
+        assert_eq!(found, cause, "{name}");
+        assert!(began.duration_since(world::at(edited)).as_secs() <= within, "{name}: began {began}");
+    }
+}
+
+#[test]
+fn where_nobody_can_tell_whether_a_person_edited_the_line_nothing_is_withdrawn_for_it() {
+    let name = "nobody can tell whether a person edited the line";
+    let script = scripts().into_iter().find(|script| script.name == name).unwrap();
+    let run = Simulation::new(script, vec![]).run();
+    assert_eq!(run.standing().undo.map(|(cause, _)| cause), Some(UndoCause::Expired));
 }
 
 #[test]

@@ -42,10 +42,21 @@ pub struct Script {
     pub refuse: Option<Second>,
     pub policy_changed: Option<Second>,
     pub incident_deleted: Option<Second>,
+    /// When a person edits the planned place, and how.
+    pub edited: Option<(Second, Edit)>,
     pub kill_switch: Option<(Second, Second)>,
     pub forge_down: Option<(Second, Second)>,
     /// How long the forge hides what is new.
     pub lag: Second,
+}
+
+/// What a person does to the planned place of the base branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit {
+    ToThePlannedValue,
+    ToAnother,
+    /// The repository cannot be read.
+    Unseen,
 }
 
 fn success() -> Script {
@@ -75,6 +86,7 @@ fn success() -> Script {
         refuse: None,
         policy_changed: None,
         incident_deleted: None,
+        edited: None,
         kill_switch: None,
         forge_down: None,
         lag: 0,
@@ -172,6 +184,37 @@ pub fn scripts() -> Vec<Script> {
             name: "an incident that people delete after the merge",
             or_ends: Some(Ending::Withdrawn),
             incident_deleted: Some(11 * MINUTE),
+            ..success()
+        },
+        Script {
+            name: "a person edits the line while it is open",
+            ends: Ending::Withdrawn,
+            edited: Some((5 * MINUTE, Edit::ToAnother)),
+            ..idle()
+        },
+        Script {
+            name: "a person makes the very change",
+            ends: Ending::Withdrawn,
+            edited: Some((5 * MINUTE, Edit::ToThePlannedValue)),
+            ..idle()
+        },
+        Script {
+            name: "a person edits the line before anything is proposed",
+            ends: Ending::Withdrawn,
+            blocked_until: Some(HOUR),
+            edited: Some((5 * MINUTE, Edit::ToAnother)),
+            ..idle()
+        },
+        Script {
+            name: "nobody can tell whether a person edited the line",
+            ends: Ending::Withdrawn,
+            edited: Some((5 * MINUTE, Edit::Unseen)),
+            ..idle()
+        },
+        Script {
+            name: "a person edits the line after the merge",
+            or_ends: Some(Ending::Withdrawn),
+            edited: Some((11 * MINUTE, Edit::ToAnother)),
             ..success()
         },
         Script { name: "red button for an hour", kill_switch: Some((0, HOUR)), ..success() },

@@ -7,12 +7,13 @@ use amend_execution::effect::Effect;
 use amend_execution::journal::{EffectKind, Word};
 use amend_execution::phase::incident::CauseState;
 use amend_execution::snapshot::{
-    BranchSeen, Done, ForgeSeen, GitOpsSeen, MergeState, PullRequestSeen, PullRequestState, Reported, RolloutState,
+    BranchSeen, Done, Edited, EditedBy, ForgeSeen, GitOpsSeen, MergeState, PullRequestSeen, PullRequestState, Reported,
+    RolloutState,
 };
 use amend_execution::verify::{AbortReading, Breach, Relation, Verification};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::script::Script;
+use crate::script::{Edit, Script};
 
 /// A second of the story, counted from its beginning.
 pub type Second = i64;
@@ -116,6 +117,7 @@ impl World {
         moments.extend(
             [script.approve, script.policy_changed, script.incident_deleted, script.data_back].iter().flatten(),
         );
+        moments.extend(script.edited.iter().flat_map(|(moment, _)| [*moment, moment + 90]));
         moments.extend(script.kill_switch.iter().flat_map(|(from, to)| [*from, *to]));
         moments.into_iter().filter(|moment| *moment > self.now).min()
     }
@@ -289,6 +291,26 @@ impl World {
             window: Window { from: at(rolled), to: at(self.now) },
             settled_at: at(settled),
         })
+    }
+
+    /// What a person has put at the planned place.
+    pub fn edited(&self) -> Answer<Option<Edited>> {
+        let Some((moment, edit)) = self.script.edited.filter(|(moment, _)| *moment <= self.now) else {
+            return Answer::Known(None);
+        };
+        let (now, as_planned) = match edit {
+            Edit::ToThePlannedValue => ("384Mi", true),
+            Edit::ToAnother => ("512Mi", false),
+            Edit::Unseen => return Answer::unknown("the repository does not answer"),
+        };
+        Answer::Known(Some(Edited {
+            file: "a.yaml".into(),
+            what: "memory limit of app".into(),
+            from: Some("256Mi".into()),
+            now: Some(now.into()),
+            as_planned,
+            by: Some(EditedBy { commit: "abc12345".into(), author: "lena".into(), at: at(moment) }),
+        }))
     }
 
     pub fn cause(&self) -> Answer<CauseState> {
