@@ -4,6 +4,7 @@
 //! in the rooms below. Effects leave through `effects` only.
 
 pub mod builds;
+pub mod census;
 pub mod changes;
 pub mod clients;
 pub mod cluster;

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use amend_diagnosis::signal::SignalSource;
@@ -71,7 +70,8 @@ pub struct Metrics {
     reconcile_seconds: Family<ByController, Histogram>,
     pub leader: Gauge,
     pub record_entries: Gauge,
-    pub record_copy_lag_seconds: Gauge<f64, AtomicU64>,
+    /// `verified`, `bad`, or `unknown` when it could not be read.
+    pub record_checks: Family<ByOutcome, Counter>,
     pub paused: Gauge,
 }
 
@@ -117,9 +117,17 @@ impl Metrics {
             reconcile_seconds: Family::new_with_constructor(quick),
             leader: Gauge::default(),
             record_entries: Gauge::default(),
-            record_copy_lag_seconds: Gauge::default(),
+            record_checks: Family::default(),
             paused: Gauge::default(),
         };
+        // From zero, so that a rate sees the first one too: what alerts ask for must be there before it happens.
+        for outcome in ["verified", "bad", "unknown"] {
+            let _ = metrics.record_checks.get_or_create(&ByOutcome { outcome });
+        }
+        for reason in ["busy", "full", "store"] {
+            let _ = metrics.intake_refused.get_or_create(&Refused { route: "alertmanager", reason });
+        }
+        let _ = metrics.pages.get_or_create(&ByOutcome { outcome: "failed" });
         metrics.registry = Arc::new(metrics.registered());
         metrics
     }
@@ -154,8 +162,7 @@ impl Metrics {
         all.register_with_unit("reconcile_duration", help, Unit::Seconds, self.reconcile_seconds.clone());
         all.register("leader", "1 while this process leads", self.leader.clone());
         all.register("record_entries", "Entries in the record", self.record_entries.clone());
-        let help = "Age of the oldest record entry not copied outside the cluster";
-        all.register_with_unit("record_copy_lag", help, Unit::Seconds, self.record_copy_lag_seconds.clone());
+        all.register("record_checks", "Checks of the whole record, by outcome", self.record_checks.clone());
         all.register("paused", "1 while all effects are stopped by a person", self.paused.clone());
         all
     }

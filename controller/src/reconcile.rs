@@ -18,7 +18,7 @@ use futures::{FutureExt, StreamExt};
 use jiff::SignedDuration;
 use kube::api::Api;
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
-use kube::runtime::controller::{Action, Config};
+use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use kube::{Resource, ResourceExt};
@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::census::Counted;
 use crate::effects::EffectError;
 use crate::shell::Shell;
 
@@ -94,6 +95,11 @@ pub trait Control: Send + Sync + 'static {
     /// The same moment on a newer version of its object, when somebody else wrote it while the moment was gathered: what was
     /// asked need not be asked again. `None`: gather anew.
     fn rebased(_: Self::Snapshot, _newer: Self::Kind) -> Option<Self::Snapshot> {
+        None
+    }
+
+    /// What the object counts as in the metrics, where it does.
+    fn counted(_object: &Self::Kind) -> Option<Counted> {
         None
     }
 
@@ -184,6 +190,7 @@ pub async fn run<C: Control>(shell: Arc<Shell>, stop: CancellationToken) {
     // Shorter than the 60 s after which a silent connection is dead: an idle watch ends by itself first.
     let watch = watcher::Config::default().timeout(45);
     let nudges = shell.nudges.listen(C::NAME).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
+    let counting = shell.clone();
     let state = Arc::new(Running::<C> { shell, troubles: Mutex::default(), control: std::marker::PhantomData });
     Controller::new(api, watch)
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -194,12 +201,24 @@ pub async fn run<C: Control>(shell: Arc<Shell>, stop: CancellationToken) {
             |object, error, state| state.after(&object, error),
             state,
         )
-        .for_each(|done| async move {
-            if let Err(error) = done {
-                tracing::debug!(control = C::NAME, error = ?error, "reconcile did not end well");
+        .for_each(|done| {
+            // An object that was deleted is asked for once more and not found.
+            if let Err(controller::Error::ObjectNotFound(gone)) = &done {
+                let id = counted_as::<C>(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+                counting.census.count(&counting.metrics, &id, None);
+            }
+            async move {
+                if let Err(error) = done {
+                    tracing::debug!(control = C::NAME, error = ?error, "reconcile did not end well");
+                }
             }
         })
         .await;
+}
+
+/// The name under which an object is counted.
+fn counted_as<C: Control>(namespace: &str, name: &str) -> String {
+    format!("{} {namespace}/{name}", C::NAME)
 }
 
 struct Running<C: Control> {
@@ -231,7 +250,9 @@ impl<C: Control> Running<C> {
             );
             return Ok(Action::await_change());
         }
+        let began = std::time::Instant::now();
         let outcome = AssertUnwindSafe(self.look(&namespace, &name)).catch_unwind().await;
+        self.shell.metrics.observe_reconcile(C::NAME, began.elapsed());
         match outcome {
             Ok(Ok(wake)) => {
                 self.with_troubles(&id, |troubles| troubles.errors = 0);
@@ -253,7 +274,14 @@ impl<C: Control> Running<C> {
             .get_opt(name)
             .await
             .map_err(|error| GatherError::unreadable(format!("{} {namespace}/{name}", C::NAME), error))?;
-        let Some(live) = live else { return Ok(RESYNC) };
+        let id = counted_as::<C>(namespace, name);
+        let count = |object: Option<&C::Kind>| {
+            self.shell.census.count(&self.shell.metrics, &id, object.and_then(C::counted));
+        };
+        let Some(live) = live else {
+            count(None);
+            return Ok(RESYNC);
+        };
         let mut snapshot = C::gather(&self.shell, live.clone()).await?;
         for attempt in 1.. {
             let decision = C::decide(&snapshot);
@@ -269,6 +297,7 @@ impl<C: Control> Running<C> {
                 }
                 written => written?,
             };
+            count(Some(&object));
             for effect in decision.effects {
                 C::perform(&self.shell, &object, &snapshot, effect).await?;
             }

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::builds::Builds;
+use crate::census::{self, Census};
 use crate::clients::Clients;
 use crate::controllers::approval::ApprovalControl;
 use crate::controllers::build::BuildControl;
@@ -147,6 +148,7 @@ fn assembled(settings: Settings, clients: Clients, time: Arc<dyn Time>, install:
         effects: Effects::new(clients.clone(), metrics.clone(), &settings.replica),
         clients,
         metrics,
+        census: Census::default(),
         settings,
     })
 }
@@ -258,6 +260,7 @@ async fn lead(
     tasks.spawn(reconcile::run::<IncidentControl>(shell.clone(), stop.clone()));
     tasks.spawn(reconcile::run::<RemediationControl>(shell.clone(), stop.clone()));
     tasks.spawn(reconcile::run::<BuildControl>(shell.clone(), stop.clone()));
+    tasks.spawn(census::keep(shell.clone(), stop.clone()));
     tasks.spawn(builds.poll(stop.clone()));
     tasks.spawn(happenings::watch_events(shell.clone(), queue.clone(), incidents.clone(), stop.clone()));
     tasks.spawn(happenings::watch_conditions(shell.clone(), queue.clone(), incidents.clone(), stop.clone()));

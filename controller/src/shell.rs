@@ -5,6 +5,7 @@ use std::sync::Arc;
 use amend_telemetry::model::Model;
 use tokio::sync::Semaphore;
 
+use crate::census::Census;
 use crate::clients::Clients;
 use crate::effects::Effects;
 use crate::metrics::Metrics;
@@ -33,6 +34,8 @@ pub struct Shell {
     pub nudges: Nudges,
     pub reports: Reports,
     pub metrics: Metrics,
+    /// What every object counts as in the metrics.
+    pub census: Census,
     /// Turns for diagnoses, which keep a core busy: half of the cores stay free to take alerts in and to renew the lease.
     pub diagnoses: Semaphore,
     /// The turn for looking again at an incident that was diagnosed before: one at a time, evidence included.

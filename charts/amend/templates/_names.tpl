@@ -24,3 +24,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "amend.scheme" -}}
 {{- if .Values.tls.secret }}HTTPS{{ else }}HTTP{{ end -}}
 {{- end }}
+{{- /* Not the selector's labels: the Service must not send anything to a test. */}}
+{{- define "amend.testLabels" -}}
+app.kubernetes.io/name: amend-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+{{- define "amend.testHook" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}

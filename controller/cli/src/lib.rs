@@ -16,6 +16,7 @@ mod explain;
 mod get;
 mod lint;
 mod logs;
+mod ready;
 mod record;
 mod uninstall;
 
@@ -44,6 +45,7 @@ enum Verb {
     /// Runs the controller until SIGTERM, or until it may no longer lead
     Controller(Box<Settings>),
     Doctor(doctor::Arguments),
+    Ready(ready::Arguments),
     Get(get::Arguments),
     Explain(explain::Arguments),
     Diagnose(diagnose::Arguments),
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
         }
         Verb::Controller(settings) => connected(controller::run(*settings, &flags)),
         Verb::Doctor(arguments) => connected(doctor::run(&arguments, &flags)),
+        Verb::Ready(arguments) => connected(ready::run(&arguments, &flags)),
         Verb::Get(arguments) => connected(get::run(&arguments, &flags)),
         Verb::Explain(arguments) => connected(explain::run(&arguments, &flags)),
         Verb::Capture(arguments) => connected(capture::run(&arguments, &flags)),

@@ -55,6 +55,29 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// As status and metrics write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Planned => "Planned",
+            Self::Gating => "Gating",
+            Self::Blocked => "Blocked",
+            Self::AwaitingApproval => "AwaitingApproval",
+            Self::Proposing => "Proposing",
+            Self::Proposed => "Proposed",
+            Self::Merged => "Merged",
+            Self::Applying => "Applying",
+            Self::Verifying => "Verifying",
+            Self::Undoing => "Undoing",
+            Self::Succeeded => "Succeeded",
+            Self::Rejected => "Rejected",
+            Self::Withdrawn => "Withdrawn",
+            Self::RolledBack => "RolledBack",
+            Self::Unverified => "Unverified",
+            Self::Held => "Held",
+            Self::Stuck => "Stuck",
+        }
+    }
+
     /// The ending that this phase is, if it is one.
     pub fn ending(self) -> Option<Ending> {
         match self {

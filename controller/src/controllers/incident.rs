@@ -30,6 +30,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde_json::Value;
 
+use crate::census::Counted;
 use crate::cluster::{self, Read};
 use crate::controllers::remediationpolicy::PolicyControl;
 use crate::effects::{EffectError, Notice, reference};
@@ -267,6 +268,10 @@ impl Control for IncidentControl {
             wake = wake.min(due.max(SignedDuration::from_secs(1)));
         }
         Decision { write: differs.then_some(changed), effects, wake: Some(wake) }
+    }
+
+    fn counted(object: &Incident) -> Option<Counted> {
+        Some(Counted::Incident(object.status.as_ref().map(|status| status.phase).unwrap_or_default()))
     }
 
     /// The intake writes signals all the time while an incident is looked at; the ends that were asked for hold for signals

@@ -11,12 +11,15 @@ use amend_execution::effect::Effect;
 use amend_execution::journal::{Ending, Event, Journal};
 use amend_execution::phase::{Phase, standing};
 use amend_execution::snapshot::PullRequestState;
+use amend_policies::verdict::Outcome;
 use jiff::SignedDuration;
 use kube::ResourceExt;
 use kube::api::Api;
 
+use crate::census::Counted;
 use crate::controllers::remediationpolicy::PolicyControl;
 use crate::effects::{EffectError, remedy};
+use crate::metrics::Verdict as GateVerdict;
 use crate::reconcile::{Control, Decision, GatherError};
 use crate::shell::Shell;
 use crate::watch::{self, Watched};
@@ -71,6 +74,10 @@ impl Control for RemediationControl {
         }
     }
 
+    fn counted(object: &Remediation) -> Option<Counted> {
+        Some(Counted::Remediation(object.status.as_ref().and_then(|status| status.phase).unwrap_or(Phase::Planned)))
+    }
+
     async fn perform(
         shell: &Arc<Shell>,
         object: &Remediation,
@@ -81,12 +88,29 @@ impl Control for RemediationControl {
         let last = matches!(effect, Effect::EmitEvent { .. });
         remedy::perform(shell, object, &watched.work, effect).await?;
         if last {
+            count_verdicts(shell, object);
             // A new phase is news for the incident, and the policy counts it.
             let policy = &object.spec.plan.policy;
             shell.nudges.nudge("incident", &object.namespace().unwrap_or_default(), &object.spec.incident);
             shell.nudges.nudge(PolicyControl::NAME, &policy.namespace, &policy.name);
         }
         Ok(())
+    }
+}
+
+/// Counts the verdicts at which it went on, or was held up: at other times gates are only looked at again.
+fn count_verdicts(shell: &Shell, object: &Remediation) {
+    let Some(status) = &object.status else { return };
+    if !matches!(status.phase, Some(Phase::Blocked | Phase::AwaitingApproval | Phase::Proposing)) {
+        return;
+    }
+    for verdict in &status.verdicts {
+        let outcome = match verdict.outcome {
+            Outcome::Pass => "pass",
+            Outcome::Fail => "fail",
+            Outcome::Unknown => "unknown",
+        };
+        shell.metrics.gate_verdicts.get_or_create(&GateVerdict { gate: verdict.gate.name(), verdict: outcome }).inc();
     }
 }
 

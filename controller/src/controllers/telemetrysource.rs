@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use amend_crds::TelemetrySource;
 use amend_crds::condition::{self, Claim};
+use amend_crds::telemetrysource::SourceKind;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::census::Counted;
 use crate::effects::EffectError;
 use crate::errors;
 use crate::reconcile::{Control, Decision, GatherError};
@@ -75,6 +77,20 @@ impl Control for TelemetrySourceControl {
         let differs = status != before;
         changed.status = Some(status);
         Decision { write: differs.then_some(changed), effects: Vec::new(), wake: Some(PROBE_EVERY) }
+    }
+
+    fn counted(object: &TelemetrySource) -> Option<Counted> {
+        let kind = match object.spec.kind {
+            SourceKind::Prometheus => "Prometheus",
+            SourceKind::Alertmanager => "Alertmanager",
+            SourceKind::Jaeger => "Jaeger",
+            SourceKind::Tempo => "Tempo",
+            SourceKind::Loki => "Loki",
+            SourceKind::OpenSearch => "OpenSearch",
+        };
+        let conditions = object.status.iter().flat_map(|status| &status.conditions);
+        let mut ready = conditions.filter(|one| one.type_ == condition::READY);
+        Some(Counted::Source { kind, ready: ready.any(|one| one.status == "True") })
     }
 
     async fn perform(_: &Arc<Shell>, _: &TelemetrySource, _: &Probed, effect: Self::Effect) -> Result<(), EffectError> {

@@ -47,6 +47,21 @@ pub enum IncidentPhase {
 }
 
 impl IncidentPhase {
+    /// As status and metrics write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Open => "Open",
+            Self::Diagnosing => "Diagnosing",
+            Self::Diagnosed => "Diagnosed",
+            Self::Abstained => "Abstained",
+            Self::Remediating => "Remediating",
+            Self::Mitigated => "Mitigated",
+            Self::Resolved => "Resolved",
+            Self::Dropped => "Dropped",
+            Self::Joined => "Joined",
+        }
+    }
+
     pub fn is_end(self) -> bool {
         match self {
             Self::Resolved | Self::Dropped | Self::Joined => true,

@@ -2,6 +2,8 @@
 
 #![allow(clippy::panic, reason = "a helper of a test fails the test")]
 
+mod monitoring;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -11,11 +13,13 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 /// Everything that the chart can switch on, at once.
-const EVERYTHING: [&str; 16] = [
+const EVERYTHING: [&str; 18] = [
     "remediators=[{\"namespace\":\"shop\",\"gitTargets\":[\"platform\"],\"merge\":true,\"policyAuthors\":[{\"kind\":\"Group\",\"name\":\"shop-team\"},{\"kind\":\"ServiceAccount\",\"name\":\"flux\",\"namespace\":\"flux-system\"}]},{\"namespace\":\"bank\"}]",
     "networkPolicy.enabled=true",
     "podDisruptionBudget.enabled=true",
     "serviceMonitor={\"enabled\":true,\"labels\":{\"release\":\"kube-prometheus\"}}",
+    "prometheusRule={\"enabled\":true,\"labels\":{\"release\":\"kube-prometheus\"}}",
+    "grafanaDashboard.enabled=true",
     "replicas=3",
     "intake.ciSecret=\"amend-ci\"",
     "paging={\"url\":\"https://pager.example.com/hook\",\"secret\":\"amend-page\"}",
@@ -224,6 +228,9 @@ async fn a_typo_in_the_values_is_refused_by_its_name() {
         ("replicas=0", &["replicas", "1"]),
         ("image.digest=\"latest\"", &["digest"]),
         ("networkPolicy.enable=true", &["networkPolicy", "enable"]),
+        ("prometheusRule.label={}", &["prometheusRule", "label"]),
+        ("grafanaDashboard.labels={\"grafana_dashboard\":1}", &["grafana_dashboard", "string"]),
+        ("tests.enabled=\"no\"", &["tests", "boolean"]),
         ("publicUrl=\"amend.example.com\"", &["publicUrl"]),
         ("model.url=\"https://models.example.com/v1\"", &["model", "name"]),
     ] {
@@ -242,6 +249,8 @@ async fn each_switch_adds_its_object_and_is_off_by_default() {
         ("networkPolicy.enabled=true", "NetworkPolicy"),
         ("podDisruptionBudget.enabled=true", "PodDisruptionBudget"),
         ("serviceMonitor.enabled=true", "ServiceMonitor"),
+        ("prometheusRule.enabled=true", "PrometheusRule"),
+        ("grafanaDashboard.enabled=true", "ConfigMap"),
     ] {
         assert_eq!(count(&plain, kind), 0, "{kind}");
         let on = rendered(&[switch]).await;
@@ -277,30 +286,38 @@ async fn a_network_policy_without_private_ranges_opens_none() {
 async fn the_pod_is_restricted() {
     for values in [&[][..], &EVERYTHING] {
         let documents = rendered(values).await;
-        let pod = &named(&documents, "Deployment", "amend")["spec"]["template"]["spec"];
-        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
-        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-        for forbidden in ["hostNetwork", "hostPID", "hostIPC"] {
-            assert!(pod[forbidden].is_null(), "{forbidden}");
+        let controller = &named(&documents, "Deployment", "amend")["spec"]["template"]["spec"];
+        let test = &named(&documents, "Pod", "amend-test")["spec"];
+        for pod in [controller, test] {
+            assert_restricted(pod);
         }
-        for container in pod["containers"].as_array().expect("containers") {
-            let context = &container["securityContext"];
-            assert_eq!(context["allowPrivilegeEscalation"], false);
-            assert_eq!(context["readOnlyRootFilesystem"], true);
-            assert_eq!(context["capabilities"]["drop"], json!(["ALL"]));
-            assert!(context["privileged"].is_null() && context["capabilities"]["add"].is_null());
-            assert!(!container["resources"]["limits"]["memory"].is_null());
-        }
-        let kinds: BTreeSet<&str> = pod["volumes"]
-            .as_array()
-            .expect("volumes")
-            .iter()
-            .flat_map(|volume| volume.as_object().expect("a volume").keys())
-            .map(String::as_str)
-            .filter(|key| *key != "name")
-            .collect();
-        assert!(kinds.is_subset(&BTreeSet::from(["emptyDir", "secret"])), "{kinds:?}");
     }
+}
+
+/// As the Pod Security Standard "restricted" wants it, and a little more.
+fn assert_restricted(pod: &Value) {
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    for forbidden in ["hostNetwork", "hostPID", "hostIPC"] {
+        assert!(pod[forbidden].is_null(), "{forbidden}");
+    }
+    for container in pod["containers"].as_array().expect("containers") {
+        let context = &container["securityContext"];
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["readOnlyRootFilesystem"], true);
+        assert_eq!(context["capabilities"]["drop"], json!(["ALL"]));
+        assert!(context["privileged"].is_null() && context["capabilities"]["add"].is_null());
+        assert!(!container["resources"]["limits"]["memory"].is_null());
+    }
+    let kinds: BTreeSet<&str> = pod["volumes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|volume| volume.as_object().expect("a volume").keys())
+        .map(String::as_str)
+        .filter(|key| *key != "name")
+        .collect();
+    assert!(kinds.is_subset(&BTreeSet::from(["emptyDir", "secret"])), "{kinds:?}");
 }
 
 #[tokio::test]
@@ -388,6 +405,34 @@ async fn authors_of_policies_get_the_verb_use_on_the_remediator() {
     assert_eq!(subjects, ["shop-team", "flux"]);
     let right = &rights_of_role(named(&documents, "Role", "amend-remediator-use"))[0];
     assert_eq!((right.verb.as_str(), right.names.as_slice()), ("use", &["amend-remediator".to_owned()][..]));
+}
+
+#[tokio::test]
+async fn helm_test_asks_the_controller_through_its_service_with_an_account_that_may_read_one_lease() {
+    let documents = rendered(&EVERYTHING).await;
+    let pod = named(&documents, "Pod", "amend-test");
+    assert_eq!(pod["metadata"]["annotations"]["helm.sh/hook"], "test");
+    let container = &pod["spec"]["containers"][0];
+    let deployed = &named(&documents, "Deployment", "amend")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], deployed["image"], "no other image is needed");
+    let arguments = texts(&container["args"]);
+    assert!(arguments.contains(&"--url=https://amend.amend-system:8080"), "{arguments:?}");
+    named(&documents, "Service", "amend");
+
+    let account = pod["spec"]["serviceAccountName"].as_str().expect("an account");
+    let rights = rights_of(&documents, "amend-system", account);
+    let one_lease = Right {
+        namespace: "amend-system".into(),
+        group: "coordination.k8s.io".into(),
+        resource: "leases".into(),
+        verb: "get".into(),
+        names: vec!["amend-controller".into()],
+    };
+    assert_eq!(rights, [one_lease]);
+    let selector = named(&documents, "Service", "amend")["spec"]["selector"].clone();
+    assert_ne!(pod["metadata"]["labels"]["app.kubernetes.io/name"], selector["app.kubernetes.io/name"]);
+    let off = rendered(&["tests.enabled=false"]).await;
+    assert!(off.iter().all(|one| one["metadata"]["annotations"]["helm.sh/hook"].is_null()));
 }
 
 /// So that arguments are read as `amend controller` reads them.
