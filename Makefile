@@ -63,7 +63,7 @@ chart:
 
 demos:
 	$(CARGO) test --workspace --test demo
-	$(CARGO) test --workspace --test bad_input
+	$(CARGO) test --workspace --test bad_input --test evidence
 
 stories:
 	@tests/env/tools go cc

@@ -5,6 +5,7 @@
 
 pub mod assets;
 pub mod diff;
+mod lines;
 pub mod live;
 pub mod pages;
 pub mod session;
@@ -43,13 +44,14 @@ impl std::fmt::Debug for Dashboard {
     }
 }
 
-/// The dashboard's routes: `/`, `/incidents`, `/incidents/{namespace}/{name}`, `/events`, `/login`, `/logout`, `/assets`.
+/// The dashboard's routes: `/`, `/incidents`, `/incidents/{namespace}/{name}`, `/logs/unknown`, `/events`, `/login`, `/logout`, `/assets`.
 pub fn routes(views: Arc<dyn IncidentViews>, door: Door, time: Arc<dyn Time>) -> Router {
     let sessions = Arc::new(Sessions::new(door, time.clone()));
     Router::new()
         .route("/", get(|| async { Redirect::to("/incidents") }))
         .route("/incidents", get(pages::incidents))
         .route("/incidents/{namespace}/{name}", get(pages::incident))
+        .route("/logs/unknown", get(lines::unknown_lines))
         .route("/events", get(live::events))
         .route("/login", get(session::login_page).post(session::login))
         .route("/logout", post(session::logout))

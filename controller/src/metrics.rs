@@ -72,6 +72,8 @@ pub struct Metrics {
     pub record_entries: Gauge,
     /// `verified`, `bad`, or `unknown` when it could not be read.
     pub record_checks: Family<ByOutcome, Counter>,
+    unknown_log_templates: Gauge,
+    unknown_log_templates_dropped: Counter,
     pub paused: Gauge,
 }
 
@@ -118,6 +120,8 @@ impl Metrics {
             leader: Gauge::default(),
             record_entries: Gauge::default(),
             record_checks: Family::default(),
+            unknown_log_templates: Gauge::default(),
+            unknown_log_templates_dropped: Counter::default(),
             paused: Gauge::default(),
         };
         // From zero, so that a rate sees the first one too: what alerts ask for must be there before it happens.
@@ -163,6 +167,10 @@ impl Metrics {
         all.register("leader", "1 while this process leads", self.leader.clone());
         all.register("record_entries", "Entries in the record", self.record_entries.clone());
         all.register("record_checks", "Checks of the whole record, by outcome", self.record_checks.clone());
+        let help = "Log templates that nobody can class, in the queue for people";
+        all.register("unknown_log_templates", help, self.unknown_log_templates.clone());
+        let help = "Times that a log template was pushed out of the queue or found no place";
+        all.register("unknown_log_templates_dropped", help, self.unknown_log_templates_dropped.clone());
         all.register("paused", "1 while all effects are stopped by a person", self.paused.clone());
         all
     }
@@ -177,6 +185,13 @@ impl Metrics {
 
     pub fn observe_reconcile(&self, controller: &'static str, took: Duration) {
         self.reconcile_seconds.get_or_create(&ByController { controller }).observe(took.as_secs_f64());
+    }
+
+    /// How many templates the queue of unknown log lines holds, and how often it did not keep one so far.
+    pub fn show_unknown_lines(&self, kept: usize, dropped: u64) {
+        self.unknown_log_templates.set(i64::try_from(kept).unwrap_or(i64::MAX));
+        let counted = self.unknown_log_templates_dropped.get();
+        self.unknown_log_templates_dropped.inc_by(dropped.saturating_sub(counted));
     }
 
     pub fn drop_signal(&self, source: &'static str, reason: &'static str) {

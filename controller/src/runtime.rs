@@ -142,6 +142,7 @@ fn assembled(settings: Settings, clients: Clients, time: Arc<dyn Time>, install:
         topologies: Topologies::default(),
         nudges: reconcile::Nudges::default(),
         reports: Reports::default(),
+        unknown_lines: Arc::default(),
         diagnoses: Semaphore::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))),
         second_looks: Semaphore::new(1),
         pager: pager(&settings)?,

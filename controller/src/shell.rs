@@ -18,6 +18,7 @@ use crate::sources::Sources;
 use crate::targets::Targets;
 use crate::time::Time;
 use crate::topology::Topologies;
+use crate::unknown_lines::UnknownLines;
 
 /// Shared by everything that runs; there is one for each process.
 pub struct Shell {
@@ -36,6 +37,7 @@ pub struct Shell {
     pub metrics: Metrics,
     /// What every object counts as in the metrics.
     pub census: Census,
+    pub unknown_lines: Arc<UnknownLines>,
     /// Turns for diagnoses, which keep a core busy: half of the cores stay free to take alerts in and to renew the lease.
     pub diagnoses: Semaphore,
     /// The turn for looking again at an incident that was diagnosed before: one at a time, evidence included.

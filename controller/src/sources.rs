@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use amend_crds::TelemetrySource;
 use amend_crds::telemetrysource::SourceKind as Kind;
-use amend_crds::telemetrysource::TelemetrySourceSpec;
+use amend_crds::telemetrysource::{SourceLogs, TelemetrySourceSpec};
 use amend_diagnosis::evidence::{Answer, TopologyEdge, Window};
+use amend_diagnosis::logs::taught::{Pattern, Taught};
 use amend_telemetry::egress::Egress;
 use amend_telemetry::load::Load;
 use amend_telemetry::source::{Credentials, Limits, Source, SourceConfig, SourceKind, open};
@@ -256,6 +257,7 @@ fn config(object: &TelemetrySource, secret: Option<&Credential>) -> Result<Sourc
         .mapped(&spec.mapping)
         .map_err(|error| SourceProblem::Spec { field: "spec.mapping", why: error.to_string() })?;
     config.tenant.clone_from(&spec.tenant);
+    config.taught = Arc::new(taught(&spec.logs)?);
     if let Some(every) = &spec.sample_every {
         config.sample_every = span("spec.sampleEvery", every)?;
     }
@@ -286,6 +288,24 @@ fn config(object: &TelemetrySource, secret: Option<&Credential>) -> Result<Sourc
         };
     }
     Ok(config)
+}
+
+/// What people taught about log lines, ready to be used.
+fn taught(logs: &SourceLogs) -> Result<Taught, SourceProblem> {
+    const FIELD: &str = "spec.logs.patterns";
+    let mut patterns = Vec::new();
+    for (index, pattern) in logs.patterns.iter().enumerate() {
+        let recognised = match (&pattern.template, &pattern.matching) {
+            (Some(template), None) => Pattern::Template(template.clone()),
+            (None, Some(expression)) => Pattern::Expression(expression.clone()),
+            (Some(_), Some(_)) | (None, None) => {
+                let why = format!("[{index}]: set exactly one of: template, match");
+                return Err(SourceProblem::Spec { field: FIELD, why });
+            }
+        };
+        patterns.push((recognised, pattern.class));
+    }
+    Taught::new(&patterns).map_err(|error| SourceProblem::Spec { field: FIELD, why: error.to_string() })
 }
 
 fn span(field: &'static str, text: &str) -> Result<SignedDuration, SourceProblem> {

@@ -7,6 +7,7 @@ use amend_crds::incident::IncidentPhase;
 use amend_crds::remediation::PullRequestRef;
 use amend_crds::{Incident, Remediation};
 use amend_diagnosis::evidence::{Answer, Change as Changed};
+use amend_diagnosis::logs::queue::Entry;
 use amend_execution::journal::Event;
 use amend_execution::phase::Phase;
 use amend_execution::record::{TrustRoot, verify};
@@ -21,7 +22,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use crate::contents;
 use crate::dashboard::views::{
     Change, CheckView, GateView, IncidentRow, IncidentView, IncidentViews, Lane, Moment, PolicyView, PullRequestView,
-    Reader, RecordView, RemediationView, Step, StepState, ViewError,
+    Reader, RecordView, RemediationView, Step, StepState, UnknownLineView, UnknownLinesView, ViewError,
 };
 use crate::records;
 use crate::shell::Shell;
@@ -48,6 +49,30 @@ impl Views {
         let remediations = remediations.list(&ListParams::default().limit(LISTED)).await.map_err(view_error)?;
         let of = |incident: &Incident| remediation_of(incident, &remediations.items);
         Ok(list.items.iter().map(|incident| row(incident, of(incident))).collect())
+    }
+
+    /// What stands in a queue of all namespaces is for who may read all incidents: asked before anything is shown.
+    async fn lines(&self, reader: &Reader) -> Result<UnknownLinesView, ViewError> {
+        let incidents: Api<Incident> = Api::all(reader.client.clone());
+        incidents.list(&ListParams::default().limit(1)).await.map_err(view_error)?;
+        let (kept, dropped) = self.shell.unknown_lines.kept();
+        let shown = |entry: Entry| UnknownLineView {
+            namespace: entry.workload.namespace.clone(),
+            workload: format!("{:?}/{}", entry.workload.kind, entry.workload.name),
+            template: entry.template,
+            sample: entry.sample,
+            why: entry.why.name(),
+            count: entry.count,
+            first_seen: entry.first_seen,
+            last_seen: entry.last_seen,
+            incident: entry.incident,
+        };
+        Ok(UnknownLinesView {
+            lines: kept.into_iter().map(shown).collect(),
+            dropped_templates: dropped.templates,
+            dropped_lines: dropped.lines,
+            follows: self.shell.metrics.leader.get() == 0,
+        })
     }
 
     async fn one(&self, reader: &Reader, namespace: &str, name: &str) -> Result<IncidentView, ViewError> {
@@ -143,6 +168,10 @@ impl IncidentViews for Views {
         name: &'a str,
     ) -> BoxFuture<'a, Result<IncidentView, ViewError>> {
         Box::pin(self.one(reader, namespace, name))
+    }
+
+    fn unknown_lines<'a>(&'a self, reader: &'a Reader) -> BoxFuture<'a, Result<UnknownLinesView, ViewError>> {
+        Box::pin(self.lines(reader))
     }
 
     fn changes(&self) -> BoxStream<'static, Change> {

@@ -124,6 +124,26 @@ async fn one_incident_shows_cause_graph_evidence_gates_diff_and_record() {
 }
 
 #[tokio::test]
+async fn lines_that_nobody_can_class_are_shown_with_the_pattern_to_copy_and_what_was_dropped() {
+    let lines = page(demo(Shop::new(Noon.now())), "/logs/unknown").await;
+    for shown in [
+        "<strong>12</strong> lines of",
+        "shard &#60;*&#62; refuses writes: journal &#60;img src=x&#62; is sealed",
+        "- template: &#39;shard &#60;*&#62; refuses writes",
+        "<strong>3</strong> pushed out with 40 lines",
+        "href=\"/incidents/shop/checkout-7f3a\"",
+    ] {
+        assert!(lines.contains(shown), "{shown} is missing in:\n{lines}");
+    }
+    assert!(!lines.contains("<img src=x"));
+    let forbidden = ViewError::Forbidden { why: "incidents is forbidden".to_owned() };
+    let app = demo(Shop { error: Some(forbidden), ..Shop::new(Noon.now()) });
+    assert_eq!(app.oneshot(near("/logs/unknown")).await.unwrap().status(), StatusCode::FORBIDDEN);
+    let closed = guarded().oneshot(near("/logs/unknown")).await.unwrap();
+    assert_eq!(closed.status(), StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
 async fn hostile_text_is_shown_and_never_runs() {
     let mut shop = Shop::new(Noon.now());
     let hostile = "<script>alert(1)</script>\u{202e}\u{1b}[31m\"><img src=x onerror=alert(1)>";

@@ -76,6 +76,13 @@ pub struct IncidentStatus {
     pub diagnosed_signals: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Diagnosis>,
+    /// Log lines around it that neither the catalogue nor a pattern of a TelemetrySource can class, as templates; the gravest
+    /// eight. The dashboard shows the whole queue.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown_lines: Vec<UnknownLine>,
+    /// Templates beyond those.
+    #[serde(default)]
+    pub unknown_lines_not_kept: u32,
     /// What an optional language model says about the diagnosis: shown to people, used by nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opinion: Option<Opinion>,
@@ -95,6 +102,22 @@ pub struct IncidentStatus {
     #[serde(default)]
     #[schemars(schema_with = "crate::condition::conditions_schema")]
     pub conditions: Vec<Condition>,
+}
+
+/// Lines that nobody can class: what they have in common, and one of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnknownLine {
+    pub workload: Entity,
+    /// With `<*>` where lines differ; credentials are values too.
+    pub template: String,
+    pub sample: String,
+    /// `error`, `unreadable`, `new` or `bursting`.
+    pub why: String,
+    /// Lines since the trouble began, as of the last look.
+    pub lines: u32,
+    pub first_seen: Timestamp,
+    pub last_seen: Timestamp,
 }
 
 /// One policy and what it makes of the incident.

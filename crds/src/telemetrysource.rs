@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use amend_diagnosis::logs::Class;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
@@ -59,6 +60,52 @@ pub struct TelemetrySourceSpec {
     pub tenant: Option<String>,
     #[serde(default)]
     pub limits: SourceLimits,
+    /// What people know about the log lines of the namespaces that this source serves.
+    #[serde(default, skip_serializing_if = "SourceLogs::is_empty")]
+    pub logs: SourceLogs,
+}
+
+/// What people know about log lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceLogs {
+    /// Classes for lines that the built-in catalogue does not know, as `kubectl amend logs unknown` lists them; the first that
+    /// matches holds. They explain and rank; no action becomes possible by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub patterns: Vec<LogPattern>,
+}
+
+impl SourceLogs {
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+}
+
+/// Lines and the class that they have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.template) != has(self.match)",
+    "message": "set exactly one of: template, match"
+}]))]
+pub struct LogPattern {
+    /// A whole line with `<*>` where lines differ, as the queue shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = [{
+        "rule": "self.replace('<*>', '').matches('[^[:space:][:punct:]].*[^[:space:][:punct:]].*[^[:space:][:punct:]].*[^[:space:][:punct:]]')",
+        "message": "name at least 4 letters outside of <*>: copy more of the line, or it matches almost every line"
+    }]))]
+    pub template: Option<String>,
+    /// A regular expression in RE2's syntax (no look-around, no back-references), found anywhere in the line, case ignored.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 4, max = 256), extend("x-kubernetes-validations" = [{
+        "rule": "!''.matches(self)",
+        "message": "this expression matches an empty line, and so every line: name words that only this line has"
+    }]))]
+    pub matching: Option<String>,
+    /// What such lines speak of; `other`: nothing that helps, only leave them out of the queue.
+    pub class: Class,
 }
 
 /// Which protocol the store speaks.

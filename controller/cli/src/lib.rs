@@ -95,7 +95,8 @@ pub fn main() -> ExitCode {
         Verb::Lint(arguments) => lint::run(&arguments, &flags),
         Verb::Uninstall(arguments) => connected(uninstall::run(&arguments, &flags)),
         Verb::Build(verb) => build::run(&verb).map(|()| ExitCode::SUCCESS),
-        Verb::Logs(verb) => logs::run(&verb).map(|()| ExitCode::SUCCESS),
+        Verb::Logs(logs::Verb::Parse) => logs::parse_input().map(|()| ExitCode::SUCCESS),
+        Verb::Logs(logs::Verb::Unknown(arguments)) => connected(logs::unknown::run(&arguments, &flags)),
         Verb::Bench(verb) => bench::run(&verb).map(|()| ExitCode::SUCCESS),
         Verb::Docs => {
             print!("{}", docs::page(Arguments::command()));

@@ -1,4 +1,6 @@
-//! `amend logs parse`: lines in, templates out.
+//! `amend logs parse`: lines in, templates out. `amend logs unknown`: see its file.
+
+pub mod unknown;
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 
@@ -10,10 +12,10 @@ use clap::Subcommand;
 pub enum Verb {
     /// Reads lines and writes one line each: template id, tab, template with `<*>`, tab, class.
     Parse,
+    Unknown(unknown::Arguments),
 }
 
-pub fn run(verb: &Verb) -> anyhow::Result<()> {
-    let Verb::Parse = verb;
+pub fn parse_input() -> anyhow::Result<()> {
     let input = BufReader::with_capacity(1 << 16, io::stdin().lock());
     parse(input, BufWriter::with_capacity(1 << 16, io::stdout().lock()))?;
     Ok(())

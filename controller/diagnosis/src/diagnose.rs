@@ -20,12 +20,56 @@ const FACTS_MAX: usize = 8;
 ///
 /// Never fails: what is missing in `observations` lowers confidence or ends in an abstention that names the question
 /// whose answer would decide. The same observations in any order give the same answer.
+///
+/// Lines whose class people taught explain and rank, and can make an answer less sure. They never make one possible: it may
+/// be acted on only when the same cause on the same entity is sure enough without them.
 pub fn diagnose(observations: &Observations) -> Diagnosis {
-    let scene = Scene::new(observations);
-    let ranked = hypotheses(&scene, extract::findings(&scene));
+    let mut scene = Scene::new(observations);
+    let found = concluded(&scene, None);
+    let taught = observations.logs.known().is_some_and(|lines| lines.iter().any(|line| line.taught.is_some()));
+    let Some(cause) = found.actionable().filter(|_| taught) else { return found };
+    scene.heeds_taught = false;
+    let without = concluded(&scene, None);
+    let same = |other: &&Cause| other.kind == cause.kind && other.entity.workload() == cause.entity.workload();
+    match without.actionable().filter(same) {
+        Some(other) if other.confidence >= cause.confidence => found,
+        Some(other) => {
+            let most = other.confidence;
+            Diagnosis { causes: at_most(found.causes, most), ..found }
+        }
+        None => {
+            let alone = without.causes.iter().find(same).map_or(0.0, |other| other.confidence);
+            let why = format!(
+                "{} on {} is sure only by log lines whose class people taught; {}",
+                cause.kind,
+                cause.entity.name,
+                without.abstained.as_deref().unwrap_or("without them another cause is surer"),
+            );
+            scene.heeds_taught = true;
+            let doubted = concluded(&scene, Some(why));
+            Diagnosis { causes: at_most(doubted.causes, alone.min(DOUBTED)), ..doubted }
+        }
+    }
+}
+
+/// An answer that nobody may act on shows less than what acting takes.
+const DOUBTED: f64 = SPEAK - 0.01;
+
+/// The causes with the best one no surer than this.
+fn at_most(mut causes: Vec<Cause>, confidence: f64) -> Vec<Cause> {
+    if let Some(best) = causes.first_mut() {
+        best.confidence = best.confidence.min(confidence);
+    }
+    causes
+}
+
+/// What follows from a scene; `doubt` is a reason to abstain whatever is found.
+fn concluded(scene: &Scene<'_>, doubt: Option<String>) -> Diagnosis {
+    let observations = scene.observations;
+    let ranked = hypotheses(scene, extract::findings(scene));
     let causes: Vec<Cause> =
-        ranked.iter().take(CAUSES_MAX).enumerate().map(|(rank, one)| told(&scene, one, rank == 0)).collect();
-    let abstained = abstention(&scene, &ranked, &causes);
+        ranked.iter().take(CAUSES_MAX).enumerate().map(|(rank, one)| told(scene, one, rank == 0)).collect();
+    let abstained = doubt.or_else(|| abstention(scene, &ranked, &causes));
     let explained: BTreeSet<usize> = match (&abstained, ranked.first()) {
         (None, Some(best)) => best.explains.clone(),
         _ => BTreeSet::new(),
@@ -46,9 +90,9 @@ pub fn diagnose(observations: &Observations) -> Diagnosis {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect(),
-        graph: story::graph(&scene, &leading, &rejected),
+        graph: story::graph(scene, &leading, &rejected),
         causes,
-        slowest: slowest(&scene),
+        slowest: slowest(scene),
         asked: observations.asked.clone(),
     }
 }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::entity::Entity;
+use crate::logs::Class;
 use crate::signal::Signal;
 
 /// What we know, or why we do not.
@@ -179,6 +180,9 @@ pub struct LogLine {
     pub span_id: Option<String>,
     /// How many equal lines this one stands for.
     pub count: u64,
+    /// The class that people taught for such lines (`TelemetrySource.spec.logs.patterns`); it holds where the catalogue knows
+    /// none, see [`Scene::class_of`](crate::scene::Scene::class_of).
+    pub taught: Option<Class>,
 }
 
 /// Something that somebody changed.

@@ -9,6 +9,7 @@ use crate::cluster::{Cluster, list, text};
 use crate::entity::{Entity, EntityKind};
 use crate::evidence::{Change, LinkKind, LogLine, Observations, Series, Span};
 use crate::finding::Questions;
+use crate::logs::{Class, classify};
 use crate::metric::{Family, is_count, name_of};
 use crate::windows::Windows;
 
@@ -32,6 +33,8 @@ pub struct Scene<'a> {
     pub windows: Option<Windows>,
     /// Log lines by the entity that wrote them, in time order.
     pub logs: BTreeMap<Entity, Vec<&'a LogLine>>,
+    /// Whether classes that people taught count.
+    pub heeds_taught: bool,
 }
 
 impl<'a> Scene<'a> {
@@ -76,7 +79,21 @@ impl<'a> Scene<'a> {
             graph,
             changes,
             series,
+            heeds_taught: true,
         }
+    }
+
+    /// What a line speaks of: by the catalogue, and where that knows nothing, as people taught it.
+    pub fn class_of(&self, line: &LogLine) -> Class {
+        match classify(&line.body) {
+            Class::Other => self.taught(line).unwrap_or(Class::Other),
+            known => known,
+        }
+    }
+
+    /// The class that people taught for a line, where it counts: without regard to the catalogue.
+    pub fn taught(&self, line: &LogLine) -> Option<Class> {
+        line.taught.filter(|_| self.heeds_taught)
     }
 
     /// How many sorts of observation say nothing about the trouble: nobody could answer, or what was answered ends before it.

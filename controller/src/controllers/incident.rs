@@ -40,6 +40,7 @@ use crate::intake::events::of_deployment;
 use crate::planner;
 use crate::reconcile::{Control, Decision, GatherError};
 use crate::shell::Shell;
+use crate::unknown_lines::{self, Heard};
 
 /// How often an open incident is looked at.
 const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(15);
@@ -79,6 +80,8 @@ pub struct Moment {
     diagnosis: Option<Diagnosis>,
     /// How many signals it knows: others may have arrived since.
     signals_seen: u32,
+    /// Log lines that nobody can class, heard with it.
+    unknown: Heard,
     /// Others are looked at again just now: this one waits for its usual turn.
     crowded: bool,
     diagnose_within: SignedDuration,
@@ -126,6 +129,7 @@ impl Control for IncidentControl {
             handed_over: false,
             diagnosis: None,
             signals_seen: 0,
+            unknown: Heard::default(),
             crowded: false,
             diagnose_within: Sla::default().diagnose,
             cause: Answer::unknown("nothing is diagnosed yet"),
@@ -161,12 +165,15 @@ impl Control for IncidentControl {
                 Some(Err(_)) => moment.crowded = true,
                 Some(Ok(_)) | None => {
                     moment.signals_seen = u32::try_from(moment.signals.len()).unwrap_or(u32::MAX);
-                    let observations = evidence::observe(shell, &namespace, &moment.signals, now).await;
+                    let observations = Arc::new(evidence::observe(shell, &namespace, &moment.signals, now).await);
                     let _turn = shell.diagnoses.acquire().await;
                     let began = Instant::now();
-                    let found = tokio::task::spawn_blocking(move || diagnose(&observations)).await;
+                    let looked_at = Arc::clone(&observations);
+                    let found = tokio::task::spawn_blocking(move || diagnose(&looked_at)).await;
                     shell.metrics.observe_diagnosis(began.elapsed());
                     moment.diagnosis = found.ok();
+                    let incident = format!("{namespace}/{}", moment.object.name_any());
+                    moment.unknown = unknown_lines::hear(shell, observations, incident, now).await;
                 }
             }
         }
@@ -195,6 +202,8 @@ impl Control for IncidentControl {
             status.diagnosis = Some(diagnosis.clone());
             status.diagnosed_at = Some(moment.now);
             status.diagnosed_signals = moment.signals_seen;
+            status.unknown_lines.clone_from(&moment.unknown.lines);
+            status.unknown_lines_not_kept = moment.unknown.not_kept;
         }
         status.policies.clone_from(&moment.policies);
         status.remediation.clone_from(&moment.remediation_name);

@@ -13,6 +13,7 @@ use crate::effects::EffectError;
 use crate::errors;
 use crate::reconcile::{Control, Decision, GatherError};
 use crate::shell::Shell;
+use crate::unknown_lines;
 
 /// How often a source is probed. Fresh enough to show trouble before an incident needs it, rare enough to cost nothing.
 const PROBE_EVERY: SignedDuration = SignedDuration::from_mins(1);
@@ -41,6 +42,9 @@ impl Control for TelemetrySourceControl {
             Err(problem) => Err((errors::chain(&problem), true)),
             Ok(source) => {
                 let told = source.probe().await;
+                if !object.spec.logs.is_empty() {
+                    unknown_lines::learn(shell).await;
+                }
                 told.outcome.map_err(|error| (error.why(&source.config().name), false))
             }
         };

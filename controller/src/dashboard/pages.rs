@@ -173,7 +173,7 @@ fn percent(share: f64) -> u32 {
 }
 
 /// Kubernetes names need no escaping in a path; anything else is escaped rather than trusted to be one.
-fn path_safe(name: &str) -> String {
+pub(super) fn path_safe(name: &str) -> String {
     url::form_urlencoded::byte_serialize(name.as_bytes()).collect()
 }
 
@@ -427,7 +427,7 @@ struct ProblemPage<'a> {
     sentence: String,
 }
 
-fn problem(dashboard: &Dashboard, reader: &Reader, headers: &HeaderMap, error: &ViewError) -> Response {
+pub(super) fn problem(dashboard: &Dashboard, reader: &Reader, headers: &HeaderMap, error: &ViewError) -> Response {
     let (status, title) = match error {
         ViewError::Unauthenticated => {
             dashboard.sessions.end(headers);
@@ -442,7 +442,7 @@ fn problem(dashboard: &Dashboard, reader: &Reader, headers: &HeaderMap, error: &
     (status, body).into_response()
 }
 
-fn page(template: &impl Template) -> Response {
+pub(super) fn page(template: &impl Template) -> Response {
     match template.render() {
         Ok(text) => Html(text).into_response(),
         Err(error) => {

@@ -23,6 +23,9 @@ pub trait IncidentViews: Send + Sync {
         name: &'a str,
     ) -> BoxFuture<'a, Result<IncidentView, ViewError>>;
 
+    /// Log lines that nobody can class, for who may read every incident.
+    fn unknown_lines<'a>(&'a self, reader: &'a Reader) -> BoxFuture<'a, Result<UnknownLinesView, ViewError>>;
+
     /// Which incidents changed, from now on. May skip some when it falls behind.
     fn changes(&self) -> BoxStream<'static, Change>;
 }
@@ -86,6 +89,35 @@ pub struct IncidentRow {
     /// What a person is asked to do, when one is needed: `merge pull request 7`.
     pub needs_person: Option<String>,
     pub pull_request: Option<PullRequestView>,
+}
+
+/// The queue of log lines that nobody can class.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnknownLinesView {
+    /// The gravest first.
+    pub lines: Vec<UnknownLineView>,
+    /// Times that a template was pushed out, and lines of them.
+    pub dropped_templates: u64,
+    pub dropped_lines: u64,
+    /// This replica does not lead, and so has no queue.
+    pub follows: bool,
+}
+
+/// Lines that have a template in common. The texts are without credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownLineView {
+    pub namespace: String,
+    /// `Deployment/checkout`.
+    pub workload: String,
+    pub template: String,
+    pub sample: String,
+    /// `error`, `unreadable`, `new` or `bursting`.
+    pub why: &'static str,
+    pub count: u64,
+    pub first_seen: Timestamp,
+    pub last_seen: Timestamp,
+    /// The incident that they were last seen in, `namespace/name`.
+    pub incident: String,
 }
 
 /// Everything about one incident.

@@ -361,6 +361,7 @@ fn log_line(value: &Value) -> Option<LogLine> {
         trace_id: value["trace_id"].as_str().map(str::to_owned),
         span_id: value["span_id"].as_str().map(str::to_owned),
         count: value["count"].as_u64().unwrap_or(1),
+        taught: serde_json::from_value(value["taught"].clone()).ok(),
     })
 }
 

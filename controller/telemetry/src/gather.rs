@@ -101,7 +101,7 @@ pub async fn gather(sources: &Sources, scope: &Scope, windows: Windows, deadline
     }
     let spans = settled(spans, "traces", &mut asked, &mut dropped).map(unique_spans);
     let calls = settled(calls, "call edges", &mut asked, &mut dropped);
-    let logs = settled(logs, "logs", &mut asked, &mut dropped).map(unique_lines);
+    let logs = settled(logs, "logs", &mut asked, &mut dropped).map(unique_lines).map(|lines| classed(lines, sources));
     Gathered {
         series: metrics.map(|series| derived(merged(series))),
         topology: topology(calls, &spans),
@@ -326,6 +326,14 @@ fn unique_lines(mut lines: Vec<LogLine>) -> Vec<LogLine> {
     let key = |line: &LogLine| (line.at_ns, line.source.clone(), line.body.clone());
     lines.sort_by_cached_key(key);
     lines.dedup_by(|later, earlier| later.at_ns.is_some() && key(later) == key(earlier));
+    lines
+}
+
+/// Lines with the classes that people taught.
+fn classed(mut lines: Vec<LogLine>, sources: &Sources) -> Vec<LogLine> {
+    for line in &mut lines {
+        line.taught = sources.taught(&line.body);
+    }
     lines
 }
 

@@ -219,6 +219,7 @@ impl Entry {
             span_id: field(&["span_id", "spanID", "spanId", "spanid"]),
             body: bounded(line),
             count: 1,
+            taught: None,
         }
     }
 }

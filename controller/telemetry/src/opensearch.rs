@@ -114,6 +114,7 @@ impl OpenSearch {
                     trace_id: text(&fields.trace),
                     span_id: text(&fields.span),
                     count: 1,
+                    taught: None,
                 }
             })
             .collect();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amend_diagnosis::evidence::{Answer, Asked, LogLine, Series, Span, TopologyEdge, Window};
+use amend_diagnosis::logs::taught::Taught;
 use futures::future::{BoxFuture, FutureExt};
 use jiff::SignedDuration;
 use secrecy::SecretString;
@@ -87,6 +88,8 @@ pub struct SourceConfig {
     /// Sent as `X-Scope-OrgID` (Mimir, Loki, Tempo), so that only this tenant's data is seen.
     pub tenant: Option<String>,
     pub mapping: Mapping,
+    /// Classes of log lines that people taught; they hold for every line of the namespaces that this source serves.
+    pub taught: Arc<Taught>,
     /// How often the store gets a new sample of a series; 30 s where nobody says otherwise.
     ///
     /// Rates are taken over four of these, so that one missed scrape does not make a gap.
@@ -107,6 +110,7 @@ impl SourceConfig {
             authorities: None,
             tenant: None,
             mapping: Mapping::default(),
+            taught: Arc::default(),
             sample_every: SignedDuration::from_secs(30),
             limits: Limits::default(),
             load: None,

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amend_diagnosis::evidence::{Series, Window};
+use amend_diagnosis::logs::Class;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
 use crate::digest::Canonical;
 use crate::questions::SeriesQuestion;
-use crate::source::{Asking, Reply, Source, SourceKind};
+use crate::source::{Asking, Reply, Source, SourceConfig, SourceKind};
 
 /// The stores that serve one namespace.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,14 @@ impl Sources {
     /// The stores of some kinds.
     pub fn holding(&self, holds: impl Fn(SourceKind) -> bool) -> Vec<&dyn Source> {
         self.all.iter().map(AsRef::as_ref).filter(|source: &&dyn Source| holds(source.config().kind)).collect()
+    }
+
+    /// The class that people taught for a log line, by any of these sources, in the order of their names.
+    pub fn taught(&self, line: &str) -> Option<Class> {
+        let mut teaching: Vec<&SourceConfig> =
+            self.all.iter().map(|source| source.config()).filter(|config| !config.taught.is_empty()).collect();
+        teaching.sort_by(|left, right| left.name.cmp(&right.name));
+        teaching.into_iter().find_map(|config| config.taught.class_of(line))
     }
 
     /// Asks every store of metrics for one measure.

@@ -72,6 +72,7 @@ fn seen() -> Observations {
             trace_id: None,
             span_id: None,
             count: 2,
+            taught: None,
         }]),
         changes: Answer::Known(vec![Change {
             id: "abc".to_owned(),

@@ -51,9 +51,29 @@ impl IncidentViews for Shop {
         async move { view }.boxed()
     }
 
+    fn unknown_lines<'a>(&'a self, _: &'a Reader) -> BoxFuture<'a, Result<UnknownLinesView, ViewError>> {
+        let told = self.error.clone().map_or_else(|| Ok(unknown_lines(self.now)), Err);
+        async move { told }.boxed()
+    }
+
     fn changes(&self) -> BoxStream<'static, Change> {
         BroadcastStream::new(self.changes.subscribe()).filter_map(|change| async move { change.ok() }).boxed()
     }
+}
+
+fn unknown_lines(now: Timestamp) -> UnknownLinesView {
+    let line = UnknownLineView {
+        namespace: "shop".to_owned(),
+        workload: "Deployment/ledger".to_owned(),
+        template: "shard <*> refuses writes: journal <img src=x> is sealed".to_owned(),
+        sample: "shard 17 refuses writes: journal <img src=x> is sealed".to_owned(),
+        why: "error",
+        count: 12,
+        first_seen: ago(now, 300),
+        last_seen: ago(now, 60),
+        incident: "shop/checkout-7f3a".to_owned(),
+    };
+    UnknownLinesView { lines: vec![line], dropped_templates: 3, dropped_lines: 40, follows: false }
 }
 
 fn ago(now: Timestamp, seconds: i64) -> Timestamp {

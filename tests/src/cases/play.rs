@@ -57,6 +57,7 @@ impl Stage {
                     trace_id: None,
                     span_id: None,
                     count: 1,
+                    taught: None,
                 }));
             }
         }

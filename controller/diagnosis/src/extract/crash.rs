@@ -57,12 +57,15 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
 
 /// What the logs (or the termination message) of a crashing container blame.
 fn last_words(scene: &Scene<'_>, workload: &Entity, entity: &Entity, message: &str) -> Option<Finding> {
-    let lines = scene.logs.get(workload).into_iter().flatten().rev().take(200).map(|line| line.body.as_str());
-    let wrong = lines
+    let last = || scene.logs.get(workload).into_iter().flatten().rev().take(200);
+    let wrong = last()
+        .map(|line| line.body.as_str())
         .chain([message])
         .flat_map(str::lines)
         .map(|line| clean::without_time(line).trim().to_owned())
-        .find(|line| catalogue::classify(&clean::plain(line)) == Class::Configuration)?;
+        .find(|line| catalogue::classify(&clean::plain(line)) == Class::Configuration);
+    let taught = || last().find(|line| scene.class_of(line) == Class::Configuration).map(|line| line.body.clone());
+    let wrong = wrong.or_else(taught)?;
     let shown: String = clean::plain(&wrong).chars().take(160).collect();
     Some(
         Finding::new(

@@ -76,7 +76,7 @@ fn named_in_logs(scene: &Scene<'_>, onset: Timestamp) -> Vec<Finding> {
         for line in lines.iter().filter(|line| line.at_ns.is_none_or(|at| at >= since)) {
             // Few lines name a host, and asking for one is much cheaper than the whole catalogue.
             let Some(callee) = catalogue::callee(&line.body) else { continue };
-            let class = catalogue::classify(&line.body);
+            let class = scene.class_of(line);
             if !matches!(class, Class::Network | Class::Dns | Class::Timeout | Class::Tls | Class::Database) {
                 continue;
             }

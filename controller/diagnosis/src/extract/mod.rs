@@ -20,6 +20,7 @@ mod release;
 mod rollout;
 mod routing;
 mod scheduling;
+mod taught;
 mod traces;
 mod unanswered;
 mod volume;
@@ -33,7 +34,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 22] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 23] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -56,6 +57,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         traces::findings,
         unanswered::findings,
         rollout::findings,
+        taught::findings,
     ];
     extractors.iter().flat_map(|extract| extract(scene)).collect()
 }

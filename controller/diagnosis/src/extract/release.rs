@@ -8,9 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use crate::cluster::Pod;
 use crate::diagnosis::cause;
 use crate::entity::Entity;
-use crate::evidence::{Change, ChangeKind, Series};
+use crate::evidence::{Change, ChangeKind, LogLine, Series};
 use crate::finding::{Finding, Modality};
-use crate::logs::{Class, catalogue, clean};
+use crate::logs::{Class, clean};
 use crate::scene::{Answering, Scene, answering, seconds, shifted};
 
 /// Changes older than this before the onset are not looked at.
@@ -332,13 +332,12 @@ fn new_errors(scene: &Scene<'_>, change: &Change) -> Option<Own> {
         loud || ["ERROR", "panic", "Exception", "FATAL"].iter().any(|word| body.contains(word))
     };
     // Trouble with a callee is somebody else's until shown otherwise.
-    let inherited = |body: &str| {
-        matches!(catalogue::classify(body), Class::Network | Class::Timeout | Class::Dns | Class::Database)
-    };
+    let inherited =
+        |line: &LogLine| matches!(scene.class_of(line), Class::Network | Class::Timeout | Class::Dns | Class::Database);
     let new = lines.iter().find(|line| {
         line.at_ns.is_some_and(|t| t >= at)
             && is_error(&line.severity, &line.body)
-            && !inherited(&line.body)
+            && !inherited(line)
             && !known.contains(&shape(&line.body))
     })?;
     let shown: String = clean::plain(&new.body).chars().take(120).collect();

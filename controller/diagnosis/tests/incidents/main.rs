@@ -4,3 +4,4 @@
 mod named;
 mod shop;
 mod steady;
+mod taught;

@@ -215,6 +215,7 @@ fn a_failing_dependency_outside_the_cluster_is_named() {
         trace_id: None,
         span_id: None,
         count: 1,
+        taught: None,
     };
     world.logs = Answer::Known((3_610..3_640).map(line).collect());
     let got = diagnose(&world);
@@ -263,6 +264,7 @@ fn a_chain_from_busy_cpu_over_collections_and_held_connections_to_a_refusing_dat
         trace_id: None,
         span_id: None,
         count: 1,
+        taught: None,
     };
     world.logs = Answer::Known(vec![refused(3_700), refused(3_720)]);
     let got = diagnose(&world);

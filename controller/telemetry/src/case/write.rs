@@ -193,7 +193,7 @@ fn traces(spans: &[Span], clean: &Redaction) -> Vec<Value> {
 fn log(line: &LogLine, clean: &Redaction) -> Value {
     json!({
         "ts": line.at_ns, "pod": line.source, "severity": line.severity, "body": clean.text(&line.body),
-        "trace_id": line.trace_id, "span_id": line.span_id, "count": line.count,
+        "trace_id": line.trace_id, "span_id": line.span_id, "count": line.count, "taught": line.taught,
     })
 }
 
