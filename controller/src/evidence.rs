@@ -1,5 +1,6 @@
 //! Everything that a diagnosis looks at, asked of the cluster, the stores and Git at once.
 
+pub mod deep;
 pub mod past;
 
 use std::collections::BTreeMap;

@@ -145,6 +145,7 @@ fn assembled(settings: Settings, clients: Clients, time: Arc<dyn Time>, install:
         unknown_lines: Arc::default(),
         diagnoses: Semaphore::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))),
         second_looks: Semaphore::new(1),
+        deep_rounds: Semaphore::new(2),
         pager: pager(&settings)?,
         effects: Effects::new(clients.clone(), metrics.clone(), &settings.replica),
         clients,

@@ -42,6 +42,8 @@ pub struct Shell {
     pub diagnoses: Semaphore,
     /// The turn for looking again at an incident that was diagnosed before: one at a time, evidence included.
     pub second_looks: Semaphore,
+    /// Turns for second rounds of questions: in a storm the first round of others comes first.
+    pub deep_rounds: Semaphore,
     pub pager: Option<Arc<dyn Pager>>,
     /// Phrases summaries for people, where one is configured.
     pub model: Option<Arc<Model>>,

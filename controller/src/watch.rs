@@ -221,6 +221,7 @@ fn nothing_diagnosed() -> amend_diagnosis::diagnosis::Diagnosis {
         unexplained: Vec::new(),
         graph: amend_diagnosis::graph::RootCauseGraph::default(),
         slowest: Vec::new(),
+        deep: None,
         asked: Vec::new(),
     }
 }

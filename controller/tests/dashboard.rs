@@ -113,6 +113,8 @@ async fn one_incident_shows_cause_graph_evidence_gates_diff_and_record() {
         "no answer within 3 s",
         "one pod of 1.7.2 was killed as well",
         "7 of 7 pass",
+        "checkout and payment explain the signals &#60;i&#62;equally&#60;/i&#62; well",
+        "2 finer questions, 1 without an answer",
         "<tr class=\"del\">",
         "memory: 96Mi",
         "href=\"https://git.example/shop/fleet/pulls/7\"",

@@ -78,6 +78,10 @@ fn told(incident: &Incident, remediation: Option<&Remediation>) -> String {
         if let Some(why) = &diagnosis.abstained {
             let _ = writeln!(out, "\nnot sure: {}", plain(why));
         }
+        if let Some(deep) = &diagnosis.deep {
+            let _ = writeln!(out, "\nlooked deeper, since {}", plain(&deep.because));
+            let _ = writeln!(out, "  {}: {}", deep.counted(), plain(&deep.changed));
+        }
         for (rank, cause) in diagnosis.causes.iter().take(3).enumerate() {
             let title = if rank == 0 { "\ncause" } else { "or" };
             let sure = cause.confidence * 100.0;

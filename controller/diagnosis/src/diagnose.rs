@@ -93,6 +93,7 @@ fn concluded(scene: &Scene<'_>, doubt: Option<String>) -> Diagnosis {
         graph: story::graph(scene, &leading, &rejected),
         causes,
         slowest: slowest(scene),
+        deep: None,
         asked: observations.asked.clone(),
     }
 }

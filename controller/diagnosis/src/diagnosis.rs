@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::deep::DeepCollection;
 use crate::drilldown::SlowOperation;
 use crate::entity::Entity;
 use crate::evidence::{Asked, Change};
@@ -76,6 +77,9 @@ pub struct Diagnosis {
     /// Where an alerting entity that became slower spends its time; empty when none did or nothing was traced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slowest: Vec<SlowOperation>,
+    /// A second round of finer questions, where the first left the incident without an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deep: Option<DeepCollection>,
     /// Every question behind the answer, also those that stayed unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<Asked>,

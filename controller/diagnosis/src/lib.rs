@@ -7,6 +7,7 @@ pub mod align;
 pub mod build;
 pub mod calibration;
 pub mod cluster;
+pub mod deep;
 pub mod diagnose;
 pub mod diagnosis;
 pub mod drilldown;

@@ -29,6 +29,46 @@ pub mod name {
     pub const LIMITS: &str = "kube_pod_container_resource_limits";
 }
 
+/// Names of the finer answers of a second round (see [`deep`](crate::deep)), read by extractors of their own: a ratio of one route
+/// or one pod must not be taken for that of its workload.
+pub mod finer {
+    pub const POD_ERROR_RATIO: &str = "podErrorRatio";
+    /// Seconds.
+    pub const POD_LATENCY_P99: &str = "podLatencyP99";
+    /// Requests per second.
+    pub const POD_REQUEST_RATE: &str = "podRequestRate";
+    pub const OPERATION_ERROR_RATIO: &str = "operationErrorRatio";
+    /// Seconds.
+    pub const OPERATION_LATENCY_P99: &str = "operationLatencyP99";
+    /// Requests per second.
+    pub const OPERATION_REQUEST_RATE: &str = "operationRequestRate";
+    pub const VERSION_ERROR_RATIO: &str = "versionErrorRatio";
+    /// Requests per second.
+    pub const VERSION_REQUEST_RATE: &str = "versionRequestRate";
+    /// Share of time, 0 to 1, that some task waits for the label `resource`: `cpu`, `memory`, `io`.
+    pub const PRESSURE: &str = "pressureStall";
+    /// Label with the route, method or rpc.
+    pub const OPERATION: &str = "operation";
+    /// Label with the version that answered.
+    pub const VERSION: &str = "version";
+
+    /// Whether a metric is one of these.
+    pub fn is(metric: &str) -> bool {
+        [
+            POD_ERROR_RATIO,
+            POD_LATENCY_P99,
+            POD_REQUEST_RATE,
+            OPERATION_ERROR_RATIO,
+            OPERATION_LATENCY_P99,
+            OPERATION_REQUEST_RATE,
+            VERSION_ERROR_RATIO,
+            VERSION_REQUEST_RATE,
+            PRESSURE,
+        ]
+        .contains(&metric)
+    }
+}
+
 /// The sort of thing that a metric measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {

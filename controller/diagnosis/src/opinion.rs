@@ -164,6 +164,7 @@ mod tests {
             unexplained: Vec::new(),
             graph: RootCauseGraph::default(),
             slowest: Vec::new(),
+            deep: None,
             asked: Vec::new(),
         }
     }

@@ -10,7 +10,7 @@ use crate::entity::{Entity, EntityKind};
 use crate::evidence::{Change, LinkKind, LogLine, Observations, Series, Span};
 use crate::finding::Questions;
 use crate::logs::{Class, classify};
-use crate::metric::{Family, is_count, name_of};
+use crate::metric::{Family, finer, is_count, name_of};
 use crate::windows::Windows;
 
 /// How far trouble is followed along dependencies.
@@ -29,6 +29,8 @@ pub struct Scene<'a> {
     pub changes: Vec<Change>,
     /// Series by the entity that they speak about.
     pub series: BTreeMap<Entity, Vec<&'a Series>>,
+    /// Finer answers of a second round by the entity that they speak about.
+    pub finer: BTreeMap<Entity, Vec<&'a Series>>,
     /// Normal and sick time, when there are series to compare.
     pub windows: Option<Windows>,
     /// Log lines by the entity that wrote them, in time order.
@@ -52,12 +54,14 @@ impl<'a> Scene<'a> {
         }
         changes.sort_by(|a, b| (a.at, &a.id, &a.target).cmp(&(b.at, &b.id, &b.target)));
         let mut series: BTreeMap<Entity, Vec<&Series>> = BTreeMap::new();
+        let mut finer: BTreeMap<Entity, Vec<&Series>> = BTreeMap::new();
         for one in observations.series.known().into_iter().flatten() {
             if let Some(entity) = aligner.labelled(&one.labels) {
-                series.entry(entity).or_default().push(one);
+                let of = if finer::is(name_of(&one.labels)) { &mut finer } else { &mut series };
+                of.entry(entity).or_default().push(one);
             }
         }
-        for list in series.values_mut() {
+        for list in series.values_mut().chain(finer.values_mut()) {
             list.sort_by(|a, b| a.labels.cmp(&b.labels));
         }
         let mut logs: BTreeMap<Entity, Vec<&LogLine>> = BTreeMap::new();
@@ -79,6 +83,7 @@ impl<'a> Scene<'a> {
             graph,
             changes,
             series,
+            finer,
             heeds_taught: true,
         }
     }

@@ -18,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::forge::{Forge, ForgeRefusal};
 use crate::git::{Author, GitError, MergeStyle, Repo};
 use crate::model::Model;
+use crate::model::graph::ServiceGraph;
 use crate::scenario::{self, Release, Scenario, shop};
 use crate::telemetry::promql::PromqlError;
 use crate::telemetry::{SCRAPE, Telemetry};
@@ -222,6 +223,14 @@ impl World {
     /// Pushes any change as a person would, and gives the commit id.
     pub fn commit(&self, release: &Release) -> Result<String, WorldError> {
         self.push(release)
+    }
+
+    /// From now on the application behaves otherwise, for a reason that stands in no manifest.
+    pub fn behave(&self, change: impl FnOnce(&mut ServiceGraph)) {
+        let mut engine = self.engine();
+        let mut graph = engine.model.graph().clone();
+        change(&mut graph);
+        engine.model.set_graph(graph);
     }
 
     /// Merges a pull request as a reviewer would, and gives the merge commit.

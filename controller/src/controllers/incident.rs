@@ -7,13 +7,11 @@ mod phrase;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use amend_crds::condition::{self, Claim};
 use amend_crds::incident::{IncidentPhase, PolicyMatch};
 use amend_crds::reference::NamespacedName;
 use amend_crds::{Incident, IncidentStatus, Remediation, RemediationSpec};
-use amend_diagnosis::diagnose::diagnose;
 use amend_diagnosis::diagnosis::Diagnosis;
 use amend_diagnosis::entity::EntityKind;
 use amend_diagnosis::evidence::Answer;
@@ -165,13 +163,8 @@ impl Control for IncidentControl {
                 Some(Err(_)) => moment.crowded = true,
                 Some(Ok(_)) | None => {
                     moment.signals_seen = u32::try_from(moment.signals.len()).unwrap_or(u32::MAX);
-                    let observations = Arc::new(evidence::observe(shell, &namespace, &moment.signals, now).await);
-                    let _turn = shell.diagnoses.acquire().await;
-                    let began = Instant::now();
-                    let looked_at = Arc::clone(&observations);
-                    let found = tokio::task::spawn_blocking(move || diagnose(&looked_at)).await;
-                    shell.metrics.observe_diagnosis(began.elapsed());
-                    moment.diagnosis = found.ok();
+                    let (observations, found) = evidence::deep::look(shell, &namespace, &moment.signals, now).await;
+                    moment.diagnosis = found;
                     let incident = format!("{namespace}/{}", moment.object.name_any());
                     moment.unknown = unknown_lines::hear(shell, observations, incident, now).await;
                 }

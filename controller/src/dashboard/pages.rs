@@ -193,6 +193,8 @@ struct IncidentPage<'a> {
     unexplained: Vec<String>,
     graph: Option<Graph>,
     slowest: Vec<SlowRow>,
+    /// A second round of finer questions: why, what came of it, and how many were asked.
+    deep: Option<Deeper>,
     /// Questions that the diagnosis rests on, and those without an answer.
     asked: Vec<Question>,
     /// The others: asked as well, and nothing was drawn from them.
@@ -205,6 +207,14 @@ struct IncidentPage<'a> {
     record_state: &'static str,
     record_word: &'static str,
     record_why: String,
+}
+
+/// A second round of questions.
+struct Deeper {
+    because: String,
+    changed: String,
+    asked: String,
+    ids: Vec<String>,
 }
 
 struct StepLook {
@@ -307,6 +317,12 @@ fn incident_page<'a>(view: &'a IncidentView, user: &'a str, now: Timestamp) -> I
             text: render::text(&diagnosis.graph),
         }),
         slowest: diagnosis.map(|diagnosis| render::slow_rows(&diagnosis.slowest)).unwrap_or_default(),
+        deep: diagnosis.and_then(|diagnosis| diagnosis.deep.as_ref()).map(|deep| Deeper {
+            because: one_line(&deep.because, 500),
+            changed: one_line(&deep.changed, 300),
+            asked: deep.counted(),
+            ids: deep.asked.iter().map(|id| one_line(id, 64)).collect(),
+        }),
         asked,
         also_asked,
         timeline: timeline(&view.timeline),

@@ -228,7 +228,7 @@ fn selections(scope: &Scope) -> Vec<Selection> {
 }
 
 /// One stretch of time when the windows are close, else two, with the suffix that their ids get.
-fn periods(windows: Windows) -> Vec<(&'static str, Window)> {
+pub(crate) fn periods(windows: Windows) -> Vec<(&'static str, Window)> {
     let (first, last) = match windows.normal.from <= windows.fault.from {
         true => (windows.normal, windows.fault),
         false => (windows.fault, windows.normal),
@@ -240,7 +240,7 @@ fn periods(windows: Windows) -> Vec<(&'static str, Window)> {
 }
 
 /// Whole seconds, never finer than the store samples.
-fn step(window: Window, source: &dyn Source) -> SignedDuration {
+pub(crate) fn step(window: Window, source: &dyn Source) -> SignedDuration {
     let length = window.to.duration_since(window.from).as_secs();
     SignedDuration::from_secs((length / SAMPLES_PER_SERIES).max(1)).max(source.config().sample_every)
 }
@@ -273,7 +273,7 @@ fn settled<T>(replies: Vec<Reply<Vec<T>>>, what: &str, asked: &mut Vec<Asked>, d
 }
 
 /// Series with the same labels become one: they come from two windows, or from two stores that scrape the same thing.
-fn merged(series: Vec<Series>) -> Vec<Series> {
+pub(crate) fn merged(series: Vec<Series>) -> Vec<Series> {
     let mut by_labels: BTreeMap<BTreeMap<String, String>, Series> = BTreeMap::new();
     for part in series {
         match by_labels.get_mut(&part.labels) {
@@ -291,7 +291,7 @@ fn merged(series: Vec<Series>) -> Vec<Series> {
 }
 
 /// Requests by code become two series for each service and pod: how many, and what share of them failed.
-fn derived(series: Vec<Series>) -> Vec<Series> {
+pub(crate) fn derived(series: Vec<Series>) -> Vec<Series> {
     let (by_code, mut rest): (Vec<Series>, Vec<Series>) =
         series.into_iter().partition(|series| series.labels.contains_key(ERROR_LABEL));
     let mut groups: BTreeMap<BTreeMap<String, String>, Vec<Series>> = BTreeMap::new();
@@ -322,7 +322,7 @@ fn unique_spans(spans: Vec<Span>) -> Vec<Span> {
 }
 
 /// The questions overlap: the same line may be among the newest and among those about trouble.
-fn unique_lines(mut lines: Vec<LogLine>) -> Vec<LogLine> {
+pub(crate) fn unique_lines(mut lines: Vec<LogLine>) -> Vec<LogLine> {
     let key = |line: &LogLine| (line.at_ns, line.source.clone(), line.body.clone());
     lines.sort_by_cached_key(key);
     lines.dedup_by(|later, earlier| later.at_ns.is_some() && key(later) == key(earlier));
@@ -330,7 +330,7 @@ fn unique_lines(mut lines: Vec<LogLine>) -> Vec<LogLine> {
 }
 
 /// Lines with the classes that people taught.
-fn classed(mut lines: Vec<LogLine>, sources: &Sources) -> Vec<LogLine> {
+pub(crate) fn classed(mut lines: Vec<LogLine>, sources: &Sources) -> Vec<LogLine> {
     for line in &mut lines {
         line.taught = sources.taught(&line.body);
     }

@@ -11,6 +11,7 @@ pub mod case;
 mod connection;
 #[cfg(feature = "contract")]
 pub mod contract;
+pub mod deep;
 pub mod digest;
 pub mod egress;
 pub mod gather;

@@ -1,13 +1,13 @@
 //! Each measure as PromQL, in the names that a store uses.
 
 use amend_diagnosis::evidence::Series;
-use amend_diagnosis::metric::name;
+use amend_diagnosis::metric::{finer, name};
 use jiff::SignedDuration;
 use regex::Regex;
 
 use crate::mapping::{Mapping, RequestFamily, Unit};
 use crate::promql::{Aggregation, Expr, Operator, OverTime, Selector};
-use crate::questions::{Measure, Selection, SeriesQuestion};
+use crate::questions::{Measure, Resource, Selection, SeriesQuestion};
 
 /// One way to ask for a measure.
 #[derive(Clone, Debug)]
@@ -21,7 +21,34 @@ pub(crate) struct Form {
     factor: f64,
     /// Codes that count as errors; such series get [`ERROR_LABEL`].
     errors: Option<Regex>,
+    /// Labels whose values together are the one that we use, and what that is called.
+    joined: Option<(&'static [&'static str], &'static str)>,
+    /// A label that every series gets.
+    fixed: Option<(&'static str, &'static str)>,
 }
+
+/// Labels that tell one operation from another, as client libraries, OpenTelemetry and meshes call them; in the order in which
+/// people say them: `POST /charge`.
+static OPERATION: [&str; 15] = [
+    "method",
+    "http_method",
+    "http_request_method",
+    "route",
+    "http_route",
+    "path",
+    "uri",
+    "handler",
+    "endpoint",
+    "operation",
+    "grpc_service",
+    "rpc_service",
+    "grpc_method",
+    "rpc_method",
+    "request_operation",
+];
+
+/// Labels that tell one version from another; one of them is enough.
+static VERSION: [&str; 4] = ["version", "app_version", "service_version", "destination_version"];
 
 /// Says `true` on requests that failed, whatever their codes mean in this store.
 pub(crate) const ERROR_LABEL: &str = "error";
@@ -29,7 +56,7 @@ pub(crate) const ERROR_LABEL: &str = "error";
 impl Form {
     fn new(query: Expr, name: &'static str, labels: &[(&str, &'static str)]) -> Self {
         let labels = labels.iter().map(|(theirs, ours)| ((*theirs).to_owned(), *ours)).collect();
-        Self { query, name, labels, factor: 1.0, errors: None }
+        Self { query, name, labels, factor: 1.0, errors: None, joined: None, fixed: None }
     }
 
     /// The store's answer in our names and units.
@@ -43,6 +70,18 @@ impl Form {
                     {
                         series.labels.insert((*ours).to_owned(), value);
                     }
+                }
+                if let Some((labels, ours)) = self.joined {
+                    let mut parts: Vec<String> =
+                        labels.iter().filter_map(|label| series.labels.remove(*label)).collect();
+                    parts.retain(|part| !part.is_empty());
+                    parts.dedup();
+                    if !parts.is_empty() {
+                        series.labels.insert(ours.to_owned(), parts.join(" "));
+                    }
+                }
+                if let Some((label, value)) = self.fixed {
+                    series.labels.insert(label.to_owned(), value.to_owned());
                 }
                 series.labels.insert("__name__".to_owned(), self.name.to_owned());
                 if let Some(errors) = &self.errors {
@@ -84,11 +123,48 @@ pub(crate) fn forms(question: &SeriesQuestion, mapping: &Mapping, rate: SignedDu
         Measure::Waiting => vec![containers.by_also(name::WAITING, &["reason"])],
         Measure::Images => vec![containers.by_also(name::IMAGES, &["image"])],
         Measure::MemoryFullness => vec![containers.fullness(rate)],
-        Measure::Requests => requests(mapping, of, rate, false),
-        Measure::RequestsByPod => requests(mapping, of, rate, true),
-        Measure::LatencyP99 => latency(mapping, of, rate, false),
-        Measure::LatencyP99ByPod => latency(mapping, of, rate, true),
+        Measure::Requests => requests(mapping, of, rate, By::Service),
+        Measure::RequestsByPod => requests(mapping, of, rate, By::Pod),
+        Measure::RequestsByOperation => requests(mapping, of, rate, By::Operation),
+        Measure::RequestsByVersion => requests(mapping, of, rate, By::Version),
+        Measure::LatencyP99 => latency(mapping, of, rate, By::Service),
+        Measure::LatencyP99ByPod => latency(mapping, of, rate, By::Pod),
+        Measure::LatencyP99ByOperation => latency(mapping, of, rate, By::Operation),
+        Measure::Pressure(resource) => vec![containers.pressure(resource, rate)],
+        Measure::NodePressure(resource) => node_pressure(mapping, of, resource, rate),
     }
+}
+
+/// What requests are told apart by, besides the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Service,
+    Pod,
+    Operation,
+    Version,
+}
+
+impl By {
+    fn joined(self) -> Option<(&'static [&'static str], &'static str)> {
+        match self {
+            Self::Service | Self::Pod => None,
+            Self::Operation => Some((OPERATION.as_slice(), finer::OPERATION)),
+            Self::Version => Some((VERSION.as_slice(), finer::VERSION)),
+        }
+    }
+}
+
+/// By the node's own name, else by the address that was scraped, whose port says nothing.
+fn node_pressure(mapping: &Mapping, of: &Selection, resource: Resource, rate: SignedDuration) -> Vec<Form> {
+    let metric = format!("node_pressure_{}_waiting_seconds_total", resource.name());
+    let with_port = format!("(?:{})(?::[0-9]+)?", of.pods);
+    [("node", of.pods.as_str()), ("instance", with_port.as_str())]
+        .map(|(label, names)| {
+            let share = only(Selector::metric(&metric), mapping).like(label, names).over(OverTime::Rate, rate);
+            let form = Form::new(share.aggregate(Aggregation::Max, &[label]), finer::PRESSURE, &[(label, "node")]);
+            Form { fixed: Some(("resource", resource.name())), ..form }
+        })
+        .into()
 }
 
 /// Questions about containers: names of cAdvisor and kube-state-metrics.
@@ -140,6 +216,12 @@ impl Containers<'_> {
         self.running(metric).over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &self.by())
     }
 
+    fn pressure(&self, resource: Resource, rate: SignedDuration) -> Form {
+        let waiting = self.sum_rate(&format!("container_pressure_{}_waiting_seconds_total", resource.name()), rate);
+        let form = Form::new(waiting, finer::PRESSURE, &self.labels());
+        Form { fixed: Some(("resource", resource.name())), ..form }
+    }
+
     /// `last_over_time` bounds how old a sample may be: without it a store repeats the last one for five minutes.
     fn fullness(&self, fresh: SignedDuration) -> Form {
         let used = self.running(name::MEMORY).over(OverTime::Last, fresh);
@@ -173,37 +255,44 @@ fn ways(mapping: &Mapping) -> Vec<(RequestFamily, PickedBy)> {
 }
 
 /// Who the samples are about, as the family calls it.
-fn about(family: &RequestFamily, pods: bool) -> Vec<(&str, &'static str)> {
+fn about(family: &RequestFamily, by: By) -> Vec<(&str, &'static str)> {
     let mut labels = vec![(family.namespace.as_str(), "namespace"), (family.service.as_str(), "service")];
-    if pods {
+    if by == By::Pod {
         labels.push((family.pod.as_str(), "pod"));
     }
     labels
 }
 
-fn requests(mapping: &Mapping, of: &Selection, rate: SignedDuration, pods: bool) -> Vec<Form> {
+fn requests(mapping: &Mapping, of: &Selection, rate: SignedDuration, told_by: By) -> Vec<Form> {
     ways(mapping)
         .into_iter()
         .filter_map(|(family, by)| {
-            let mut labels = about(&family, pods);
+            let mut labels = about(&family, told_by);
             labels.push((&family.code, "code"));
-            let by_labels: Vec<&str> = labels.iter().map(|(theirs, _)| *theirs).collect();
+            let finer = told_by.joined().map(|(labels, _)| labels).unwrap_or_default();
+            let by_labels: Vec<&str> = labels.iter().map(|(theirs, _)| *theirs).chain(finer.iter().copied()).collect();
             let query = picked(&family, mapping, of, &family.requests, by)?
                 .over(OverTime::Rate, rate)
                 .aggregate(Aggregation::Sum, &by_labels);
             // The expression was checked when the mapping was read.
             let errors = Regex::new(&format!("^(?:{})$", family.error_codes)).ok()?;
-            Some(Form { errors: Some(errors), ..Form::new(query, name::REQUEST_RATE, &labels) })
+            Some(Form {
+                errors: Some(errors),
+                joined: told_by.joined(),
+                ..Form::new(query, name::REQUEST_RATE, &labels)
+            })
         })
         .collect()
 }
 
-fn latency(mapping: &Mapping, of: &Selection, rate: SignedDuration, pods: bool) -> Vec<Form> {
+fn latency(mapping: &Mapping, of: &Selection, rate: SignedDuration, told_by: By) -> Vec<Form> {
     ways(mapping)
         .into_iter()
         .filter_map(|(family, by)| {
-            let labels = about(&family, pods);
-            let by_labels: Vec<&str> = labels.iter().map(|(theirs, _)| *theirs).chain(["le"]).collect();
+            let labels = about(&family, told_by);
+            let finer = told_by.joined().map(|(labels, _)| labels).unwrap_or_default();
+            let by_labels: Vec<&str> =
+                labels.iter().map(|(theirs, _)| *theirs).chain(finer.iter().copied()).chain(["le"]).collect();
             let query = picked(&family, mapping, of, &format!("{}_bucket", family.duration), by)?
                 .over(OverTime::Rate, rate)
                 .aggregate(Aggregation::Sum, &by_labels)
@@ -212,7 +301,7 @@ fn latency(mapping: &Mapping, of: &Selection, rate: SignedDuration, pods: bool) 
                 Unit::Seconds => 1.0,
                 Unit::Milliseconds => 0.001,
             };
-            Some(Form { factor, ..Form::new(query, name::LATENCY_P99, &labels) })
+            Some(Form { factor, joined: told_by.joined(), ..Form::new(query, name::LATENCY_P99, &labels) })
         })
         .collect()
 }

@@ -129,6 +129,35 @@ pub enum Measure {
     LatencyP99ByPod,
     /// Fullest container of the selection: working set as a share of its memory limit.
     MemoryFullness,
+    /// Requests per second by `code`, of each route, method or rpc (label `operation`).
+    RequestsByOperation,
+    /// 99th percentile of request duration in seconds, of each route, method or rpc.
+    LatencyP99ByOperation,
+    /// Requests per second by `code`, of each `version`.
+    RequestsByVersion,
+    /// Share of time in which some task of a container waits, 0 to 1 (pressure stall information).
+    Pressure(Resource),
+    /// The same of nodes; their names stand in [`Selection::pods`].
+    NodePressure(Resource),
+}
+
+/// What tasks wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resource {
+    Cpu,
+    Memory,
+    Io,
+}
+
+impl Resource {
+    /// As in the names of the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Io => "io",
+        }
+    }
 }
 
 impl Measure {
@@ -148,6 +177,15 @@ impl Measure {
             Self::LatencyP99 => "latency-p99",
             Self::LatencyP99ByPod => "latency-p99-by-pod",
             Self::MemoryFullness => "memory-fullness",
+            Self::RequestsByOperation => "requests-by-operation",
+            Self::LatencyP99ByOperation => "latency-p99-by-operation",
+            Self::RequestsByVersion => "requests-by-version",
+            Self::Pressure(Resource::Cpu) => "cpu-pressure",
+            Self::Pressure(Resource::Memory) => "memory-pressure",
+            Self::Pressure(Resource::Io) => "io-pressure",
+            Self::NodePressure(Resource::Cpu) => "node-cpu-pressure",
+            Self::NodePressure(Resource::Memory) => "node-memory-pressure",
+            Self::NodePressure(Resource::Io) => "node-io-pressure",
         }
     }
 }

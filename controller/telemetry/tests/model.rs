@@ -75,6 +75,7 @@ fn diagnosis() -> Diagnosis {
         unexplained: Vec::new(),
         graph: RootCauseGraph::default(),
         slowest: Vec::new(),
+        deep: None,
         asked: Vec::new(),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use amend_controller::dashboard::views::*;
+use amend_diagnosis::deep::DeepCollection;
 use amend_diagnosis::diagnosis::{Cause, Diagnosis, Fact};
 use amend_diagnosis::drilldown::SlowOperation;
 use amend_diagnosis::entity::{Entity, EntityKind};
@@ -316,6 +317,12 @@ fn diagnosis(now: Timestamp) -> Diagnosis {
             error_ratio: 0.31,
             spans: 204,
         }],
+        deep: Some(DeepCollection {
+            because: "checkout and payment explain the signals <i>equally</i> well".to_owned(),
+            asked: vec!["m1".to_owned(), "l1".to_owned()],
+            unanswered: 1,
+            changed: "container.oom-killed on checkout went from 61 % to 96 % and may be acted on now".to_owned(),
+        }),
         asked: vec![
             asked(
                 "m1",

@@ -1,6 +1,7 @@
 //! What Amend learns about an incident beyond its first questions, in the sandbox's world with the production controller.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod deep;
 mod lines;
 
 use std::time::Duration;

@@ -13,13 +13,16 @@ mod mass;
 mod memory;
 mod metrics;
 mod node;
+mod operation;
 mod peers;
+mod pressure;
 mod probe;
 mod quota;
 mod release;
 mod rollout;
 mod routing;
 mod scheduling;
+mod sick_pod;
 mod taught;
 mod traces;
 mod unanswered;
@@ -34,7 +37,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 23] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 26] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -58,6 +61,9 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         unanswered::findings,
         rollout::findings,
         taught::findings,
+        sick_pod::findings,
+        operation::findings,
+        pressure::findings,
     ];
     extractors.iter().flat_map(|extract| extract(scene)).collect()
 }

@@ -1,6 +1,7 @@
 //! Live stories in miniature: what the cluster and the stores would say, and what must come out.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod deep;
 mod named;
 mod shop;
 mod steady;

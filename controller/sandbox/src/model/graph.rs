@@ -39,6 +39,12 @@ pub struct Service {
     /// How many routes report their own error ratio (`http_route_error_ratio`); none by default.
     #[serde(default)]
     pub routes: u32,
+    /// Pods that misbehave for a reason of their own, whatever runs in them.
+    #[serde(default)]
+    pub sick_pods: Option<SickPods>,
+    /// Routes that are counted apart; none by default.
+    #[serde(default)]
+    pub operations: Vec<Operation>,
     /// How a version without an entry in `versions` behaves.
     #[serde(default)]
     pub usual: Version,
@@ -52,6 +58,29 @@ impl Service {
     pub fn version(&self, tag: &str) -> &Version {
         self.versions.get(tag).unwrap_or(&self.usual)
     }
+}
+
+/// A fault of single pods: a bad disk under one of them, say.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SickPods {
+    /// How many, the first by name.
+    pub count: usize,
+    /// Share of their requests that fails.
+    pub error_ratio: f64,
+}
+
+/// One of several routes of a service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Operation {
+    /// As in the label `route`.
+    pub route: String,
+    /// Share of the requests; all together are 1.
+    pub share: f64,
+    /// Share of its own requests that fails, besides what its version does.
+    #[serde(default)]
+    pub error_ratio: f64,
 }
 
 /// One service asks another.

@@ -95,12 +95,16 @@ impl Model {
             let periods = life.cpu_seconds * 10.0 + life.throttled_periods;
             put("container_cpu_cfs_periods_total", of_container(), periods.round());
             put("container_cpu_cfs_throttled_periods_total", of_container(), life.throttled_periods.round());
+            // A throttled period is a tenth of a second in which some task waits.
+            put("container_pressure_cpu_waiting_seconds_total", of_container(), life.throttled_periods / 10.0);
             let Some(counters) = self.counters.get(&pod.uid) else {
                 continue;
             };
             let of_service = || with(of_pod(), "service", &pod.service);
-            for (code, count) in &counters.requests {
-                put("http_requests_total", with(of_service(), "code", code), *count);
+            for ((route, code), count) in &counters.requests {
+                let labels = with(of_service(), "code", code);
+                let labels = if route.is_empty() { labels } else { with(labels, "route", route) };
+                put("http_requests_total", labels, *count);
             }
             for (bucket, bound) in BUCKETS.iter().enumerate() {
                 put(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::graph::{Operation, Service};
 use super::traffic::{Health, LOST_SECONDS};
 use super::{Model, Step};
 
@@ -64,6 +65,17 @@ impl Model {
         }
     }
 
+    /// The route that a request goes to, where routes are told apart.
+    fn operation(&mut self, service: &Service) -> Option<Operation> {
+        let last = service.operations.last()?;
+        let mut at = self.chance.between(0.0, 1.0);
+        let found = service.operations.iter().find(|operation| {
+            at -= operation.share;
+            at <= 0.0
+        });
+        Some(found.unwrap_or(last).clone())
+    }
+
     #[allow(clippy::too_many_arguments, reason = "one walk down the call graph; a struct would only rename them")]
     fn request(
         &mut self,
@@ -92,10 +104,15 @@ impl Model {
             return (0.003, true);
         }
         let pod = &self.seen.pods[ready[(self.chance.bits() % ready.len() as u64) as usize]];
+        let own_errors = self.own_errors(name, pod, own);
         let (namespace, pod) = (pod.namespace.clone(), pod.name.clone());
         let id = format!("{:016x}", self.chance.bits());
         let own_time = own.own_latency * (0.45 * self.chance.normal()).exp();
-        let own_failed = self.chance.happens(own.own_errors);
+        let (operation, own_errors) = match self.operation(&service) {
+            Some(operation) => (operation.route, operation.error_ratio),
+            None => (service.route.clone(), own_errors),
+        };
+        let own_failed = self.chance.happens(own_errors);
         let (mut spent, mut passed_on) = (own_time / 2.0, false);
         for call in &service.calls {
             let times = self.chance.whole(call.per_request) as usize;
@@ -130,7 +147,7 @@ impl Model {
             id,
             parent: parent.map(str::to_owned),
             service: name.to_owned(),
-            operation: service.route.clone(),
+            operation,
             kind: "server",
             start: at,
             duration: seconds(total),

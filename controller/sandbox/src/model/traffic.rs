@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::container::{MIB, wrong_config};
+use super::graph::Service;
+use super::seen::SeenPod;
 use super::{Model, Step, log};
 
 /// Upper bounds of the latency histogram, in seconds.
@@ -23,8 +25,8 @@ const CPU_IDLE: f64 = 0.02;
 /// What one pod has counted since it came to be.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
-    /// Requests by status code.
-    pub requests: BTreeMap<&'static str, f64>,
+    /// Requests by route (empty where routes are not told apart) and status code.
+    pub requests: BTreeMap<(String, &'static str), f64>,
     /// Cumulative counts of [`BUCKETS`], then of everything.
     pub buckets: [f64; BUCKETS.len() + 1],
     /// Seconds spent.
@@ -116,6 +118,21 @@ impl Model {
         order
     }
 
+    /// The error ratio that a pod has for a reason of its own.
+    pub(super) fn sickness(&self, service: &str, pod: &SeenPod) -> Option<f64> {
+        let sick = self.graph.services.get(service)?.sick_pods.as_ref()?;
+        let of_service = self.seen.pods.iter().filter(|other| other.service == service);
+        (of_service.filter(|other| other.name < pod.name).count() < sick.count).then_some(sick.error_ratio)
+    }
+
+    /// Share of a pod's requests that fails by its own fault: where single pods are sick, each has its own.
+    pub(super) fn own_errors(&self, service: &str, pod: &SeenPod, own: &Health) -> f64 {
+        let Some(known) = self.graph.services.get(service).filter(|known| known.sick_pods.is_some()) else {
+            return own.own_errors;
+        };
+        self.sickness(service, pod).unwrap_or_else(|| known.version(pod.tag()).error_ratio)
+    }
+
     fn own_health(&mut self, name: &str) -> Health {
         let service = &self.graph.services[name];
         let pods: Vec<_> = self.seen.pods.iter().filter(|pod| pod.service == name).collect();
@@ -136,6 +153,8 @@ impl Model {
                 .filter(|over| pod.memory_limit.is_some_and(|limit| limit > over.above_mib * MIB));
             let (base, factor) = generous
                 .map_or((version.error_ratio, version.latency_factor), |over| (over.error_ratio, over.latency_factor));
+            let base = self.sickness(name, pod).unwrap_or(base);
+            let base = 1.0 - (1.0 - base) * (1.0 - failing_operations(service));
             let pressure = pod.memory_limit.map_or(0.0, |limit| life.working_set / limit);
             // Close to its limit a runtime collects garbage all the time.
             let squeezed = ((pressure - 0.9) / 0.1).clamp(0.0, 1.0);
@@ -176,12 +195,29 @@ impl Model {
                 if let Some(life) = self.lives.get_mut(&pod.uid) {
                     life.rate = share / seconds.max(1e-9);
                 }
-                let own_failed = self.chance.whole(total * own.own_errors).min(total);
+                let own_errors = self.own_errors(name, pod, own);
+                let own_failed = self.chance.whole(total * own_errors).min(total);
                 let passed_on = self.chance.whole((total - own_failed) * own.passed_on).min(total - own_failed);
                 let counters = self.counters.entry(pod.uid.clone()).or_default();
                 for (code, count) in [("200", total - own_failed - passed_on), ("500", own_failed), ("503", passed_on)]
                 {
-                    *counters.requests.entry(code).or_default() += count;
+                    if service.operations.is_empty() {
+                        *counters.requests.entry((String::new(), code)).or_default() += count;
+                    }
+                }
+                // Which route failed is told apart; how many did in all stays as it is.
+                let failing = failing_operations(service);
+                for operation in &service.operations {
+                    let part = match failing > 0.0 {
+                        true => operation.share * operation.error_ratio / failing,
+                        false => operation.share,
+                    };
+                    let failed = (own_failed * part).min(total * operation.share);
+                    let passed = passed_on * operation.share;
+                    let well = (total * operation.share - failed - passed).max(0.0);
+                    for (code, count) in [("200", well), ("500", failed), ("503", passed)] {
+                        *counters.requests.entry((operation.route.clone(), code)).or_default() += count;
+                    }
                 }
                 for (bucket, bound) in BUCKETS.iter().enumerate() {
                     counters.buckets[bucket] += (total * below(*bound, own.latency)).round();
@@ -230,6 +266,11 @@ impl Model {
             }
         }
     }
+}
+
+/// Share of all requests that fails because of what single routes do.
+pub(super) fn failing_operations(service: &Service) -> f64 {
+    service.operations.iter().map(|operation| operation.share * operation.error_ratio).sum()
 }
 
 /// Share of a log-normal with this median that lies below the bound.

@@ -94,6 +94,7 @@ mod tests {
             unexplained: Vec::new(),
             graph: RootCauseGraph::default(),
             slowest: Vec::new(),
+            deep: None,
             asked: Vec::new(),
         };
         IncidentStatus { diagnosis: Some(diagnosis), ..IncidentStatus::default() }

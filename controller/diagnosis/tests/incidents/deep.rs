@@ -1,0 +1,142 @@
+//! A second round: what it asks, and what its answers change.
+
+use amend_diagnosis::deep::{ENTITIES_MAX, Finer, QUESTIONS_MAX, finer, told};
+use amend_diagnosis::diagnose::diagnose;
+use amend_diagnosis::diagnosis::cause;
+use amend_diagnosis::entity::{Entity, EntityKind};
+use amend_diagnosis::evidence::{Answer, Observations, Series};
+use amend_diagnosis::metric::finer as named;
+
+use crate::shop::*;
+
+/// `checkout` fails a fifth of its requests, and nobody knows what was changed: a bad release would look the same.
+fn doubtful() -> Observations {
+    let mut world = world();
+    set_errors(&mut world, &[("checkout", 0.2), ("frontend", 0.12)]);
+    world.changes = Answer::unknown("no GitOps controller claims the workloads of this namespace");
+    for name in ["checkout-old-y", "checkout-old-z"] {
+        objects(&mut world).push(pod(name, "checkout", "old", 0, running()));
+    }
+    world.symptoms.push(alert("HighErrorRate", "checkout"));
+    world
+}
+
+fn with(mut world: Observations, more: Vec<Series>) -> Observations {
+    if let Answer::Known(list) = &mut world.series {
+        list.extend(more);
+    }
+    world.asked.push(asked("finer", "prometheus", "finer"));
+    world
+}
+
+fn step(labels: &[(&str, &str)], before: f64, after: f64) -> Series {
+    series(labels, "finer", move |t| if t < 3_600 { before } else { after })
+}
+
+fn pod_errors(pod: &str, before: f64, after: f64) -> Series {
+    step(&[("__name__", named::POD_ERROR_RATIO), ("service", "checkout"), ("pod", pod)], before, after)
+}
+
+fn operation_errors(operation: &str, before: f64, after: f64) -> Series {
+    let labels = [("__name__", named::OPERATION_ERROR_RATIO), ("service", "checkout"), ("operation", operation)];
+    step(&labels, before, after)
+}
+
+#[test]
+fn an_answer_needs_no_second_round_and_a_doubt_asks_about_few() {
+    let sure = oom();
+    assert!(finer(&sure, &diagnose(&sure)).is_empty());
+    let world = doubtful();
+    let found = diagnose(&world);
+    assert!(found.abstained.is_some(), "{found:#?}");
+    let questions = finer(&world, &found);
+    assert!(!questions.is_empty() && questions.len() <= QUESTIONS_MAX);
+    let about = |finer: Finer| questions.iter().filter(move |one| one.about == finer).flat_map(|one| &one.entities);
+    assert!(about(Finer::Pods).any(|entity| entity.name == "checkout"), "{questions:?}");
+    assert!(about(Finer::Pods).all(|entity| entity.name == "checkout"), "one pod is the workload: {questions:?}");
+    assert!(about(Finer::Operations).count() <= ENTITIES_MAX);
+    assert!(about(Finer::NodePressure).any(|entity| *entity == Entity::new(EntityKind::Node, "", "node-a")));
+    assert_eq!(about(Finer::Versions).count(), 0, "nothing is known to be released");
+}
+
+#[test]
+fn one_sick_pod_is_named_by_the_second_round() {
+    let world = doubtful();
+    let first = diagnose(&world);
+    let pods = [("checkout-old-x", 0.6), ("checkout-old-y", 0.001), ("checkout-old-z", 0.0)];
+    let second = diagnose(&with(world, pods.map(|(pod, after)| pod_errors(pod, 0.001, after)).into()));
+    assert_eq!(best(&second), (cause::ERRORS, "checkout"), "{:?}", second.abstained);
+    assert!(second.actionable().is_some(), "{:?}", second.abstained);
+    assert_eq!(second.causes[0].measures["pod"], "checkout-old-x");
+    let told = told(first, second, &[asked("finer", "prometheus", "finer")]);
+    let deep = told.deep.unwrap();
+    assert!(
+        deep.changed.contains("service.failing on checkout") && deep.changed.contains("may be acted on"),
+        "{deep:?}"
+    );
+    assert_eq!((deep.asked.as_slice(), deep.unanswered), (["finer".to_owned()].as_slice(), 0));
+}
+
+#[test]
+fn pods_that_are_all_sick_say_nothing_of_one() {
+    let world = doubtful();
+    let first = diagnose(&world);
+    let all = ["checkout-old-x", "checkout-old-y", "checkout-old-z"].map(|pod| pod_errors(pod, 0.001, 0.2));
+    assert_eq!(diagnose(&with(world, all.into())).causes, first.causes);
+}
+
+#[test]
+fn one_sick_operation_is_named_by_the_second_round_unless_a_callee_is_in_trouble() {
+    let operations = || vec![operation_errors("POST /refund", 0.0, 0.9), operation_errors("POST /pay", 0.001, 0.001)];
+    let second = diagnose(&with(doubtful(), operations()));
+    assert_eq!(best(&second), (cause::ERRORS, "checkout"), "{:?}", second.abstained);
+    assert!(second.actionable().is_some(), "{:?}", second.abstained);
+    assert_eq!(second.causes[0].measures["operation"], "POST /refund");
+    let mut shared = doubtful();
+    set_errors(&mut shared, &[("cart", 0.4)]);
+    shared.topology = shared.topology.map(|mut topology| {
+        let (from, to) = (deployment("checkout"), deployment("cart"));
+        topology.edges.push(amend_diagnosis::evidence::TopologyEdge {
+            from,
+            to,
+            kind: amend_diagnosis::evidence::LinkKind::Calls,
+        });
+        topology
+    });
+    let first = diagnose(&shared);
+    assert_eq!(diagnose(&with(shared, operations())).causes, first.causes);
+}
+
+#[test]
+fn tasks_that_wait_for_cpu_speak_for_cpu() {
+    let stall = |before: f64, after: f64| {
+        let labels =
+            [("__name__", named::PRESSURE), ("pod", "checkout-old-x"), ("container", "app"), ("resource", "cpu")];
+        step(&labels, before, after)
+    };
+    let names = |world: Observations| {
+        let got = diagnose(&world);
+        let facts = got.causes.iter().filter(|one| one.kind == cause::CPU).flat_map(|one| &one.facts_for);
+        facts.map(|fact| fact.sentence.clone()).collect::<Vec<_>>()
+    };
+    let told = names(with(doubtful(), vec![stall(0.03, 0.6)]));
+    assert!(told.iter().any(|sentence| sentence.contains("wait for CPU 60 % of the time, 3 % before")), "{told:?}");
+    assert!(names(with(doubtful(), vec![stall(0.5, 0.6)])).is_empty(), "as always");
+}
+
+#[test]
+fn what_nobody_answers_changes_nothing() {
+    let world = doubtful();
+    let first = diagnose(&world);
+    let unanswered = amend_diagnosis::evidence::Asked {
+        digest: String::new(),
+        unknown: Some("too late".into()),
+        ..asked("finer", "prometheus", "finer")
+    };
+    let after = told(first.clone(), diagnose(&oom()), &[unanswered]);
+    assert_eq!((&after.causes, &after.abstained), (&first.causes, &first.abstained));
+    let deep = after.deep.unwrap();
+    assert_eq!((deep.unanswered, deep.because), (1, first.abstained.unwrap()));
+    assert!(deep.changed.contains("none of the finer questions was answered"));
+    assert!(after.asked.iter().any(|one| one.id == "finer" && one.unknown.is_some()), "it is recorded");
+}
