@@ -365,7 +365,8 @@ fn timeline(incident: &Incident, remediation: Option<&Remediation>) -> Vec<Momen
             });
         }
     }
-    moments.sort_by(|left, right| (left.at, left.lane, &left.title).cmp(&(right.at, right.lane, &right.title)));
+    // Stable: what a journal tells within one second keeps its order.
+    moments.sort_by_key(|moment| (moment.at, moment.lane));
     moments
 }
 

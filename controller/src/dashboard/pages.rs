@@ -187,6 +187,8 @@ struct IncidentPage<'a> {
     cause: Option<&'a Cause>,
     confidence: Option<u32>,
     others: Vec<Other>,
+    /// Those below one percent, which are worth a look only when all else fails.
+    unlikely: Vec<Other>,
     abstained: Option<String>,
     /// Words of an optional model.
     note: Option<String>,
@@ -300,6 +302,7 @@ fn incident_page<'a>(view: &'a IncidentView, user: &'a str, now: Timestamp) -> I
         }
         Some(Answer::Unknown { why }) => ("unknown", "not checked", one_line(why, 200)),
     };
+    let (others, unlikely) = diagnosis.map(others).unwrap_or_default();
     let (asked, also_asked) = diagnosis.map(questions).unwrap_or_default();
     IncidentPage {
         version: assets::version(),
@@ -308,7 +311,8 @@ fn incident_page<'a>(view: &'a IncidentView, user: &'a str, now: Timestamp) -> I
         steps: view.steps.iter().map(|step| step_look(&step.name, step.state, step.at)).collect(),
         cause,
         confidence: cause.map(|cause| percent(cause.confidence)),
-        others: diagnosis.map(others).unwrap_or_default(),
+        others,
+        unlikely,
         abstained: diagnosis.and_then(|diagnosis| diagnosis.abstained.as_deref()).map(|why| one_line(why, 500)),
         note: view.note.as_deref().map(|note| one_line(note, 1_000)),
         unexplained: diagnosis.map(|diagnosis| unexplained(diagnosis, &view.signals)).unwrap_or_default(),
@@ -348,14 +352,15 @@ fn step_look(name: &str, state: StepState, at: Option<Timestamp>) -> StepLook {
     StepLook { name: name.to_owned(), class, word, at }
 }
 
-fn others(diagnosis: &Diagnosis) -> Vec<Other> {
+/// The causes that were considered besides the first one: those of at least one percent, and the rest.
+fn others(diagnosis: &Diagnosis) -> (Vec<Other>, Vec<Other>) {
     let other = |cause: &Cause| Other {
         kind: one_line(&cause.kind, 80),
         entity: cause.entity.to_string(),
         sentence: one_line(&cause.sentence, 300),
         confidence: percent(cause.confidence),
     };
-    diagnosis.causes.iter().skip(1).map(other).collect()
+    diagnosis.causes.iter().skip(1).map(other).partition(|other| other.confidence > 0)
 }
 
 fn unexplained(diagnosis: &Diagnosis, signals: &[Signal]) -> Vec<String> {
