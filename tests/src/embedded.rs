@@ -94,13 +94,25 @@ impl Embedded {
     /// # Errors
     /// When the world or the controller does not start.
     pub async fn start_with(scenario: Scenario, change: impl FnOnce(&mut Settings)) -> anyhow::Result<Self> {
+        Self::start_on(scenario, PLATFORM, change).await
+    }
+
+    /// The same on other objects of the platform.
+    ///
+    /// # Errors
+    /// When the world or the controller does not start.
+    pub async fn start_on(
+        scenario: Scenario,
+        platform: &str,
+        change: impl FnOnce(&mut Settings),
+    ) -> anyhow::Result<Self> {
         crate::bench::install_crypto();
         let clock = SandboxClock::scaled(BEGINNING.parse()?, WORKING);
         let crds = amend_crds::schema::files().map_err(|error| anyhow::anyhow!("cannot make the CRDs: {error}"))?;
         let crds: Vec<String> = crds.into_iter().map(|(_, text)| text).collect();
         let world = World::start(scenario, clock.clone(), &crds).await.context("cannot start the sandbox")?;
         let endpoints = world.endpoints();
-        world.apply_yaml(&filled(PLATFORM, &endpoints))?;
+        world.apply_yaml(&filled(platform, &endpoints))?;
         for policy in LIBRARY.iter().filter(|one| ["raise-memory-after-oom", "revert-bad-release"].contains(&one.name))
         {
             world.apply_yaml(policy.yaml)?;

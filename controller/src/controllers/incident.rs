@@ -481,7 +481,7 @@ async fn answer(
         let tried = own.iter().filter(|one| one.spec.plan.policy.uid == policy.reference.uid).count();
         let revision = u32::try_from(tried).unwrap_or(u32::MAX).saturating_add(1);
         match planner::plan(shell, &moment.object, cause, policy, live, revision).await {
-            Ok(plan) => match muted(&plan, all, moment.now).or_else(|| afresh::not_applied(&ended, &plan, live)) {
+            Ok(plan) => match why_not_again(&plan, &ended, live, all) {
                 None => {
                     moment.plan = Some(Box::new(plan));
                     moment.no_plan = None;
@@ -492,6 +492,13 @@ async fn answer(
             Err(why) => moment.no_plan = Some(format!("policy {} has no plan: {why}", policy.reference.name)),
         }
     }
+}
+
+/// Why a plan that was made is not carried out: people said no to it, it is under way already, or Git is ahead of the cluster.
+fn why_not_again(plan: &Plan, ended: &afresh::Ended, live: &Value, all: &[Remediation]) -> Option<String> {
+    muted(plan, all, ended.now)
+        .or_else(|| afresh::under_way_elsewhere(plan, all))
+        .or_else(|| afresh::not_applied(ended, plan, live))
 }
 
 /// An ending after which this incident is in people's hands.

@@ -5,6 +5,7 @@
 mod hostile;
 mod objects;
 mod repository;
+mod sources;
 
 use std::time::Duration;
 

@@ -5,11 +5,13 @@
 //!                                                               └─► quiet: resolved            anew, from what stands there now
 //! ```
 
+use amend_crds::Remediation;
 use amend_diagnosis::evidence::Answer;
 use amend_execution::phase::Phase;
 use amend_execution::phase::incident::CauseState;
 use amend_policies::plan::Plan;
 use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
 use serde_json::Value;
 
 use super::{DIAGNOSE_AGAIN, Moment};
@@ -81,6 +83,19 @@ pub fn not_applied(ended: &Ended, plan: &Plan, live: &Value) -> Option<String> {
     }
     let missing = before_fields(plan).iter().find_map(|field| field.missing_from(live))?;
     Some(format!("a change in Git is on its way to the cluster ({missing}): nothing is planned before it is applied"))
+}
+
+/// Why the very change is not proposed a second time: another incident's remediation is at work on the same place.
+///
+/// Without traces nobody knows that two services call each other, so one fault can open two incidents with one cause.
+pub fn under_way_elsewhere(plan: &Plan, all: &[Remediation]) -> Option<String> {
+    let fingerprint = plan.fingerprint();
+    let at_work = |one: &&Remediation| {
+        let phase = one.status.as_ref().and_then(|status| status.phase);
+        phase.is_none_or(|phase| phase.ending().is_none()) && one.spec.plan.fingerprint() == fingerprint
+    };
+    let other = all.iter().filter(|one| one.spec.plan.incident.uid != plan.incident.uid).find(at_work)?;
+    Some(format!("the same change is under way for incident {}, as {}", other.spec.incident, other.name_any()))
 }
 
 #[cfg(test)]

@@ -1,0 +1,43 @@
+//! Stores that are not there: what cannot be asked is named, and one fault is one proposal all the same.
+
+use std::collections::BTreeSet;
+
+use amend_sandbox::Scenario;
+use amend_tests::embedded::{Embedded, PLATFORM};
+use jiff::SignedDuration;
+
+use crate::{SOON, alone, incident, open_pulls};
+
+/// The platform's objects with Prometheus as the only store.
+fn with_prometheus_alone() -> String {
+    let kept = |document: &&str| !document.contains("kind: TelemetrySource") || document.contains("kind: Prometheus,");
+    PLATFORM.split("---\n").filter(kept).collect::<Vec<_>>().join("---\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_prometheus_alone_one_fault_is_one_draft_that_names_the_gaps() -> anyhow::Result<()> {
+    let _alone = alone().await;
+    let world = Embedded::start_on(Scenario::oom(), &with_prometheus_alone(), |_| ()).await?;
+    assert_eq!(world.all("telemetrysources.amend.dev").len(), 1);
+    incident(&world).await?;
+
+    let draft = |world: &Embedded| open_pulls(world).into_iter().find(amend_sandbox::forge::Pull::is_draft);
+    let pull = world.wait("a draft", SOON, draft).await?;
+    assert!(pull.body.contains("something is not known"), "{}", pull.body);
+    assert!(pull.body.contains("Alertmanager"), "nobody can be asked about silences: {}", pull.body);
+
+    // The callers' errors open incidents of their own, since no trace tells that they call it. All of them are looked at.
+    let proposed_at = world.world.clock().now();
+    world.hurry();
+    let later = |world: &Embedded| {
+        let passed = world.world.clock().now().duration_since(proposed_at);
+        (passed >= SignedDuration::from_mins(15)).then_some(())
+    };
+    world.wait("a quarter of an hour", SOON, later).await?;
+    let pulls = world.world.forge().pulls(&world.endpoints.repository);
+    assert_eq!(pulls.len(), 1, "{:#?}", world.told());
+    let at_work: BTreeSet<String> =
+        world.all("remediations.amend.dev").iter().map(|one| one["metadata"]["name"].to_string()).collect();
+    assert_eq!(at_work.len(), 1, "one remediation for one change: {:#?}", world.told());
+    Ok(())
+}
