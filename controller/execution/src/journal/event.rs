@@ -248,8 +248,9 @@ impl fmt::Display for Event {
         match self {
             Self::Planned { steps, .. } => write!(out, "planned in {steps} step(s)"),
             Self::GatesEvaluated { gates, cleared } => {
-                // One gate gives a line for each thing that it looks at.
-                let asked: BTreeSet<&str> = gates.iter().map(|line| line.gate.as_str()).collect();
+                // One gate gives a line for each question that it asks: `permission.patch`, `permission.grants`.
+                let asked: BTreeSet<&str> =
+                    gates.iter().filter_map(|line| line.gate.as_str().split('.').next()).collect();
                 write!(out, "{} gates evaluated, {}", asked.len(), if *cleared { "cleared" } else { "not cleared" })
             }
             Self::Blocked { gates } => {
