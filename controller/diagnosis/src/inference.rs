@@ -104,7 +104,7 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
         .collect();
     kinds_support_each_other(&mut all);
     nearer_causes_keep_the_change(scene, &mut all);
-    share_out(&mut all);
+    share_out(&mut all, &origins.places);
     all.sort_by(|a, b| {
         b.score
             .total_cmp(&a.score)
@@ -257,13 +257,21 @@ fn shows_only(kind: &str) -> bool {
 
 /// Softmax among the hypotheses that compete for the same symptoms, with "no cause found" among them.
 ///
-/// Two independent incidents do not compete: each is weighed against what explains its own symptoms.
-fn share_out(all: &mut [Hypothesis]) {
+/// Two independent incidents do not compete: each is weighed against what explains its own symptoms. Nor does what explains
+/// nothing take from a named failure on the very entity that every symptom is about: its neighbours may be broken as well.
+fn share_out(all: &mut [Hypothesis], places: &[Entity]) {
+    let stands_alone = |one: &Hypothesis| {
+        let own = one.entity.workload();
+        names_the_failure(one.kind) && !places.is_empty() && places.iter().all(|place| place.workload() == own)
+    };
     let shares: Vec<f64> = all
         .iter()
         .map(|one| {
-            let rivals = all.iter().filter(|other| {
-                one.explains.is_empty() || other.explains.is_empty() || !one.explains.is_disjoint(&other.explains)
+            let alone = stands_alone(one);
+            let rivals = all.iter().filter(|other| match (one.explains.is_empty(), other.explains.is_empty()) {
+                (false, true) if alone => false,
+                (true, _) | (_, true) => true,
+                (false, false) => !one.explains.is_disjoint(&other.explains),
             });
             let mass: f64 = rivals.map(|other| (other.score - one.score).exp()).sum();
             1.0 / (mass + (NOTHING - one.score).exp())
@@ -271,5 +279,39 @@ fn share_out(all: &mut [Hypothesis]) {
         .collect();
     for (one, share) in all.iter_mut().zip(shares) {
         one.share = share;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hypothesis(kind: &'static str, name: &str, explains: &[usize]) -> Hypothesis {
+        Hypothesis {
+            entity: Entity::new(EntityKind::Deployment, "shop", name),
+            kind,
+            change: None,
+            findings: Vec::new(),
+            explains: explains.iter().copied().collect(),
+            score: NOTHING + 4.0,
+            share: 0.0,
+        }
+    }
+
+    #[test]
+    fn a_broken_neighbour_takes_nothing_from_a_named_failure_where_the_alert_is() {
+        let places = [Entity::new(EntityKind::Deployment, "shop", "cart")];
+        let shares = |kind: &'static str, places: &[Entity]| {
+            let mut all = [hypothesis(kind, "cart", &[0]), hypothesis(cause::IMAGE_PULL, "search", &[])];
+            share_out(&mut all, places);
+            all.map(|one| one.share)
+        };
+        let [here, there] = shares(cause::IMAGE_PULL, &places);
+        assert!(here > 0.9 && there < 0.5, "{here} {there}");
+        let [here, _] = shares(cause::LATENCY, &places);
+        assert!(here < 0.6, "what only shows itself may come from the neighbour: {here}");
+        let elsewhere = [places[0].clone(), Entity::new(EntityKind::Deployment, "shop", "frontend")];
+        let [here, _] = shares(cause::IMAGE_PULL, &elsewhere);
+        assert!(here < 0.6, "an alert of another entity is not explained by itself: {here}");
     }
 }

@@ -39,7 +39,7 @@ pub async fn measure() -> anyhow::Result<Outcome> {
     let waited = until("a thousand pull requests with their outcomes", WITHIN, || {
         if told.elapsed() >= TOLD_EVERY {
             told = Instant::now();
-            eprintln!("figures: after {} s {:?}", began.elapsed().as_secs(), phases(&fleet));
+            eprintln!("figures: after {} s {:?}{}", began.elapsed().as_secs(), phases(&fleet), held_up(&fleet));
         }
         let proposed = remediations(&fleet).iter().filter(|one| one["status"]["phase"] == "Proposed").count();
         let seen = product.memory().map(|_| (proposed == places.len()).then_some(()));
@@ -67,6 +67,14 @@ pub async fn measure() -> anyhow::Result<Outcome> {
 
 fn remediations(fleet: &Fleet) -> Vec<std::sync::Arc<Value>> {
     fleet.api.store().list("remediations.amend.dev", None)
+}
+
+/// Why one of those that have no remediation has none.
+fn held_up(fleet: &Fleet) -> String {
+    let incidents = fleet.api.store().list("incidents.amend.dev", None);
+    let waiting = incidents.iter().find(|one| one["status"]["remediation"].is_null());
+    let because = waiting.and_then(|one| one["status"]["because"].as_str()).filter(|because| !because.is_empty());
+    because.map_or_else(String::new, |because| format!("; one of them: {because}"))
 }
 
 /// How many remediations are where, and how many incidents have none yet.
