@@ -69,12 +69,14 @@ fn remediations(fleet: &Fleet) -> Vec<std::sync::Arc<Value>> {
     fleet.api.store().list("remediations.amend.dev", None)
 }
 
-/// Why one of those that have no remediation has none.
+/// Why one incident has no remediation, and one remediation no pull request.
 fn held_up(fleet: &Fleet) -> String {
     let incidents = fleet.api.store().list("incidents.amend.dev", None);
-    let waiting = incidents.iter().find(|one| one["status"]["remediation"].is_null());
-    let because = waiting.and_then(|one| one["status"]["because"].as_str()).filter(|because| !because.is_empty());
-    because.map_or_else(String::new, |because| format!("; one of them: {because}"))
+    let incident = incidents.iter().find(|one| one["status"]["remediation"].is_null());
+    let all = remediations(fleet);
+    let remediation = all.iter().find(|one| one["status"]["phase"] == "Blocked");
+    let because = [incident, remediation].into_iter().flatten().filter_map(|one| one["status"]["because"].as_str());
+    because.filter(|because| !because.is_empty()).map(|because| format!("; one of them: {because}")).collect()
 }
 
 /// How many remediations are where, and how many incidents have none yet.
