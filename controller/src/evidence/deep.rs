@@ -66,7 +66,11 @@ async fn deepened(
         return (observations, first);
     }
     let (looked_at, found) = (Arc::clone(&observations), first.clone());
-    let questions = tokio::task::spawn_blocking(move || finer(&looked_at, &found)).await.unwrap_or_default();
+    let questions = {
+        // As heavy as a part of a diagnosis, so it takes the same turn.
+        let _turn = shell.diagnoses.acquire().await;
+        tokio::task::spawn_blocking(move || finer(&looked_at, &found)).await.unwrap_or_default()
+    };
     let windows = observations.normal.zip(observations.fault).map(|(normal, fault)| Windows { normal, fault });
     let (Some(windows), false) = (windows, questions.is_empty()) else { return (observations, first) };
     let now = observations.at;
@@ -130,14 +134,25 @@ fn unasked(question: &FinerQuestion, window: Window, why: &str) -> Asked {
     }
 }
 
-/// The first round's answer with the second's; what the first could not know stays unknown when the second adds nothing.
+/// The first round's answer with the second's. What the first could not know stays unknown: a few finer answers about a few
+/// entities do not stand for all that was asked.
 fn joined<T>(first: Answer<Vec<T>>, more: Vec<T>) -> Answer<Vec<T>> {
     match first {
         Answer::Known(mut all) => {
             all.extend(more);
             Answer::Known(all)
         }
-        Answer::Unknown { why } if more.is_empty() => Answer::Unknown { why },
-        Answer::Unknown { .. } => Answer::Known(more),
+        Answer::Unknown { why } => Answer::Unknown { why },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_finer_answers_do_not_make_known_what_the_first_round_could_not_know() {
+        assert_eq!(joined(Answer::Known(vec![1]), vec![2]), Answer::Known(vec![1, 2]));
+        assert!(matches!(joined(Answer::unknown("the store does not answer"), vec![2]), Answer::Unknown { .. }));
     }
 }
