@@ -12,8 +12,7 @@ use amend_diagnosis::metric::{finer, name, name_of};
 use futures::future::{BoxFuture, FutureExt, join_all};
 use tokio::time::Instant;
 
-use crate::gather::{Windows, classed, derived, merged, periods, step, unique_lines};
-use crate::golden::aligned;
+use crate::gather::{Windows, classed, derived, ending_now, merged, periods, step, unique_lines};
 use crate::promql::literal;
 use crate::questions::{LineFilter, LineQuestion, Measure, Resource, Selection, SeriesQuestion, Target};
 use crate::source::{Reply, SourceKind};
@@ -131,7 +130,7 @@ fn metric_queries<'a>(sources: &'a Sources, about: &[About], windows: Windows, e
             for source in sources.holding(SourceKind::holds_metrics) {
                 for (period, window) in periods(windows) {
                     let step = step(window, source);
-                    let window = aligned(window, step);
+                    let window = ending_now(window, step);
                     let id = format!("{}/deep/{}/{called}{period}", source.config().name, measure.name());
                     let plan =
                         Plan { id: id.clone(), source: source.config().name.clone(), window, finer: about.finer };

@@ -7,11 +7,11 @@ use amend_diagnosis::entity::Entity;
 use amend_diagnosis::evidence::{Answer, Asked, LinkKind, LogLine, Series, Span, Topology, TopologyEdge, Window};
 use amend_diagnosis::metric::name;
 use futures::future::{BoxFuture, FutureExt, join_all};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::calls::traced;
-use crate::golden::{aligned, ratio};
+use crate::golden::ratio;
 use crate::measures::ERROR_LABEL;
 use crate::questions::{LineFilter, LineQuestion, Measure, Selection, SeriesQuestion, Target, TraceQuestion};
 use crate::source::{Reply, Source, SourceKind};
@@ -123,7 +123,7 @@ async fn series(sources: &Sources, scope: &Scope, windows: Windows, end: Instant
                 let step = step(window, source);
                 for measure in MEASURES {
                     let id = format!("{}/{}/{}{period}", source.config().name, measure.name(), selection.namespace);
-                    let window = aligned(window, step);
+                    let window = ending_now(window, step);
                     let question = SeriesQuestion { id, measure, of: selection.clone(), window, step };
                     questions.push(
                         async move { in_time(source, &question.id, window, end, source.series(&question)).await }
@@ -142,7 +142,7 @@ async fn line_counts(sources: &Sources, scope: &Scope, windows: Windows, end: In
         for selection in selections(scope) {
             for (period, window) in periods(windows) {
                 let step = step(window, source).max(SignedDuration::from_secs(10));
-                let window = aligned(window, step);
+                let window = ending_now(window, step);
                 let kinds = [("lines", LineFilter::All), ("errors", LineFilter::Containing(TROUBLE[0].to_owned()))];
                 for (kind, only) in kinds {
                     let id = format!("{}/{kind}-counted/{}{period}", source.config().name, selection.namespace);
@@ -243,6 +243,16 @@ pub(crate) fn periods(windows: Windows) -> Vec<(&'static str, Window)> {
 pub(crate) fn step(window: Window, source: &dyn Source) -> SignedDuration {
     let length = window.to.duration_since(window.from).as_secs();
     SignedDuration::from_secs((length / SAMPLES_PER_SERIES).max(1)).max(source.config().sample_every)
+}
+
+/// The window as whole steps that end where it ends.
+///
+/// Right after an alert the newest samples say most: a grid of round times would leave out up to a step of them.
+pub(crate) fn ending_now(window: Window, step: SignedDuration) -> Window {
+    let step = step.as_millis().max(1) as i64;
+    let (from, to) = (window.from.as_millisecond(), window.to.as_millisecond());
+    let first = to - (to - from).max(0) / step * step;
+    Window { from: Timestamp::from_millisecond(first).unwrap_or(window.to), to: window.to }
 }
 
 /// All answers of one kind put together; `Unknown` when nothing was asked or nothing answered.
@@ -352,4 +362,18 @@ fn topology(calls: Answer<Vec<TopologyEdge>>, spans: &Answer<Vec<Span>>) -> Answ
     let nodes: BTreeSet<Entity> = edges.iter().flat_map(|(from, to)| [from.clone(), to.clone()]).collect();
     let edges = edges.into_iter().map(|(from, to)| TopologyEdge { from, to, kind: LinkKind::Calls }).collect();
     Answer::Known(Topology { nodes: nodes.into_iter().collect(), edges })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_samples_are_asked_for_whatever_the_step() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let window = ending_now(Window { from: at(101), to: at(144) }, SignedDuration::from_secs(15));
+        assert_eq!((window.from, window.to), (at(114), at(144)));
+        let short = ending_now(Window { from: at(140), to: at(144) }, SignedDuration::from_secs(15));
+        assert_eq!((short.from, short.to), (at(144), at(144)), "one sample, the newest");
+    }
 }
