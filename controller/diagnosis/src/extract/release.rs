@@ -5,7 +5,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::cluster::Pod;
+use crate::cluster::{Container, Pod};
 use crate::diagnosis::cause;
 use crate::entity::Entity;
 use crate::evidence::{Change, ChangeKind, LogLine, Series};
@@ -21,6 +21,9 @@ const SLACK: SignedDuration = SignedDuration::from_secs(60);
 
 /// Error ratios that differ by less than this are noise.
 const RATIO_FLOOR: f64 = 0.02;
+
+/// Weight of what a nearer failure explains as well: it says that the entity is in trouble, and nothing of the reason.
+const EXPLAINED: f64 = 0.01;
 
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let onset = scene.onset.unwrap_or(scene.observations.at);
@@ -113,12 +116,28 @@ fn own_evidence(scene: &Scene<'_>, change: &Change, onset: Timestamp) -> Vec<Own
     let mut own = Vec::new();
     own.extend(new_pods_fail(scene, change));
     own.extend(stuck(scene, change));
-    match versions_differ(scene, change) {
-        Some(found) => own.push(found),
-        None => own.extend(before_and_after(scene, change, onset)),
+    let shows = versions_differ(scene, change).or_else(|| before_and_after(scene, change, onset));
+    match killed_for_memory(scene, change) {
+        Some((killed, of)) => own.extend(shows.map(|(weight, modality, sentence, label, asked)| {
+            let sentence = format!("{sentence}, while {killed} of {of} new pods were killed for memory");
+            (weight.min(EXPLAINED), modality, sentence, label, asked)
+        })),
+        None => own.extend(shows),
     }
     own.extend(new_errors(scene, change));
     own
+}
+
+/// How many of the new pods were killed for memory, when it is half of them or more: then a kill explains what the entity
+/// shows, and the kill has an extractor of its own. A kill of one among many explains little.
+fn killed_for_memory(scene: &Scene<'_>, change: &Change) -> Option<(usize, usize)> {
+    let (new, _) = revisions(scene, change);
+    let killed = new.iter().filter(|pod| pod.containers.iter().any(killed_for_memory_once)).count();
+    (killed > 0 && 2 * killed >= new.len()).then_some((killed, new.len()))
+}
+
+fn killed_for_memory_once(container: &Container) -> bool {
+    [&container.last, &container.terminated].into_iter().flatten().any(|end| end.reason == "OOMKilled")
 }
 
 /// Pods of the new revision, and the older ones that still run.
@@ -136,8 +155,7 @@ fn revisions<'s>(scene: &'s Scene<'_>, change: &Change) -> (Vec<&'s Pod>, Vec<&'
 /// it for the release as well would make one fact two.
 fn fails(pod: &Pod) -> Option<String> {
     pod.containers.iter().find_map(|container| {
-        let ends = [container.last.as_ref(), container.terminated.as_ref()];
-        if ends.into_iter().flatten().any(|end| end.reason == "OOMKilled") {
+        if killed_for_memory_once(container) {
             return None;
         }
         let waiting = container.waiting.as_ref().map(|(reason, _)| reason.as_str());
@@ -334,10 +352,14 @@ fn new_errors(scene: &Scene<'_>, change: &Change) -> Option<Own> {
     // Trouble with a callee is somebody else's until shown otherwise.
     let inherited =
         |line: &LogLine| matches!(scene.class_of(line), Class::Network | Class::Timeout | Class::Dns | Class::Database);
+    // So is what a process writes that gets no memory, when its pods are killed for it.
+    let killed = killed_for_memory(scene, change).is_some();
+    let of_the_kill = |line: &LogLine| killed && scene.class_of(line) == Class::Memory;
     let new = lines.iter().find(|line| {
         line.at_ns.is_some_and(|t| t >= at)
             && is_error(&line.severity, &line.body)
             && !inherited(line)
+            && !of_the_kill(line)
             && !known.contains(&shape(&line.body))
     })?;
     let shown: String = clean::plain(&new.body).chars().take(120).collect();

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use amend_diagnosis::diagnose::diagnose;
 use amend_diagnosis::diagnosis::cause;
 use amend_diagnosis::entity::EntityKind;
-use amend_diagnosis::evidence::{Answer, ChangeKind, LinkKind, LogLine, Series, TopologyEdge};
+use amend_diagnosis::evidence::{Answer, ChangeKind, LinkKind, LogLine, Observations, Series, TopologyEdge};
 use amend_diagnosis::graph::NodeRole;
 use serde_json::json;
 
 use crate::shop::{
     GUILTY, INNOCENT, MIB, add_memory, alert, at, bad_release_beside_innocent, best, change, deployment, killed,
-    objects, oom, pod, series, set_errors, set_pod, waiting, world,
+    objects, oom, pod, running, series, set_errors, set_pod, waiting, world,
 };
 
 #[test]
@@ -221,6 +221,56 @@ fn a_failing_dependency_outside_the_cluster_is_named() {
     let got = diagnose(&world);
     assert_eq!(best(&got), (cause::DEPENDENCY, "checkout"), "{got:#?}");
     assert_eq!(got.causes[0].measures["dependency"], "api.bank.example");
+}
+
+/// `checkout` released anew with three pods, of which some were killed for memory; it fails and says that it gets no memory.
+fn released_and_killed(kills: usize, logged: &str) -> Observations {
+    let mut world = oom();
+    for index in 0..3 {
+        let status = if index < kills { killed(4) } else { running() };
+        objects(&mut world).push(pod(&format!("checkout-new-{index}"), "checkout", "new", 3_545, status));
+    }
+    let replaced = ["checkout-old-x", "checkout-new-y"];
+    objects(&mut world).retain(|one| !replaced.contains(&one["metadata"]["name"].as_str().unwrap_or_default()));
+    // Killed within a scrape: no store saw the working set at its limit.
+    world.series = world.series.map(|mut list| {
+        list.retain(|series| series.labels["__name__"] == "errorRatio");
+        list
+    });
+    set_errors(&mut world, &[("checkout", 0.4), ("frontend", 0.2)]);
+    world.logs = Answer::Known(vec![LogLine {
+        at_ns: Some(u64::try_from(at(3_700).as_nanosecond()).unwrap()),
+        source: "shop/checkout".into(),
+        severity: Some("ERROR".into()),
+        body: logged.into(),
+        trace_id: None,
+        span_id: None,
+        count: 1,
+        taught: None,
+    }]);
+    world
+}
+
+#[test]
+fn what_a_release_shows_while_its_pods_are_killed_for_memory_speaks_for_the_kills() {
+    let got = diagnose(&released_and_killed(3, "cannot allocate memory for order batch"));
+    assert_eq!(best(&got), (cause::OOM_KILLED, "checkout"), "{got:#?}");
+    assert!(got.causes[0].confidence > 0.95 && got.actionable().is_some(), "{got:#?}");
+    let all: Vec<f64> = got.causes.iter().map(|cause| cause.confidence).collect();
+    assert!(all.iter().skip(1).all(|confidence| *confidence < 0.2), "{all:?}");
+}
+
+#[test]
+fn one_kill_among_many_pods_does_not_speak_for_what_a_release_shows() {
+    let told = |kills| {
+        let got = diagnose(&released_and_killed(kills, "NullPointerException in OrderBatch"));
+        let release = got.causes.iter().find(|cause| cause.kind == cause::BAD_IMAGE).unwrap().clone();
+        (release.confidence, release.facts_for.iter().map(|fact| fact.sentence.clone()).collect::<String>())
+    };
+    let ((one, said_of_one), (all, said_of_all)) = (told(1), told(3));
+    assert!(one > 1.5 * all, "one of three: {one}, three of three: {all}");
+    assert!(said_of_all.contains("while 3 of 3 new pods were killed for memory"), "{said_of_all}");
+    assert!(!said_of_one.contains("killed for memory") && said_of_one.contains("NullPointer"), "{said_of_one}");
 }
 
 #[test]
