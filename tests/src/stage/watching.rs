@@ -167,10 +167,13 @@ impl Stage {
     /// # Errors
     /// When there is none in time.
     pub async fn ready_pull_request(&self, limit: Duration) -> anyhow::Result<PullRequest> {
-        self.until_seen("a pull request that is no draft", limit, |seen| {
-            Ok(seen.pull_requests.iter().find(|pull| pull.state == "open" && !pull.draft).cloned())
-        })
-        .await
+        let pull = self
+            .until_seen("a pull request that is no draft", limit, |seen| {
+                Ok(seen.pull_requests.iter().find(|pull| pull.state == "open" && !pull.draft).cloned())
+            })
+            .await?;
+        self.keep_cases().await?;
+        Ok(pull)
     }
 
     /// Checks the whole record of the installation offline: every signature and the chain.
