@@ -99,11 +99,20 @@ impl Form {
 }
 
 /// The ways to ask, the likeliest first: a later one is tried when the earlier ones find no series at all.
-pub(crate) fn forms(question: &SeriesQuestion, mapping: &Mapping, rate: SignedDuration) -> Vec<Form> {
+///
+/// `rate` is what counters grow over; `between` at least the time from one sample that is asked for to the next.
+pub(crate) fn forms(
+    question: &SeriesQuestion,
+    mapping: &Mapping,
+    rate: SignedDuration,
+    between: SignedDuration,
+) -> Vec<Form> {
     let of = &question.of;
-    let containers = Containers { of, mapping };
+    let containers = Containers { of, mapping, between };
     match question.measure {
-        Measure::Memory => vec![containers.per_container(name::MEMORY, Expr::from(containers.running(name::MEMORY)))],
+        Measure::Memory => {
+            vec![containers.per_container(name::MEMORY, containers.running(name::MEMORY).over(OverTime::Max, between))]
+        }
         Measure::Cpu => vec![containers.per_container(name::CPU, Expr::from(containers.running(name::CPU)))],
         Measure::Throttling => {
             let share = containers
@@ -118,9 +127,9 @@ pub(crate) fn forms(question: &SeriesQuestion, mapping: &Mapping, rate: SignedDu
             containers.selected(name::RESTARTS).over(OverTime::Last, rate),
         )],
         Measure::LastTerminated => {
-            vec![containers.by_also(name::LAST_TERMINATED, &["reason"])]
+            vec![containers.at_times(name::LAST_TERMINATED, "reason")]
         }
-        Measure::Waiting => vec![containers.by_also(name::WAITING, &["reason"])],
+        Measure::Waiting => vec![containers.at_times(name::WAITING, "reason")],
         Measure::Images => vec![containers.by_also(name::IMAGES, &["image"])],
         Measure::MemoryFullness => vec![containers.fullness(rate)],
         Measure::Requests => requests(mapping, of, rate, By::Service),
@@ -171,6 +180,7 @@ fn node_pressure(mapping: &Mapping, of: &Selection, resource: Resource, rate: Si
 struct Containers<'a> {
     of: &'a Selection,
     mapping: &'a Mapping,
+    between: SignedDuration,
 }
 
 impl Containers<'_> {
@@ -210,6 +220,13 @@ impl Containers<'_> {
     fn by_also(&self, name: &'static str, also: &[&str]) -> Form {
         let by: Vec<&str> = self.by().into_iter().chain(also.iter().copied()).collect();
         Form::new(Expr::from(self.selected(name)).aggregate(Aggregation::Max, &by), name, &self.labels())
+    }
+
+    /// What holds for moments only, as a reason to wait or a kill whose pod is replaced soon: seen between two samples, too.
+    fn at_times(&self, name: &'static str, also: &str) -> Form {
+        let by: Vec<&str> = self.by().into_iter().chain([also]).collect();
+        let held = self.selected(name).over(OverTime::Max, self.between);
+        Form::new(held.aggregate(Aggregation::Max, &by), name, &self.labels())
     }
 
     fn sum_rate(&self, metric: &str, rate: SignedDuration) -> Expr {

@@ -108,7 +108,8 @@ impl Prometheus {
     }
 
     async fn measured(&self, question: &SeriesQuestion) -> Told<Vec<Series>> {
-        let forms = measures::forms(question, &self.config.mapping, self.rate_window(question.step));
+        let between = (self.config.sample_every * 2).max(question.step);
+        let forms = measures::forms(question, &self.config.mapping, self.rate_window(question.step), between);
         let mut first = None;
         for form in forms {
             let query = form.query.to_string();
