@@ -1,5 +1,5 @@
 //! Teams whose services have all just been released with too little memory: namespaces, manifests in Git, Flux's objects,
-//! pods that are killed over and over. On the sandbox's API server and forge, without telemetry stores.
+//! pods that are killed over and over. On the sandbox's API server and forge, and on its Prometheus where a figure needs one.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +16,8 @@ use amend_sandbox::scenario::CLUSTER;
 use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+
+use super::stores::{self, Stores};
 
 /// How long everything was well, and how long it has been broken when the clock begins to flow: five lives of a pod.
 const WELL: SignedDuration = SignedDuration::from_secs(60);
@@ -73,14 +75,27 @@ pub struct Fleet {
     pub forge: Forge,
     size: Size,
     controller_token: String,
+    stores: Option<Stores>,
 }
 
 impl Fleet {
-    /// Makes the fleet; its clock then flows as the wall's does.
+    /// Makes the fleet, without telemetry stores; its clock then flows as the wall's does.
     ///
     /// # Errors
     /// When a server does not start or refuses an object.
     pub async fn start(size: Size) -> anyhow::Result<Self> {
+        Self::made(size, false).await
+    }
+
+    /// The same with a Prometheus that sees the pods killed, and an Alertmanager: no cure is proposed for what may be over.
+    ///
+    /// # Errors
+    /// When a server does not start or refuses an object.
+    pub async fn observed(size: Size) -> anyhow::Result<Self> {
+        Self::made(size, true).await
+    }
+
+    async fn made(size: Size, observed: bool) -> anyhow::Result<Self> {
         let past = WELL.saturating_add(BROKEN);
         let begin = Timestamp::now().checked_sub(past)?;
         let clock = SandboxClock::stepped(begin);
@@ -94,7 +109,11 @@ impl Fleet {
         forge.add_account(ROBOT, ROBOT_TOKEN, true);
         let controller_token =
             api.tokens().issue(amend_sandbox::apiserver::rbac::Identity::service_account("amend-system", "amend"));
-        let fleet = Self { api, forge, size, controller_token };
+        let mut fleet = Self { api, forge, size, controller_token, stores: None };
+        let mut telemetry = match observed {
+            true => Some(stores::started(clock.clone()).await?),
+            false => None,
+        };
         fleet.make_nodes()?;
         let mut repositories = BTreeMap::new();
         for team in 0..size.teams {
@@ -108,7 +127,10 @@ impl Fleet {
             let end = clock.now().saturating_add(span).unwrap_or(Timestamp::MAX);
             while clock.now() < end {
                 clock.advance(STEP);
-                cluster.step(clock.now(), &mut model);
+                let step = cluster.step(clock.now(), &mut model);
+                if let Some(telemetry) = &mut telemetry {
+                    telemetry.step(clock.now(), &model, step.logs, step.spans);
+                }
             }
         };
         run(WELL);
@@ -117,6 +139,7 @@ impl Fleet {
         }
         run(BROKEN);
         clock.flow(1.0);
+        fleet.stores = telemetry.map(|telemetry| Stores::kept_up(telemetry, model, clock));
         Ok(fleet)
     }
 
@@ -127,6 +150,9 @@ impl Fleet {
     pub fn allow(&self) -> anyhow::Result<()> {
         let policy = LIBRARY.iter().find(|one| one.name == "raise-memory-after-oom").context("no such policy")?;
         let policy: Value = serde_saphyr::from_str(policy.yaml)?;
+        for source in self.stores.iter().flat_map(|stores| stores.sources(&self.namespaces())) {
+            self.put(source)?;
+        }
         for team in 0..self.size.teams {
             let namespaces: Vec<String> = (0..self.size.namespaces).map(|number| namespace(team, number)).collect();
             let secret = format!("{}-git", name(team));
@@ -158,12 +184,16 @@ impl Fleet {
     /// Every service, one namespace after the other.
     #[must_use]
     pub fn places(&self) -> Vec<Place> {
-        let Size { teams, namespaces, services } = self.size;
-        let all = (0..teams).flat_map(move |team| (0..namespaces).map(move |number| namespace(team, number)));
-        all.flat_map(|namespace| {
+        let services = self.size.services;
+        let of = |namespace: String| {
             (0..services).map(move |number| Place { namespace: namespace.clone(), service: service(number) })
-        })
-        .collect()
+        };
+        self.namespaces().into_iter().flat_map(of).collect()
+    }
+
+    fn namespaces(&self) -> Vec<String> {
+        let Size { teams, namespaces, .. } = self.size;
+        (0..teams).flat_map(|team| (0..namespaces).map(move |number| namespace(team, number))).collect()
     }
 
     /// Pull requests of all repositories.

@@ -13,6 +13,7 @@ mod pull_request;
 mod quantile;
 mod report;
 mod stored;
+mod stores;
 mod thousand;
 mod webhook;
 

@@ -25,7 +25,7 @@ const WITHIN: Duration = Duration::from_secs(3600);
 const TOLD_EVERY: Duration = Duration::from_secs(30);
 
 pub async fn measure() -> anyhow::Result<Outcome> {
-    let fleet = Fleet::start(SIZE).await?;
+    let fleet = Fleet::observed(SIZE).await?;
     fleet.allow()?;
     let product = Product::start("figures-thousand", &fleet).await?;
     let places = fleet.places();
