@@ -192,16 +192,14 @@ fn secret(file: &Path) -> anyhow::Result<SecretString> {
     Ok(SecretString::from(text.trim().to_owned()))
 }
 
-/// A secret that may be missing: then the sender is refused.
-fn secrets(file: Option<&Path>) -> anyhow::Result<Secrets> {
-    Ok(match file {
-        Some(file) if file.exists() => Secrets::new([secret(file)?]),
-        Some(file) => {
-            tracing::warn!(file = %file.display(), "the secret is not there: this sender is refused until it is and Amend restarts");
-            Secrets::default()
-        }
-        None => Secrets::default(),
-    })
+/// A secret that may still come: until then the sender is refused.
+fn secrets(file: Option<&Path>) -> Secrets {
+    let Some(file) = file else { return Secrets::default() };
+    let secrets = Secrets::in_file(file);
+    if secrets.is_empty() {
+        tracing::warn!(file = %file.display(), "the secret is not there: this sender is refused until it is");
+    }
+    secrets
 }
 
 async fn run(shell: Arc<Shell>, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
@@ -279,9 +277,9 @@ async fn lead(
 }
 
 fn app(shell: &Arc<Shell>, health: Health, queue: Queue, builds: &Builds) -> anyhow::Result<axum::Router> {
-    let ci = secrets(shell.settings.ci_secret_file.as_deref())?;
+    let ci = secrets(shell.settings.ci_secret_file.as_deref());
     let senders = Senders {
-        alertmanager: secrets(shell.settings.intake_token_file.as_deref())?,
+        alertmanager: secrets(shell.settings.intake_token_file.as_deref()),
         alertmanager_by_certificate: shell.settings.tls_client_ca.is_some(),
         gitea: ci.clone(),
         github: ci.clone(),

@@ -1,5 +1,7 @@
 //! How a sender proves who it is: bearer token, client certificate, HMAC over the body, or a shared token in a header.
 
+use std::path::{Path, PathBuf};
+
 use hmac::{Hmac, Mac};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -9,22 +11,32 @@ use subtle::ConstantTimeEq;
 
 /// Secrets of which any one opens the door: two while one replaces the other.
 #[derive(Clone, Debug, Default)]
-pub struct Secrets(Vec<SecretString>);
+pub struct Secrets {
+    given: Vec<SecretString>,
+    /// Read at every question: the Secret behind it may come after the controller, be exchanged, or be taken away, and none of
+    /// that should need a restart. The kubelet mounts it in memory, so reading costs less than judging.
+    file: Option<PathBuf>,
+}
 
 impl Secrets {
     /// Empty secrets are left out: an empty token in a Secret must not let everybody in.
     pub fn new(secrets: impl IntoIterator<Item = SecretString>) -> Self {
-        Self(secrets.into_iter().filter(|secret| !secret.expose_secret().trim().is_empty()).collect())
+        Self { given: secrets.into_iter().filter(is_usable).collect(), file: None }
+    }
+
+    /// The secret that a file holds at the moment of each question; while there is none, nobody is let in.
+    pub fn in_file(path: &Path) -> Self {
+        Self { given: Vec::new(), file: Some(path.to_owned()) }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.now().is_empty()
     }
 
     /// Whether `given` is one of them, in a time that does not depend on where it differs, nor on its length.
     pub fn admit(&self, given: &str) -> bool {
         let given = Sha256::digest(given.as_bytes());
-        let equal = self.0.iter().fold(subtle::Choice::from(0), |equal, secret| {
+        let equal = self.now().iter().fold(subtle::Choice::from(0), |equal, secret| {
             equal | Sha256::digest(secret.expose_secret().trim().as_bytes()).ct_eq(&given)
         });
         equal.into()
@@ -33,12 +45,21 @@ impl Secrets {
     /// Whether `signature`, in hex, is the HMAC-SHA256 of `body` under one of them.
     pub fn signed(&self, body: &[u8], signature: &str) -> bool {
         let Ok(signature) = hex::decode(signature) else { return false };
-        self.0.iter().any(|secret| {
+        self.now().iter().any(|secret| {
             // HMAC takes keys of any length.
             Hmac::<Sha256>::new_from_slice(secret.expose_secret().trim().as_bytes())
                 .is_ok_and(|mac| mac.chain_update(body).verify_slice(&signature).is_ok())
         })
     }
+
+    fn now(&self) -> Vec<SecretString> {
+        let read = |path: &PathBuf| std::fs::read_to_string(path).ok().map(SecretString::from);
+        self.given.iter().cloned().chain(self.file.as_ref().and_then(read).filter(is_usable)).collect()
+    }
+}
+
+fn is_usable(secret: &SecretString) -> bool {
+    !secret.expose_secret().trim().is_empty()
 }
 
 /// Put into a request by the server when the connection's client certificate was signed by the configured authority.
@@ -72,6 +93,22 @@ mod tests {
         let secrets = secrets(&["", " \n"]);
         assert!(secrets.is_empty());
         assert!(!secrets.admit("") && !secrets.signed(b"", ""));
+    }
+
+    #[test]
+    fn a_secret_that_comes_later_is_exchanged_or_taken_away_counts_from_that_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let secrets = Secrets::in_file(&file);
+        assert!(secrets.is_empty() && !secrets.admit("first"));
+        std::fs::write(&file, "first\n").unwrap();
+        assert!(!secrets.is_empty() && secrets.admit("first"));
+        std::fs::write(&file, "second\n").unwrap();
+        assert!(secrets.admit("second") && !secrets.admit("first"));
+        std::fs::write(&file, "\n").unwrap();
+        assert!(secrets.is_empty() && !secrets.admit(""), "an empty one admits nobody");
+        std::fs::remove_file(&file).unwrap();
+        assert!(secrets.is_empty() && !secrets.admit("second"));
     }
 
     #[test]
