@@ -2,12 +2,18 @@
 //!
 //! A captured cluster is text; the rules read objects. Only what the rules ask for is rebuilt.
 
+mod objects;
+mod text;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use amend_diagnosis::evidence::ObjectEvent;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+use objects::{kind, owner, replicas, service, singular, volume, volume_claim, workload};
+use text::{block, columns, entries, entry, field, labels, moment, pair_list, pairs, repeated, under};
 
 /// Objects and events of a captured cluster.
 #[derive(Debug, Default)]
@@ -352,203 +358,4 @@ fn digest_secret(key: &str, value: &mut Value) {
     }
     let digest = Sha256::digest(format!("amend case {}", value.as_str().unwrap_or("")).as_bytes());
     *value = json!(format!("sha256:{}", &hex::encode(digest)[..16]));
-}
-
-fn kind(what: &str) -> &'static str {
-    match what {
-        "pods" => "Pod",
-        "nodes" => "Node",
-        "deployments" => "Deployment",
-        "statefulsets" => "StatefulSet",
-        "daemonsets" => "DaemonSet",
-        "replicasets" => "ReplicaSet",
-        "services" => "Service",
-        "endpoints" => "Endpoints",
-        "configmaps" => "ConfigMap",
-        "secrets" => "Secret",
-        "persistentvolumeclaims" => "PersistentVolumeClaim",
-        "persistentvolumes" => "PersistentVolume",
-        "resourcequota" | "resourcequotas" => "ResourceQuota",
-        "networkpolicies" => "NetworkPolicy",
-        "serviceaccounts" => "ServiceAccount",
-        "storageclasses" => "StorageClass",
-        _ => "Other",
-    }
-}
-
-fn singular(kind: &str) -> &str {
-    match kind {
-        "pod" => "Pod",
-        "replicaset" => "ReplicaSet",
-        "deployment" => "Deployment",
-        "statefulset" => "StatefulSet",
-        "node" => "Node",
-        "service" => "Service",
-        "persistentvolumeclaim" => "PersistentVolumeClaim",
-        other => other,
-    }
-}
-
-/// Cells of a line: split at two or more spaces.
-fn columns(line: &str) -> Vec<&str> {
-    line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
-}
-
-/// `12m (x5 over 20m)` happened five times.
-fn repeated(age: &str) -> u32 {
-    let count = age.split_once("(x").and_then(|(_, rest)| rest.split_whitespace().next());
-    count.and_then(|count| count.parse().ok()).unwrap_or(1)
-}
-
-/// The value of a `Key:  value` line at the left edge.
-fn field(text: &str, key: &str) -> Option<String> {
-    let lines = text.lines().filter_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix(':'));
-    let value = lines.map(str::trim).next()?;
-    (!value.is_empty() && value != "<none>").then(|| value.to_owned())
-}
-
-/// The indented lines under a `Key:` at the left edge.
-fn block<'t>(text: &'t str, key: &str) -> Vec<&'t str> {
-    let mut lines = text.lines().skip_while(|line| !line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':')));
-    lines.next();
-    lines.take_while(|line| line.starts_with(' ') || line.is_empty()).collect()
-}
-
-fn indent(line: &str) -> usize {
-    line.len() - line.trim_start().len()
-}
-
-/// `name:` entries at one depth with the lines under each.
-fn entries<'t>(lines: &[&'t str], depth: usize) -> Vec<(&'t str, Vec<&'t str>)> {
-    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
-    for line in lines {
-        match (indent(line) == depth, line.trim_end().strip_suffix(':')) {
-            (true, Some(name)) => found.push((name.trim(), Vec::new())),
-            _ => {
-                if let Some((_, inner)) = found.last_mut() {
-                    inner.push(line);
-                }
-            }
-        }
-    }
-    found
-}
-
-/// The value of `Key:  value` among lines, wherever it is indented.
-fn entry(lines: &[&str], key: &str) -> Option<String> {
-    let value = lines.iter().find_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix(':'))?.trim();
-    (!value.is_empty() && value != "<none>").then(|| value.to_owned())
-}
-
-/// Lines deeper than the line of a key.
-fn under<'t>(lines: &[&'t str], key: &str) -> Vec<&'t str> {
-    let Some(at) =
-        lines.iter().position(|line| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.starts_with(':')))
-    else {
-        return Vec::new();
-    };
-    let depth = indent(lines[at]);
-    lines[at + 1..].iter().take_while(|line| indent(line) > depth).copied().collect()
-}
-
-fn pairs(lines: &[&str]) -> Map<String, Value> {
-    let split = lines.iter().filter_map(|line| line.split_once(':'));
-    split.map(|(key, value)| (key.trim().to_owned(), json!(value.trim()))).collect()
-}
-
-fn pair_list(text: &str) -> Map<String, Value> {
-    let split = text.split([',', ' ']).filter_map(|pair| pair.split_once('='));
-    split.map(|(key, value)| (key.trim().to_owned(), json!(value.trim()))).collect()
-}
-
-/// `Labels:` with one `key=value` a line, the first beside the key.
-fn labels(text: &str) -> Map<String, Value> {
-    let first = field(text, "Labels").unwrap_or_default();
-    let rest = block(text, "Labels");
-    let all = std::iter::once(first.as_str()).chain(rest.iter().map(|line| line.trim()));
-    let split = all.filter_map(|pair| pair.split_once('='));
-    split.map(|(key, value)| (key.to_owned(), json!(value))).collect()
-}
-
-fn owner(text: &str) -> Value {
-    match field(text, "Controlled By").as_deref().and_then(|owner| owner.split_once('/')) {
-        Some((kind, name)) => json!([{"kind": kind, "name": name, "controller": true}]),
-        None => json!([]),
-    }
-}
-
-fn replicas(text: &str, word: &str) -> Option<i64> {
-    let line = field(text, "Replicas")?;
-    let words: Vec<&str> = line.split_whitespace().collect();
-    words.windows(2).find(|pair| pair[1] == word).and_then(|pair| pair[0].parse().ok())
-}
-
-fn workload(what: &str, name: &str, text: &str, namespace: &str) -> Value {
-    let conditions: Vec<Value> = block(text, "Conditions")
-        .iter()
-        .filter_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let [kind, status, reason, ..] = words.as_slice() else { return None };
-            (*status == "True" || *status == "False").then(|| json!({"type": kind, "status": status, "reason": reason}))
-        })
-        .collect();
-    json!({
-        "kind": kind(what),
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"replicas": replicas(text, "desired")},
-        "status": {"readyReplicas": replicas(text, "available"), "conditions": conditions},
-    })
-}
-
-/// Ports come in the order of `Port`, `TargetPort` pairs.
-fn service(name: &str, text: &str, namespace: &str) -> Value {
-    let all = |key: &str| -> Vec<String> {
-        let lines = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        lines.map(|value| value.trim().to_owned()).collect()
-    };
-    let ports: Vec<Value> = all("Port")
-        .iter()
-        .zip(all("TargetPort"))
-        .map(|(port, target)| {
-            let shown = port.split_whitespace().last().unwrap_or("");
-            let (number, protocol) = shown.split_once('/').unwrap_or((shown, "TCP"));
-            let target = target.split('/').next().unwrap_or("").to_owned();
-            let numbered = |text: &str| text.parse::<i64>().map_or_else(|_| json!(text), |number| json!(number));
-            json!({"port": numbered(number), "protocol": protocol, "targetPort": numbered(&target)})
-        })
-        .collect();
-    let endpoints = all("Endpoints").iter().any(|list| !list.is_empty() && list != "<none>");
-    json!({
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"selector": pair_list(&field(text, "Selector").unwrap_or_default()), "ports": ports},
-        "status": {"hasEndpoints": endpoints},
-    })
-}
-
-fn volume_claim(name: &str, text: &str, namespace: &str) -> Value {
-    json!({
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"storageClassName": field(text, "StorageClass").unwrap_or_default(), "volumeName": field(text, "Volume")},
-        "status": {"phase": field(text, "Status"), "capacity": field(text, "Capacity")},
-        "text": text,
-    })
-}
-
-fn volume(name: &str, text: &str) -> Value {
-    json!({
-        "kind": "PersistentVolume",
-        "metadata": {"name": name, "labels": labels(text)},
-        "spec": {
-            "storageClassName": field(text, "StorageClass").unwrap_or_default(), "claim": field(text, "Claim"),
-            "accessMode": field(text, "Access Modes"), "capacityShown": field(text, "Capacity"),
-        },
-        "status": {"phase": field(text, "Status")},
-    })
-}
-
-/// `Fri, 14 Nov 2025 21:38:28 +0800`.
-fn moment(text: &str) -> Option<Timestamp> {
-    jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp())
 }
