@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::{ByOutcome, ByPhase, Metrics, SourceHealth};
 use crate::records;
 use crate::shell::Shell;
-use crate::watch;
+use crate::watch::orders;
 
 /// How often the stop switch is read for its metric: about once for every scrape.
 const STOP_EVERY: Duration = Duration::from_secs(30);
@@ -83,7 +83,7 @@ fn gauge(metrics: &Metrics, counted: Counted) -> Gauge {
 pub async fn keep(shell: std::sync::Arc<Shell>, stop: CancellationToken) {
     let mut turn = 0_u32;
     loop {
-        if let Answer::Known(stopped) = watch::kill_switch(&shell).await {
+        if let Answer::Known(stopped) = orders::kill_switch(&shell).await {
             shell.metrics.paused.set(i64::from(stopped));
         }
         if turn.is_multiple_of(RECORD_EVERY) {

@@ -117,7 +117,7 @@ impl Views {
                 .unwrap_or_default(),
             Err(_) => String::new(),
         };
-        let rows = crate::effects::remedy::gate_rows(&status.verdicts);
+        let rows = crate::effects::remedy::told::gate_rows(&status.verdicts);
         RemediationView {
             name: remediation.name_any(),
             phase: status.phase.map_or_else(|| "Planned".to_owned(), |phase| format!("{phase:?}")),

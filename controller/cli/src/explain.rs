@@ -5,7 +5,7 @@ mod again;
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use amend_controller::effects::remedy::gate_rows;
+use amend_controller::effects::remedy::told::gate_rows;
 use amend_crds::incident::IncidentPhase;
 use amend_crds::{Incident, Remediation};
 use amend_diagnosis::render;

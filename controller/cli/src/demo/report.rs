@@ -1,6 +1,6 @@
 //! The story as one JSON object, for scripts and tests.
 
-use amend_controller::effects::remedy::gate_rows;
+use amend_controller::effects::remedy::told::gate_rows;
 use amend_execution::record::Summary;
 use amend_gitops::body::GateVerdict;
 use amend_sandbox::World;

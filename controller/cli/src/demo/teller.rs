@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use amend_controller::effects::remedy::gate_rows;
+use amend_controller::effects::remedy::told::gate_rows;
 use amend_crds::incident::IncidentPhase;
 use amend_crds::{Incident, Remediation};
 use amend_diagnosis::render;

@@ -14,8 +14,9 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::Value;
 
-use super::{DIAGNOSE_AGAIN, Moment};
-use crate::watch::before_fields;
+use super::Moment;
+use super::due::DIAGNOSE_AGAIN;
+use crate::watch::gitops::before_fields;
 
 /// How the newest remediation of an incident ended, and what the incident knows since.
 #[derive(Clone, Debug)]

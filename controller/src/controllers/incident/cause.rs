@@ -9,7 +9,7 @@ use amend_policies::plan::{ExpectedField, Plan};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::watch::before_fields;
+use crate::watch::gitops::before_fields;
 
 /// What tells whether the cause is still there.
 #[derive(Debug)]

@@ -1,0 +1,140 @@
+//! What has arrived of a merged change: the revision that Flux has applied, the live object, and how far it has rolled out.
+
+use std::sync::Arc;
+
+use amend_diagnosis::evidence::Answer;
+use amend_execution::phase::Standing;
+use amend_execution::snapshot::{GitOpsSeen, RolloutState};
+use amend_gitops::repo::{CommitId, Containment};
+use amend_policies::plan::{ExpectedField, Plan};
+use serde_json::Value;
+
+use crate::cluster::{self, Read};
+use crate::effects::remedy::Work;
+use crate::errors;
+use crate::owner;
+use crate::shell::Shell;
+use crate::targets::Target;
+
+/// Flux and the live object, about a merged change.
+pub async fn gitops(shell: &Arc<Shell>, work: &Work, standing: &Standing) -> Answer<GitOpsSeen> {
+    let plan = &work.plan;
+    let target = match &work.target {
+        Ok(target) => target,
+        Err(why) => return Answer::unknown(why.clone()),
+    };
+    let owner = match owner::of_target(shell, plan).await {
+        Answer::Known(Some(owner)) => owner,
+        Answer::Known(None) => return Answer::unknown("no GitOps controller claims the target"),
+        Answer::Unknown { why } => return Answer::Unknown { why },
+    };
+    let Some(applied) = owner.applied().and_then(crate::changes::commit_of) else {
+        return Answer::unknown("the Kustomization has not applied any revision");
+    };
+    let live = match Read::of(&plan.target.api_version, &plan.target.kind) {
+        Some(read) => cluster::get(&shell.clients.reader(), read, &plan.target.namespace, &plan.target.name).await,
+        None => Answer::unknown("the target is of a kind that Amend does not read"),
+    };
+    let live = match live {
+        Answer::Known(Some(live)) => Answer::Known(live),
+        Answer::Known(None) => Answer::unknown("the target does not exist"),
+        Answer::Unknown { why } => Answer::Unknown { why },
+    };
+    let step = standing.step(standing.step_in_focus());
+    let merged = step.and_then(|step| step.merged.clone());
+    let revert_merged = step.and_then(|step| step.revert_merged.clone());
+    if let Err(error) = target.repo().fetch().await {
+        return Answer::unknown(errors::chain(&error));
+    }
+    let changes = work.contents.as_ref().map(|contents| contents.changes.clone()).unwrap_or_default();
+    let contains = |commit: Option<String>, changes: Vec<amend_gitops::repo::ContentChange>| {
+        let (applied, target) = (applied.clone(), target.clone());
+        async move {
+            let Some(commit) = commit.and_then(|commit| CommitId::parse(&commit).ok()) else {
+                return Answer::Known(false);
+            };
+            match target.repo().contains_change(&applied, &commit, &changes).await {
+                Ok(Containment::Ancestor | Containment::SameContents) => Answer::Known(true),
+                Ok(Containment::Absent) => Answer::Known(false),
+                Err(error) => Answer::unknown(errors::chain(&error)),
+            }
+        }
+    };
+    let back: Vec<ExpectedField> = before_fields(plan);
+    Answer::Known(GitOpsSeen {
+        applied_revision: applied.to_string(),
+        contains_merge: contains(merged.clone(), changes).await,
+        live_is_planned: live.as_ref().map(|live| plan.not_yet_applied(live).is_empty()),
+        contains_revert: match &revert_merged {
+            Some(_) => contains(revert_merged.clone(), Vec::new()).await,
+            None => Answer::Known(false),
+        },
+        live_is_back: live.as_ref().map(|live| back.iter().all(|field| field.missing_from(live).is_none())),
+        foreign_commits: foreign(target, plan, merged.as_deref(), &applied).await,
+        message: owner.trouble(),
+    })
+}
+
+/// The expected fields of the target as they were before the plan.
+pub fn before_fields(plan: &Plan) -> Vec<ExpectedField> {
+    let edits = plan.steps.iter().flat_map(|step| &step.files).flat_map(|file| &file.edits);
+    edits
+        .filter(|edit| edit.object.kind == plan.target.kind && edit.object.name == plan.target.name)
+        .map(|edit| ExpectedField { field: edit.field.clone(), value: edit.from.clone() })
+        .collect()
+}
+
+/// Commits by others since the merge that touch a file of the plan.
+async fn foreign(target: &Target, plan: &Plan, merged: Option<&str>, applied: &CommitId) -> Answer<Vec<String>> {
+    let Some(merged) = merged.and_then(|commit| CommitId::parse(commit).ok()) else { return Answer::Known(Vec::new()) };
+    let repo = target.repo();
+    let commits = match repo.commits_between(&merged, applied).await {
+        Ok(commits) => commits,
+        Err(error) => return Answer::unknown(errors::chain(&error)),
+    };
+    let files: Vec<&str> = plan.steps.iter().flat_map(|step| &step.files).map(|file| file.path.as_str()).collect();
+    let mut foreign = Vec::new();
+    for commit in commits {
+        if !commit.paths.iter().any(|path| files.contains(&path.as_str())) {
+            continue;
+        }
+        match repo.is_own(&commit.id).await {
+            // A merge of our revert by the forge is the forge's commit; what it brings is ours.
+            Ok(true) => {}
+            Ok(false) if commit.parents.len() > 1 => {}
+            Ok(false) => foreign.push(commit.id.to_string()),
+            Err(error) => return Answer::unknown(errors::chain(&error)),
+        }
+    }
+    Answer::Known(foreign)
+}
+
+/// How far the live workload has rolled out.
+pub fn rollout(target: &Answer<Value>) -> Answer<RolloutState> {
+    let object = match target {
+        Answer::Known(object) => object,
+        Answer::Unknown { why } => return Answer::unknown(why.clone()),
+    };
+    let number =
+        |pointer: &str| object.pointer(pointer).and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok());
+    let seen = number("/status/observedGeneration").unwrap_or(0) >= number("/metadata/generation").unwrap_or(u32::MAX);
+    let daemon = object["kind"] == "DaemonSet";
+    let (desired, updated, available, present) = if daemon {
+        let desired = number("/status/desiredNumberScheduled").unwrap_or(0);
+        let updated = number("/status/updatedNumberScheduled").unwrap_or(0);
+        (desired, updated, number("/status/numberAvailable").unwrap_or(0), desired)
+    } else {
+        let available = number("/status/availableReplicas").unwrap_or(0);
+        let (updated, present) =
+            (number("/status/updatedReplicas").unwrap_or(0), number("/status/replicas").unwrap_or(0));
+        (number("/spec/replicas").unwrap_or(1), updated, available, present)
+    };
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    let stuck = conditions
+        .filter(|condition| condition["type"] == "Progressing" && condition["status"] == "False")
+        .filter_map(|condition| condition["message"].as_str())
+        .next()
+        .map(str::to_owned);
+    let complete = seen && desired > 0 && updated == desired && available == desired && present == desired;
+    Answer::Known(RolloutState { complete, stuck, updated, available, desired })
+}
