@@ -1,10 +1,12 @@
 //! Stores that are not there: what cannot be asked is named, and one fault is one proposal all the same.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use amend_sandbox::Scenario;
 use amend_tests::embedded::{Embedded, PLATFORM};
 use jiff::SignedDuration;
+use serde_json::Value;
 
 use crate::{SOON, alone, incident, open_pulls};
 
@@ -29,11 +31,21 @@ async fn with_prometheus_alone_one_fault_is_one_draft_that_names_the_gaps() -> a
     // The callers' errors open incidents of their own, since no trace tells that they call it. All of them are looked at.
     let proposed_at = world.world.clock().now();
     world.hurry();
+    let reasons = Mutex::new(BTreeSet::new());
     let later = |world: &Embedded| {
+        let waits = |incident: &Value| incident["status"]["remediation"].is_null();
+        let incidents = world.all("incidents.amend.dev");
+        let told = incidents.iter().filter(|one| one["status"]["phase"] == "Diagnosed" && waits(one));
+        let told = told.filter_map(|one| one["status"]["because"].as_str().map(str::to_owned));
+        reasons.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
         let passed = world.world.clock().now().duration_since(proposed_at);
         (passed >= SignedDuration::from_mins(15)).then_some(())
     };
     world.wait("a quarter of an hour", SOON, later).await?;
+    // Whoever looks at any moment reads why nothing is done about it, never only that nothing is.
+    let reasons = reasons.into_inner().unwrap_or_else(PoisonError::into_inner);
+    assert!(reasons.iter().any(|why| why.contains("the same change is under way for incident")), "{reasons:#?}");
+    assert!(!reasons.contains("no remediation is under way"), "{reasons:#?}");
     let pulls = world.world.forge().pulls(&world.endpoints.repository);
     assert_eq!(pulls.len(), 1, "{:#?}", world.told());
     let at_work: BTreeSet<String> =

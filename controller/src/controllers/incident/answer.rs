@@ -39,11 +39,14 @@ pub async fn answer(
     own: &[&Remediation],
     all: &[Remediation],
 ) {
-    let Some(cause) = diagnosis.actionable() else { return };
     let under_way = moment.remediation.is_some_and(|phase| phase.ending().is_none());
     if under_way || own.iter().any(|one| keeps_quiet(one)) {
         return;
     }
+    let Some(cause) = diagnosis.actionable() else {
+        moment.no_plan = Some(left_open(diagnosis));
+        return;
+    };
     let ended = afresh::Ended::of(moment);
     if let Some(why) = afresh::why_not_yet(&ended, &moment.cause) {
         moment.no_plan = Some(why);
@@ -68,12 +71,19 @@ pub async fn answer(
     } else if matched.iter().all(|one| !one.matches) {
         moment.no_plan = Some(format!("no policy answers {}: see status.policies for each reason", cause.kind));
     }
-    let Answer::Known(Some(live)) = live else { return };
+    let live = match live {
+        Answer::Known(Some(live)) => live,
+        Answer::Known(None) => {
+            moment.no_plan = Some(format!("{} does not exist any more", cause.entity));
+            return;
+        }
+        Answer::Unknown { why } => {
+            moment.no_plan = Some(format!("cannot read {}: {why}", cause.entity));
+            return;
+        }
+    };
     for answering in matched.iter().filter(|one| one.matches) {
         let Some(policy) = known.iter().find(|one| one.reference == answering.policy) else { continue };
-        if let Some(compiled) = &policy.compiled {
-            moment.diagnose_within = moment.diagnose_within.min(compiled.sla.diagnose);
-        }
         let tried = own.iter().filter(|one| one.spec.plan.policy.uid == policy.reference.uid).count();
         let revision = u32::try_from(tried).unwrap_or(u32::MAX).saturating_add(1);
         match planner::plan(shell, &moment.object, cause, policy, live, revision).await {
@@ -87,6 +97,14 @@ pub async fn answer(
             },
             Err(why) => moment.no_plan = Some(format!("policy {} has no plan: {why}", policy.reference.name)),
         }
+    }
+}
+
+/// Why the newest look names no cause that may be acted on: evidence changes, and an earlier look may have named one.
+fn left_open(diagnosis: &Diagnosis) -> String {
+    match &diagnosis.abstained {
+        Some(why) => format!("nothing is planned, since the newest look leaves the cause open: {why}"),
+        None => "nothing is planned, since the newest look found no cause".to_owned(),
     }
 }
 
@@ -131,12 +149,8 @@ fn muted(plan: &Plan, all: &[Remediation], now: Timestamp) -> Option<String> {
             && one.spec.plan.fingerprint() == fingerprint
             && matches!(ended, Some(Phase::Rejected | Phase::RolledBack))
     })?;
-    let phase = no.status.as_ref().and_then(|status| status.phase);
-    Some(
-        format!("the same proposal ended {phase:?} as {} and is muted for 7 days", no.name_any())
-            .replace("Some(", "")
-            .replace(')', ""),
-    )
+    let ended = no.status.as_ref().and_then(|status| status.phase).map_or("", Phase::word);
+    Some(format!("the same proposal ended {ended} as {} and is muted for 7 days", no.name_any()))
 }
 
 /// Makes the Remediation. Its name is the action key of the plan, so that doing this twice makes one.
