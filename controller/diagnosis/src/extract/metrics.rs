@@ -9,7 +9,7 @@ use crate::diagnosis::cause;
 use crate::entity::{Entity, EntityKind};
 use crate::evidence::Series;
 use crate::finding::{Finding, Modality};
-use crate::metric::{Family, name_of};
+use crate::metric::{Family, name, name_of};
 use crate::robust::{Shift, deviation, median, quantile, shift};
 use crate::scene::Scene;
 use crate::windows::{Windows, within};
@@ -190,6 +190,20 @@ pub fn figure(value: f64) -> String {
     }
 }
 
+/// A span of time for people, in the unit that the metric's name tells; bare where it tells none.
+fn time_span(metric: &str, value: f64) -> String {
+    let metric = metric.to_ascii_lowercase();
+    let ends = |units: &[&str]| units.iter().any(|unit| metric.split(['_', '.', ':']).any(|word| word == *unit));
+    let seconds = match () {
+        () if ends(&["ms", "millis", "milliseconds"]) => value / 1e3,
+        () if ends(&["us", "micros", "microseconds"]) => value / 1e6,
+        () if ends(&["ns", "nanos", "nanoseconds"]) => value / 1e9,
+        () if metric == name::LATENCY_P99.to_ascii_lowercase() || ends(&["seconds"]) => value,
+        () => return figure(value),
+    };
+    if seconds < 1.0 { format!("{} ms", figure(seconds * 1e3)) } else { format!("{} s", figure(seconds)) }
+}
+
 /// Which part of the distribution a latency series is about: `p99`, `95`, or nothing.
 fn quantile_key(name: &str) -> String {
     let digits: String = name.chars().skip_while(|c| !c.is_ascii_digit()).take(2).collect();
@@ -201,11 +215,13 @@ fn latencies(scene: &Scene<'_>, windows: &Windows) -> Vec<Finding> {
     let mut own: BTreeMap<Entity, Moves> = BTreeMap::new();
     let mut edges: BTreeMap<(Entity, Entity), Vec<Shift>> = BTreeMap::new();
     let mut asked: BTreeMap<Entity, String> = BTreeMap::new();
-    let mut note = |entity: &Entity, key: String, moved: Shift, id: &str| {
-        let known = own.entry(entity.clone()).or_default().entry(key).or_default();
+    let mut names: BTreeMap<(Entity, String), String> = BTreeMap::new();
+    let mut note = |entity: &Entity, key: String, moved: Shift, series: &Series| {
+        let known = own.entry(entity.clone()).or_default().entry(key.clone()).or_default();
         if moved.by > known.by {
             *known = moved;
-            asked.insert(entity.clone(), id.to_owned());
+            asked.insert(entity.clone(), series.asked.clone());
+            names.insert((entity.clone(), key), name_of(&series.labels).to_owned());
         }
     };
     for series in scene.observations.series.known().into_iter().flatten() {
@@ -219,16 +235,16 @@ fn latencies(scene: &Scene<'_>, windows: &Windows) -> Vec<Finding> {
         if is_edge(series) {
             let end = |label: &str| series.labels.get(label).and_then(|name| scene.aligner.named("", name));
             let (Some(source), Some(destination)) = (end("source"), end("destination")) else { continue };
-            note(&destination, quantile_key(name), moved, &series.asked);
+            note(&destination, quantile_key(name), moved, series);
             edges.entry((source, destination)).or_default().push(moved);
         } else if let Some(entity) = scene.aligner.labelled(&series.labels) {
-            note(&entity, quantile_key(name), moved, &series.asked);
+            note(&entity, quantile_key(name), moved, series);
         }
     }
     let mut findings = Vec::new();
     for (entity, moves) in &own {
         let has_edges = edges.keys().any(|(source, _)| source == entity);
-        let mut best: Option<(f64, Shift, f64)> = None;
+        let mut best: Option<(f64, Shift, f64, &String)> = None;
         for (key, moved) in moves.iter().filter(|(_, moved)| moved.by > 0.0 && moved.z >= 3.0) {
             // Any quantile of a callee may explain any quantile of the caller.
             let explained = match has_edges {
@@ -248,15 +264,16 @@ fn latencies(scene: &Scene<'_>, windows: &Windows) -> Vec<Finding> {
             // Next to nothing times a million is still no more than "much slower".
             let weight = NATS * 0.35 * moved.z.min(CLEAR).ln_1p() * share * share;
             if best.is_none_or(|(known, ..)| weight > known) {
-                best = Some((weight, *moved, share));
+                best = Some((weight, *moved, share, key));
             }
         }
-        if let Some((weight, moved, share)) = best {
+        if let Some((weight, moved, share, key)) = best {
+            let name = names.get(&(entity.clone(), key.clone())).map_or("", String::as_str);
             let sentence = format!(
                 "latency of {} rose from {} to {}; {:.0} % of the rise is its own",
                 entity.name,
-                figure(moved.normal),
-                figure(moved.normal + moved.by),
+                time_span(name, moved.normal),
+                time_span(name, moved.normal + moved.by),
                 share * 100.0
             );
             findings.push(
@@ -406,4 +423,23 @@ fn smoothed(times: &[f64], samples: &[(f64, f64)]) -> Vec<f64> {
             median(around).unwrap_or(f64::NAN)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_is_told_in_the_unit_of_its_metric_and_bare_where_nothing_tells_it() {
+        for (metric, value, told) in [
+            (name::LATENCY_P99, 0.196, "196 ms"),
+            (name::LATENCY_P99, 2.5, "2.5 s"),
+            ("istio_request_duration_milliseconds", 452.0, "452 ms"),
+            ("coroot_container_net_latency_seconds", 0.0041, "4.1 ms"),
+            ("http.server.duration.ms", 1500.0, "1.5 s"),
+            ("checkout_latency-95", 0.452, "0.452"),
+        ] {
+            assert_eq!(time_span(metric, value), told, "{metric}");
+        }
+    }
 }
