@@ -39,6 +39,7 @@ pub mod sources;
 pub mod targets;
 pub mod time;
 pub mod topology;
+pub mod traces;
 pub mod unknown_lines;
 pub mod views;
 pub mod watch;

@@ -27,6 +27,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::census::Counted;
 use crate::effects::EffectError;
@@ -72,6 +73,14 @@ impl<K> Watched for K where
 {
 }
 
+/// Name of the span of one look at one object: for fields of log lines; looks are too many to be traces.
+pub const LOOK: &str = "look";
+
+/// `namespace/name`, as log fields have it.
+pub fn named<K: ResourceExt>(object: &K) -> String {
+    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+}
+
 /// One controller: what it looks at, and what it makes of it.
 pub trait Control: Send + Sync + 'static {
     type Kind: Watched;
@@ -96,6 +105,11 @@ pub trait Control: Send + Sync + 'static {
     /// asked need not be asked again. `None`: gather anew.
     fn rebased(_: Self::Snapshot, _newer: Self::Kind) -> Option<Self::Snapshot> {
         None
+    }
+
+    /// What log lines that are written while the object is looked at carry as fields.
+    fn span(object: &Self::Kind) -> tracing::Span {
+        tracing::info_span!(LOOK, control = Self::NAME, object = named(object))
     }
 
     /// What the object counts as in the metrics, where it does.
@@ -251,7 +265,8 @@ impl<C: Control> Running<C> {
             return Ok(Action::await_change());
         }
         let began = std::time::Instant::now();
-        let outcome = AssertUnwindSafe(self.look(&namespace, &name)).catch_unwind().await;
+        let span = object.0.as_ref().map_or_else(|_| tracing::Span::none(), C::span);
+        let outcome = AssertUnwindSafe(self.look(&namespace, &name)).catch_unwind().instrument(span).await;
         self.shell.metrics.observe_reconcile(C::NAME, began.elapsed());
         match outcome {
             Ok(Ok(wake)) => {

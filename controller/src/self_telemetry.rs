@@ -15,6 +15,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::reconcile::LOOK;
+
 /// How to speak.
 #[derive(Clone, Debug)]
 pub struct Voice {
@@ -88,8 +90,11 @@ pub fn speak(voice: &Voice) -> Result<Speaking, VoiceError> {
     };
     let traces = voice.otlp_endpoint.as_deref().map(|endpoint| exporter(endpoint, &voice.instance)).transpose()?;
     let spans = traces.as_ref().map(|traces| {
+        opentelemetry::global::set_tracer_provider(traces.clone());
         // The exporter's own requests must not become spans that are exported.
-        let ours = tracing_subscriber::filter::filter_fn(|meta| meta.target().starts_with("amend"));
+        let ours = tracing_subscriber::filter::filter_fn(|meta| {
+            meta.target().starts_with("amend") && !(meta.is_span() && meta.name() == LOOK)
+        });
         tracing_opentelemetry::layer().with_tracer(traces.tracer("amend")).with_filter(ours)
     });
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init().map_err(VoiceError::Twice)?;

@@ -20,8 +20,9 @@ use crate::census::Counted;
 use crate::controllers::remediationpolicy::PolicyControl;
 use crate::effects::{EffectError, remedy};
 use crate::metrics::Verdict as GateVerdict;
-use crate::reconcile::{Control, Decision, GatherError};
+use crate::reconcile::{Control, Decision, GatherError, LOOK, named};
 use crate::shell::Shell;
+use crate::traces;
 use crate::watch::{self, Watched};
 
 /// See the module.
@@ -40,6 +41,12 @@ impl Control for RemediationControl {
     type Snapshot = Moment;
     type Effect = Effect;
     const NAME: &'static str = "remediation";
+
+    fn span(object: &Remediation) -> tracing::Span {
+        let plan = &object.spec.plan;
+        let incident = format!("{}/{}", plan.incident.namespace, plan.incident.name);
+        tracing::info_span!(LOOK, remediation = named(object), incident, entity = %plan.target.entity)
+    }
 
     async fn gather(shell: &Arc<Shell>, object: Remediation) -> Result<Moment, GatherError> {
         let journal = object.status.as_ref().map(|status| status.journal.clone()).unwrap_or_default();
@@ -86,9 +93,15 @@ impl Control for RemediationControl {
     ) -> Result<(), EffectError> {
         let Some(watched) = &moment.watched else { return Ok(()) };
         let last = matches!(effect, Effect::EmitEvent { .. });
+        if let Effect::EmitEvent { reason, text, .. } = &effect {
+            tracing::info!(phase = reason, because = text, "the remediation has a new phase");
+        }
         remedy::perform(shell, object, &watched.work, effect).await?;
         if last {
             count_verdicts(shell, object);
+            if object.status.as_ref().and_then(|status| status.phase).is_some_and(|phase| phase.ending().is_some()) {
+                traces::tell(object);
+            }
             // A new phase is news for the incident, and the policy counts it.
             let policy = &object.spec.plan.policy;
             shell.nudges.nudge("incident", &object.namespace().unwrap_or_default(), &object.spec.incident);
