@@ -10,6 +10,7 @@ use std::time::Duration;
 use amend_diagnosis::entity::Entity;
 use amend_diagnosis::evidence::{Answer, Asked, Change, Observations, Window};
 use amend_diagnosis::signal::Signal;
+use amend_policies::policy::Sla;
 use amend_telemetry::gather::{Gathered, Scope, Windows, gather};
 use amend_telemetry::questions::Target;
 use jiff::{SignedDuration, Timestamp};
@@ -19,12 +20,13 @@ use crate::changes::{self, Managed};
 use crate::cluster;
 use crate::errors;
 use crate::owner;
+use crate::planner;
 use crate::shell::Shell;
 use crate::topology::Picture;
 
-/// Deadline of all stores together: half of the 30 s in which a policy usually wants a diagnosis. A store under the same
-/// load as what it watches is slow just when it is asked.
-const STORES: Duration = Duration::from_secs(15);
+/// The longest that all stores together are waited for, however patient the policies are: no source may take longer for one
+/// question.
+const STORES_MAX: Duration = Duration::from_secs(60);
 
 /// Healthy time that sick time is compared with.
 const NORMAL: SignedDuration = SignedDuration::from_hours(1);
@@ -44,13 +46,47 @@ const NEIGHBOURS: usize = 16;
 /// Kustomizations whose history is read.
 const OWNERS: usize = 4;
 
-/// Looks at the world of one incident.
+/// How long a diagnosis may take in a namespace: the strictest `sla.diagnose` of its policies; without one, or when they cannot be
+/// read, what a policy that says nothing means.
+pub async fn wanted_within(shell: &Shell, namespace: &str) -> SignedDuration {
+    strictest(&planner::policies(shell, namespace).await.unwrap_or_default())
+}
+
+fn strictest(known: &[planner::Known]) -> SignedDuration {
+    let wanted = known.iter().filter_map(|one| one.compiled.as_ref()).map(|policy| policy.sla.diagnose);
+    wanted.min().unwrap_or(Sla::default().diagnose)
+}
+
+/// What the stores may take of the time for a diagnosis: half. The rest is for the API server and Git, a second round, weighing
+/// and writing down. A store under the same load as what it watches is slow just when it is asked.
+fn for_stores(diagnose: SignedDuration) -> Duration {
+    (Duration::try_from(diagnose).unwrap_or_default() / 2).min(STORES_MAX)
+}
+
+/// Looks at the world of one incident, in the time that its namespace's policies leave for a diagnosis.
 pub async fn observe(shell: &Arc<Shell>, namespace: &str, signals: &[Signal], now: Timestamp) -> Observations {
+    observe_within(shell, namespace, signals, wanted_within(shell, namespace).await, now).await
+}
+
+async fn observe_within(
+    shell: &Arc<Shell>,
+    namespace: &str,
+    signals: &[Signal],
+    diagnose: SignedDuration,
+    now: Timestamp,
+) -> Observations {
     let client = shell.clients.reader();
     let began_at = std::time::Instant::now();
     let picture = shell.topologies.of(&client, &shell.sources, namespace, now).await;
     let look = cluster::look(&client, namespace, now).await;
-    let around = Around { namespace, signals, at: now, picture: &picture, target: Picture::target, within: STORES };
+    let around = Around {
+        namespace,
+        signals,
+        at: now,
+        picture: &picture,
+        target: Picture::target,
+        within: for_stores(diagnose),
+    };
     let told = around.asked(shell, &look.objects).await;
     tracing::debug!(namespace, all_ms = began_at.elapsed().as_millis(), "evidence gathered");
     let mut asked: Vec<Asked> = look.asked.clone();
@@ -203,5 +239,41 @@ async fn changes_of(
     match (known, trouble) {
         (true, _) => (Answer::Known(all), asked),
         (false, why) => (Answer::unknown(why.unwrap_or_else(|| "no repository could be asked".to_owned())), asked),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use amend_policies::policy::PolicyRef;
+
+    use super::*;
+
+    fn policy(diagnose: &str) -> planner::Known {
+        let reference = PolicyRef { namespace: "shop".into(), name: "raise".into(), uid: "1".into(), generation: 1 };
+        let text = amend_policies::library::LIBRARY[0].yaml.replace("diagnose: 30s", &format!("diagnose: {diagnose}"));
+        let object: Value = serde_saphyr::from_str(&text).unwrap();
+        planner::Known { reference, compiled: amend_policies::lint::read(&object["spec"]).0 }
+    }
+
+    #[test]
+    fn the_strictest_policy_says_how_long_a_diagnosis_may_take() {
+        let patient = policy("2m");
+        let strict = policy("8s");
+        assert!(patient.compiled.is_some() && strict.compiled.is_some(), "both are accepted");
+        assert_eq!(strictest(&[patient.clone(), strict]), SignedDuration::from_secs(8));
+        assert_eq!(strictest(std::slice::from_ref(&patient)), SignedDuration::from_secs(120));
+        let refused = planner::Known { compiled: None, ..patient };
+        assert_eq!(
+            strictest(&[refused]),
+            SignedDuration::from_secs(30),
+            "a policy that is not accepted asks for nothing"
+        );
+    }
+
+    #[test]
+    fn stores_have_half_of_that_time_and_never_longer_than_one_question_may_take() {
+        assert_eq!(for_stores(SignedDuration::from_secs(8)), Duration::from_secs(4));
+        assert_eq!(for_stores(SignedDuration::from_secs(30)), Duration::from_secs(15));
+        assert_eq!(for_stores(SignedDuration::from_hours(1)), Duration::from_secs(60));
     }
 }

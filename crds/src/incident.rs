@@ -69,6 +69,9 @@ pub struct IncidentStatus {
     /// Since when the cause itself is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause_absent_since: Option<Timestamp>,
+    /// When a diagnosis was last begun: from then on its clock runs, the strictest `sla.diagnose` of the namespace's policies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosing_since: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosed_at: Option<Timestamp>,
     /// How many of `signals` the diagnosis knew; more of them now are news, and a reason to look again.

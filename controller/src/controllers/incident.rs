@@ -19,18 +19,19 @@ use amend_diagnosis::evidence::Answer;
 use amend_diagnosis::incident::cleared;
 use amend_diagnosis::signal::Signal;
 use amend_execution::phase::Phase;
-use amend_execution::phase::incident::{CauseState, Found, IncidentFacts, incident_phase};
+use amend_execution::phase::incident::{CauseState, Found, IncidentFacts, heard, incident_phase};
 use amend_policies::plan::Plan;
 use amend_policies::policy::Sla;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
+use tracing::Instrument;
 
 use crate::census::Counted;
 use crate::controllers::remediationpolicy::PolicyControl;
 use crate::effects::{EffectError, Notice, reference};
 use crate::evidence;
 use crate::planner;
-use crate::reconcile::{Control, Decision, GatherError};
+use crate::reconcile::{Control, Decision, GatherError, LOOK, named};
 use crate::shell::Shell;
 use crate::unknown_lines::{self, Heard};
 
@@ -94,6 +95,11 @@ impl Control for IncidentControl {
     type Effect = IncidentEffect;
     const NAME: &'static str = "incident";
 
+    fn span(object: &Incident) -> tracing::Span {
+        let entity = &object.spec.entity;
+        tracing::info_span!(LOOK, incident = named(object), %entity)
+    }
+
     async fn gather(shell: &Arc<Shell>, object: Incident) -> Result<Moment, GatherError> {
         let now = shell.time.now();
         let status = object.status.clone().unwrap_or_default();
@@ -145,7 +151,11 @@ impl Control for IncidentControl {
                 Some(Err(_)) => moment.crowded = true,
                 Some(Ok(_)) | None => {
                     moment.signals_seen = u32::try_from(moment.signals.len()).unwrap_or(u32::MAX);
-                    let (observations, found) = evidence::deep::look(shell, &namespace, &moment.signals, now).await;
+                    moment.diagnose_within = evidence::wanted_within(shell, &namespace).await;
+                    let within = moment.diagnose_within;
+                    let (observations, found) = evidence::deep::look(shell, &namespace, &moment.signals, within, now)
+                        .instrument(tracing::info_span!("diagnosis", incident = named(&moment.object)))
+                        .await;
                     moment.diagnosis = found;
                     let incident = format!("{namespace}/{}", moment.object.name_any());
                     moment.unknown = unknown_lines::hear(shell, observations, incident, now).await;
@@ -199,6 +209,7 @@ impl Control for IncidentControl {
             now: moment.now,
             symptoms: clearing,
             joined_to: moment.joined_to.as_ref().filter(|_| moment.handed_over).map(ToString::to_string),
+            heard: heard(&moment.signals),
             found: found(&status),
             diagnose_within: moment.diagnose_within,
             cause: moment.cause.clone(),
@@ -216,6 +227,9 @@ impl Control for IncidentControl {
             if !moved || next.phase == IncidentPhase::Diagnosing {
                 break;
             }
+        }
+        if status.phase == IncidentPhase::Diagnosing && before.phase != IncidentPhase::Diagnosing {
+            status.diagnosing_since = Some(moment.now);
         }
         if status.phase == IncidentPhase::Diagnosing {
             wake = SignedDuration::from_secs(1);
@@ -282,6 +296,7 @@ impl Control for IncidentControl {
     ) -> Result<(), EffectError> {
         match effect {
             IncidentEffect::Tell(notice) => {
+                tracing::info!(phase = notice.reason, because = notice.note, "the incident has a new phase");
                 shell.effects.notice(&reference(object), notice).await;
                 Ok(())
             }
@@ -306,9 +321,9 @@ fn found(status: &IncidentStatus) -> Found {
         (Some(Diagnosis { abstained: Some(why), .. }), Some(at)) => Found::Abstained { why: why.clone(), at },
         (Some(diagnosis), _) => match diagnosis.causes.first() {
             Some(cause) => Found::Cause { sentence: cause.sentence.clone() },
-            None => Found::NothingYet { since: None },
+            None => Found::NothingYet { since: status.diagnosing_since },
         },
-        (None, _) => Found::NothingYet { since: None },
+        (None, _) => Found::NothingYet { since: status.diagnosing_since },
     }
 }
 

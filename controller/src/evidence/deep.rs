@@ -12,13 +12,11 @@ use amend_diagnosis::diagnosis::Diagnosis;
 use amend_diagnosis::entity::EntityKind;
 use amend_diagnosis::evidence::{Answer, Asked, Observations, Window};
 use amend_diagnosis::signal::Signal;
-use amend_policies::policy::Sla;
 use amend_telemetry::deep::{About, Budget, deepen};
 use amend_telemetry::gather::Windows;
 use amend_telemetry::questions::Target;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::planner;
 use crate::shell::Shell;
 
 /// Kept free of the time for a diagnosis: to weigh the evidence again, and to write it down.
@@ -27,21 +25,37 @@ const SPARE: Duration = Duration::from_secs(3);
 /// With less time than this no store is asked: most would answer too late, and their work would be wasted.
 const WORTH: Duration = Duration::from_secs(1);
 
+/// The time for one diagnosis.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    began: Instant,
+    within: Duration,
+}
+
+impl Clock {
+    /// What a second round may take of it.
+    fn left(self) -> Duration {
+        self.within.saturating_sub(self.began.elapsed()).saturating_sub(SPARE)
+    }
+}
+
 /// Looks at the world of one incident and says what broke; asks a second time where the first round leaves it open.
 ///
+/// `within` is the time in which policies want it: half of it for the first round's stores, what is left then for the second.
 /// The diagnosis comes with what it was made from, and is missing when it could not be made at all.
 pub async fn look(
     shell: &Arc<Shell>,
     namespace: &str,
     signals: &[Signal],
+    within: SignedDuration,
     now: Timestamp,
 ) -> (Arc<Observations>, Option<Diagnosis>) {
-    let began = Instant::now();
-    let observations = Arc::new(super::observe(shell, namespace, signals, now).await);
+    let clock = Clock { began: Instant::now(), within: Duration::try_from(within).unwrap_or_default() };
+    let observations = Arc::new(super::observe_within(shell, namespace, signals, within, now).await);
     let Some(first) = diagnosed(shell, &observations).await else { return (observations, None) };
     // The second round is for quiet times: an incident that finds no turn gets one when it is looked at again.
     let Ok(_turn) = shell.deep_rounds.try_acquire() else { return (observations, Some(first)) };
-    let (observations, found) = deepened(shell, namespace, observations, first, began).await;
+    let (observations, found) = deepened(shell, namespace, observations, first, clock).await;
     (observations, Some(found))
 }
 
@@ -60,7 +74,7 @@ async fn deepened(
     namespace: &str,
     observations: Arc<Observations>,
     first: Diagnosis,
-    began: Instant,
+    clock: Clock,
 ) -> (Arc<Observations>, Diagnosis) {
     if first.actionable().is_some() {
         return (observations, first);
@@ -74,7 +88,7 @@ async fn deepened(
     let windows = observations.normal.zip(observations.fault).map(|(normal, fault)| Windows { normal, fault });
     let (Some(windows), false) = (windows, questions.is_empty()) else { return (observations, first) };
     let now = observations.at;
-    let within = left(shell, namespace, began).await.min(Budget::default().within);
+    let within = clock.left().min(Budget::default().within);
     if within < WORTH {
         let why = "not asked: no time was left within the policies' sla.diagnose";
         let asked: Vec<Asked> = questions.iter().map(|question| unasked(question, windows.fault, why)).collect();
@@ -96,15 +110,6 @@ async fn deepened(
         Some(second) => (richer, told(first, second, &found.asked)),
         None => (richer, first),
     }
-}
-
-/// What is left of the shortest time in which a policy of the namespace wants a diagnosis.
-async fn left(shell: &Shell, namespace: &str, began: Instant) -> Duration {
-    let known = planner::policies(shell, namespace).await.unwrap_or_default();
-    let wanted = known.iter().filter_map(|one| one.compiled.as_ref()).map(|policy| policy.sla.diagnose);
-    let shortest = wanted.min().unwrap_or(Sla::default().diagnose);
-    let whole = Duration::try_from(shortest).unwrap_or_default();
-    whole.saturating_sub(began.elapsed()).saturating_sub(SPARE)
 }
 
 /// The questions with the names under which stores know what they are about.

@@ -10,8 +10,12 @@
 //! `Mitigated` says that the symptoms are gone while the cause is still there: somebody scaled up, traffic fell, pods
 //! were restarted. Its pull request stays open, and the symptoms will come back.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
 use amend_diagnosis::evidence::Answer;
 use amend_diagnosis::incident::Clearing;
+use amend_diagnosis::signal::Signal;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -96,7 +100,7 @@ impl CauseState {
 /// What the diagnosis came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Not asked, or still at work since the given time.
+    /// Not asked, or at work since the given time.
     NothingYet {
         since: Option<Timestamp>,
     },
@@ -109,12 +113,26 @@ pub enum Found {
     },
 }
 
+/// What an incident is about in a few words, before anything is found: its gravest signal by name, and how many others there are.
+pub fn heard(signals: &[Signal]) -> String {
+    let gravest = signals.iter().min_by_key(|one| (Reverse(one.severity), one.started_at, &one.name));
+    let names: BTreeSet<&str> = signals.iter().map(|signal| signal.name.as_str()).collect();
+    match (gravest, names.len()) {
+        (None, _) => "what it was told".to_owned(),
+        (Some(one), 0 | 1) => one.name.clone(),
+        (Some(one), 2) => format!("{} and one more signal", one.name),
+        (Some(one), all) => format!("{} and {} more signals", one.name, all - 1),
+    }
+}
+
 /// What an incident's next phase depends on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IncidentFacts {
     pub now: Timestamp,
     pub symptoms: Clearing,
     pub joined_to: Option<String>,
+    /// What asks for a diagnosis, as [`heard`] says it.
+    pub heard: String,
     pub found: Found,
     /// How long the diagnosis may take: the strictest `sla.diagnose` of the policies in reach.
     pub diagnose_within: SignedDuration,
@@ -148,7 +166,9 @@ pub fn incident_phase(phase: IncidentPhase, facts: &IncidentFacts) -> Transition
     match phase {
         IncidentPhase::Open => match facts.symptoms {
             Clearing::Cleared { .. } => go(IncidentPhase::Dropped, "all signals ended before work on it began"),
-            Clearing::Firing | Clearing::Quiet { .. } => go(IncidentPhase::Diagnosing, "signals ask for a diagnosis"),
+            Clearing::Firing | Clearing::Quiet { .. } => {
+                go(IncidentPhase::Diagnosing, format!("looks for the cause of {}", facts.heard))
+            }
         },
         IncidentPhase::Diagnosing => diagnosing(facts),
         IncidentPhase::Abstained => abstained(facts),
@@ -164,13 +184,17 @@ fn diagnosing(facts: &IncidentFacts) -> Transition {
         Found::NothingYet { since } => {
             let spent = since.map_or(SignedDuration::ZERO, |since| facts.now.duration_since(since));
             if spent >= facts.diagnose_within {
-                let limit = facts.diagnose_within.as_secs();
-                go(IncidentPhase::Abstained, format!("no diagnosis within its limit of {limit} s"))
+                go(IncidentPhase::Abstained, out_of_time(facts))
             } else {
-                stay(IncidentPhase::Diagnosing, "the diagnosis is at work", Some(facts.diagnose_within - spent))
+                let because = format!("looks for the cause of {}", facts.heard);
+                stay(IncidentPhase::Diagnosing, because, Some(facts.diagnose_within - spent))
             }
         }
     }
+}
+
+fn out_of_time(facts: &IncidentFacts) -> String {
+    format!("no diagnosis within its limit of {} s", facts.diagnose_within.as_secs())
 }
 
 fn abstained(facts: &IncidentFacts) -> Transition {
@@ -191,7 +215,14 @@ fn abstained(facts: &IncidentFacts) -> Transition {
             Found::Abstained { at, why } => {
                 stay(IncidentPhase::Abstained, why.clone(), Some(LOOK_AGAIN_AFTER - facts.now.duration_since(*at)))
             }
-            Found::NothingYet { .. } => go(IncidentPhase::Diagnosing, "the diagnosis ran out of time before"),
+            Found::NothingYet { since } => {
+                let spent = since.map_or(SignedDuration::MAX, |since| facts.now.duration_since(since));
+                let left = facts.diagnose_within.saturating_add(LOOK_AGAIN_AFTER).saturating_sub(spent);
+                match left <= SignedDuration::ZERO {
+                    true => go(IncidentPhase::Diagnosing, "the diagnosis ran out of time before"),
+                    false => stay(IncidentPhase::Abstained, out_of_time(facts), Some(left)),
+                }
+            }
             Found::Cause { .. } => stay(IncidentPhase::Abstained, "a cause is known", None),
         },
     }
@@ -253,6 +284,11 @@ fn stay(phase: IncidentPhase, because: impl Into<String>, wake: Option<SignedDur
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use amend_diagnosis::entity::{Entity, EntityKind};
+    use amend_diagnosis::signal::{Severity, SignalSource};
+
     use super::*;
 
     fn at(minute: i64) -> Timestamp {
@@ -264,6 +300,7 @@ mod tests {
             now: at(0),
             symptoms: Clearing::Firing,
             joined_to: None,
+            heard: "CheckoutErrors".into(),
             found: Found::Cause { sentence: "memory limit too small".into() },
             diagnose_within: SignedDuration::from_secs(30),
             cause: Answer::Known(CauseState::Present {}),
@@ -279,11 +316,44 @@ mod tests {
     }
 
     #[test]
+    fn while_the_cause_is_looked_for_the_gravest_alert_names_the_incident() {
+        let signal = |name: &str, severity| Signal {
+            key: name.into(),
+            source: SignalSource::Alert,
+            name: name.into(),
+            entity: Entity::new(EntityKind::Deployment, "shop", "checkout"),
+            severity,
+            started_at: at(0),
+            ended_at: None,
+            summary: String::new(),
+            labels: BTreeMap::new(),
+            count: 1,
+        };
+        let (slow, errors) = (signal("Slow", Severity::Warning), signal("CheckoutErrors", Severity::Critical));
+        assert_eq!(heard(&[slow.clone(), slow.clone()]), "Slow", "one alert of several pods is one name");
+        assert_eq!(heard(&[slow.clone(), errors.clone()]), "CheckoutErrors and one more signal");
+        assert_eq!(heard(&[slow, errors, signal("OOMKilled", Severity::Warning)]), "CheckoutErrors and 2 more signals");
+        let next = incident_phase(IncidentPhase::Open, &facts());
+        assert_eq!(next.because, "looks for the cause of CheckoutErrors");
+        let still = IncidentFacts { found: Found::NothingYet { since: Some(at(0)) }, ..facts() };
+        assert_eq!(incident_phase(IncidentPhase::Diagnosing, &still).because, "looks for the cause of CheckoutErrors");
+    }
+
+    #[test]
     fn a_diagnosis_that_takes_too_long_abstains_and_says_so() {
         let facts = IncidentFacts { found: Found::NothingYet { since: Some(at(-1)) }, ..facts() };
         let next = incident_phase(IncidentPhase::Diagnosing, &facts);
         assert_eq!(next.phase, IncidentPhase::Abstained);
         assert!(next.because.contains("30 s"));
+    }
+
+    #[test]
+    fn a_diagnosis_that_ran_out_of_time_is_tried_again_later_and_not_at_once() {
+        let at_work_since = |minute| IncidentFacts { found: Found::NothingYet { since: Some(at(minute)) }, ..facts() };
+        let soon = incident_phase(IncidentPhase::Abstained, &at_work_since(-5));
+        assert_eq!((soon.phase, soon.wake), (IncidentPhase::Abstained, Some(SignedDuration::from_secs(30))));
+        assert!(soon.because.contains("30 s"), "{}", soon.because);
+        assert_eq!(incident_phase(IncidentPhase::Abstained, &at_work_since(-6)).phase, IncidentPhase::Diagnosing);
     }
 
     #[test]

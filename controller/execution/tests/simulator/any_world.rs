@@ -308,6 +308,7 @@ proptest! {
                 _ => Clearing::Cleared { since: at(9_000) },
             },
             joined_to: None,
+            heard: "an alert".into(),
             found: match found {
                 0 => Found::NothingYet { since: Some(now) },
                 1 => Found::Cause { sentence: "c".into() },

@@ -16,6 +16,8 @@ pub fn due_in(object: &Incident, remediation: Option<Phase>, now: Timestamp) -> 
     let status = object.status.as_ref()?;
     match status.phase {
         IncidentPhase::Diagnosing => Some(SignedDuration::ZERO),
+        // No diagnosis came about in its time: its phase says when the next one begins.
+        IncidentPhase::Abstained if status.diagnosed_at.is_none() => None,
         IncidentPhase::Abstained | IncidentPhase::Diagnosed => {
             let has_news = status.signals.len() > status.diagnosed_signals as usize;
             let wait = if has_news { DIAGNOSE_NEWS } else { DIAGNOSE_AGAIN };
@@ -62,6 +64,9 @@ mod tests {
         assert_eq!(wait(&incident(IncidentPhase::Abstained, 3_600), 3_610), Some(20));
         assert_eq!(wait(&incident(IncidentPhase::Diagnosed, 3_600), 3_700), Some(0));
         assert_eq!(due_in(&incident(IncidentPhase::Diagnosed, 0), Some(Phase::Proposed), at(900)), None);
+        let mut out_of_time = incident(IncidentPhase::Abstained, 0);
+        out_of_time.status.as_mut().expect("a status").diagnosed_at = None;
+        assert_eq!(due_in(&out_of_time, None, at(900)), None, "its phase says when it is tried again");
     }
 
     #[test]
