@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use jiff::{SignedDuration, Span};
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 /// Settings of one controller process. The chart renders them from its values.
 #[derive(Args, Clone, Debug)]
@@ -108,8 +108,9 @@ pub enum LogFormat {
 /// Reads `90s`, `5m`, `1h30m`.
 fn duration(text: &str) -> Result<SignedDuration, String> {
     let span: Span = text.parse().map_err(|_| format!("`{text}` is not a duration: write it like 90s, 5m or 1h30m"))?;
-    let duration =
-        SignedDuration::try_from(span).map_err(|_| format!("`{text}` must be in hours, minutes and seconds"))?;
+    let duration = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| format!("`{text}` must be in days, hours, minutes and seconds"))?;
     if duration <= SignedDuration::ZERO {
         return Err(format!("`{text}` must be longer than zero"));
     }
@@ -123,6 +124,8 @@ mod tests {
     #[test]
     fn a_wrong_duration_says_how_to_write_it() {
         assert_eq!(duration("5m"), Ok(SignedDuration::from_mins(5)));
+        assert_eq!(duration("1d12h"), Ok(SignedDuration::from_hours(36)), "as the chart's values allow it");
+        assert!(duration("1 month").is_err_and(|why| why.contains("days")));
         assert!(duration("5 bananas").is_err_and(|why| why.contains("write it like")));
         assert!(duration("0s").is_err_and(|why| why.contains("longer than zero")));
     }

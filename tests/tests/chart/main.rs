@@ -224,6 +224,8 @@ async fn a_typo_in_the_values_is_refused_by_its_name() {
         ("remediators=[{\"serviceAccountName\":\"me\"}]", &["remediators", "namespace"]),
         ("remediators=[{\"namespace\":\"shop\",\"merge\":\"yes\"}]", &["merge", "boolean"]),
         ("intake.clearFor=\"five minutes\"", &["clearFor"]),
+        ("intake.absentFor=\"0m\"", &["absentFor"]),
+        ("tls.clientCaSecret=\"authority\"", &["tls", "secret"]),
         ("egress.allow=[\"prometheus.monitoring\"]", &["egress", "allow"]),
         ("replicas=0", &["replicas", "1"]),
         ("image.digest=\"latest\"", &["digest"]),
