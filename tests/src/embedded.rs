@@ -112,7 +112,7 @@ impl Embedded {
         let crds: Vec<String> = crds.into_iter().map(|(_, text)| text).collect();
         let world = World::start(scenario, clock.clone(), &crds).await.context("cannot start the sandbox")?;
         let endpoints = world.endpoints();
-        world.apply_yaml(&filled(platform, &endpoints))?;
+        world.apply_yaml(&endpoints.filled(platform))?;
         for policy in LIBRARY.iter().filter(|one| ["raise-memory-after-oom", "revert-bad-release"].contains(&one.name))
         {
             world.apply_yaml(policy.yaml)?;
@@ -138,7 +138,7 @@ impl Embedded {
     /// The text with the words for URLs and credentials filled in.
     #[must_use]
     pub fn filled(&self, text: &str) -> String {
-        filled(text, &self.endpoints)
+        self.endpoints.filled(text)
     }
 
     /// Lets time flow as fast as it can while nothing but time is needed; [`Self::work`] ends that.
@@ -219,17 +219,6 @@ async fn kept_running(
             Err(error) => return eprintln!("the controller does not start again: {error:#}"),
         }
     }
-}
-
-fn filled(text: &str, endpoints: &Endpoints) -> String {
-    text.replace("FORGE_USER", &endpoints.forge_user)
-        .replace("FORGE_TOKEN", &endpoints.forge_token)
-        .replace("PROMETHEUS_URL", &endpoints.prometheus)
-        .replace("ALERTMANAGER_URL", &endpoints.alertmanager)
-        .replace("LOKI_URL", &endpoints.loki)
-        .replace("JAEGER_URL", &endpoints.jaeger)
-        .replace("GIT_URL", &endpoints.git)
-        .replace("FORGE_URL", &endpoints.forge)
 }
 
 fn settings(scratch: PathBuf, token: PathBuf) -> Settings {

@@ -350,6 +350,22 @@ pub struct Endpoints {
     pub forge_token: String,
 }
 
+impl Endpoints {
+    /// A text with the words `FORGE_USER`, `FORGE_TOKEN`, `PROMETHEUS_URL`, `ALERTMANAGER_URL`, `LOKI_URL`, `JAEGER_URL`, `GIT_URL`
+    /// and `FORGE_URL` filled in.
+    #[must_use]
+    pub fn filled(&self, text: &str) -> String {
+        text.replace("FORGE_USER", &self.forge_user)
+            .replace("FORGE_TOKEN", &self.forge_token)
+            .replace("PROMETHEUS_URL", &self.prometheus)
+            .replace("ALERTMANAGER_URL", &self.alertmanager)
+            .replace("LOKI_URL", &self.loki)
+            .replace("JAEGER_URL", &self.jaeger)
+            .replace("GIT_URL", &self.git)
+            .replace("FORGE_URL", &self.forge)
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         if let Some(driver) = &self.driver {

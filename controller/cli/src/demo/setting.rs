@@ -137,15 +137,7 @@ fn now() -> Timestamp {
 }
 
 fn apply(world: &World, endpoints: &Endpoints) -> anyhow::Result<()> {
-    let objects = include_str!("objects.yaml")
-        .replace("FORGE_USER", &endpoints.forge_user)
-        .replace("FORGE_TOKEN", &endpoints.forge_token)
-        .replace("PROMETHEUS_URL", &endpoints.prometheus)
-        .replace("ALERTMANAGER_URL", &endpoints.alertmanager)
-        .replace("LOKI_URL", &endpoints.loki)
-        .replace("JAEGER_URL", &endpoints.jaeger)
-        .replace("GIT_URL", &endpoints.git)
-        .replace("FORGE_URL", &endpoints.forge);
+    let objects = endpoints.filled(include_str!("objects.yaml"));
     world.apply_yaml(&objects)?;
     for policy in LIBRARY.iter().filter(|entry| POLICIES.contains(&entry.name)) {
         world.apply_yaml(policy.yaml)?;

@@ -47,15 +47,7 @@ fn declared() -> &'static Past {
         let crds = amend_crds::schema::files().expect("the CRDs can be made");
         let past = made(&crds.into_iter().map(|(_, text)| text).collect::<Vec<_>>());
         let endpoints = past.world.endpoints();
-        let objects = include_str!("../../src/demo/objects.yaml")
-            .replace("FORGE_USER", &endpoints.forge_user)
-            .replace("FORGE_TOKEN", &endpoints.forge_token)
-            .replace("PROMETHEUS_URL", &endpoints.prometheus)
-            .replace("ALERTMANAGER_URL", &endpoints.alertmanager)
-            .replace("LOKI_URL", &endpoints.loki)
-            .replace("JAEGER_URL", &endpoints.jaeger)
-            .replace("GIT_URL", &endpoints.git)
-            .replace("FORGE_URL", &endpoints.forge);
+        let objects = endpoints.filled(include_str!("../../src/demo/objects.yaml"));
         past.world.apply_yaml(&objects).expect("objects are taken");
         past
     })

@@ -178,6 +178,13 @@ impl State {
         self.objects.get("namespaces").is_some_and(|all| all.contains_key(&(String::new(), name.to_owned())))
     }
 
+    /// An object as it is now.
+    pub(super) fn live(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Arc<Value>, Refusal> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let found = self.objects.get(&resource.key()).and_then(|objects| objects.get(&key)).cloned();
+        found.ok_or_else(|| Refusal::not_found(&resource.key(), name))
+    }
+
     pub(super) fn commit(
         &mut self,
         resource: &Resource,

@@ -119,13 +119,7 @@ impl Store {
         let written = {
             let mut state = self.lock();
             let resource = state.registry.get(resource).ok_or_else(Refusal::no_such_resource)?;
-            let key = (namespace.to_owned(), name.to_owned());
-            let live = state
-                .objects
-                .get(&resource.key())
-                .and_then(|objects| objects.get(&key))
-                .cloned()
-                .ok_or_else(|| Refusal::not_found(&resource.key(), name))?;
+            let live = state.live(&resource, namespace, name)?;
             let mut object = change(&live)?;
             check_identity(&resource, &live, &object)?;
             keep_server_fields(&resource, &live, &mut object, how.status);
@@ -146,7 +140,7 @@ impl Store {
             }
             let gone = object["metadata"]["deletionTimestamp"].is_string() && finalizers(&object) == 0;
             if gone {
-                state.remove(&resource, &key)
+                state.remove(&resource, &name_of(&live))
             } else {
                 state.commit(&resource, ChangeKind::Modified, object, Some(live))
             }
@@ -168,13 +162,7 @@ impl Store {
         let deleted = {
             let mut state = self.lock();
             let resource = state.registry.get(resource).ok_or_else(Refusal::no_such_resource)?;
-            let key = (namespace.to_owned(), name.to_owned());
-            let live = state
-                .objects
-                .get(&resource.key())
-                .and_then(|objects| objects.get(&key))
-                .cloned()
-                .ok_or_else(|| Refusal::not_found(&resource.key(), name))?;
+            let live = state.live(&resource, namespace, name)?;
             for field in ["uid", "resourceVersion"] {
                 let wanted = &preconditions[field];
                 if wanted.is_string() && *wanted != live["metadata"][field] {
@@ -189,7 +177,7 @@ impl Store {
                 state.orphan(live["metadata"]["uid"].as_str().unwrap_or_default());
             }
             if finalizers(&live) == 0 {
-                state.remove(&resource, &key)
+                state.remove(&resource, &name_of(&live))
             } else if live["metadata"]["deletionTimestamp"].is_string() {
                 live
             } else {

@@ -106,13 +106,7 @@ impl Scenario {
             error_message: "cannot allocate memory for order batch".into(),
             ..usual
         });
-        scenario.releases = vec![release(
-            "checkout",
-            "v1.8.2",
-            "v1.9.0",
-            "lena",
-            "checkout: release v1.9.0\n\nBatch orders before they go to shipping.",
-        )];
+        scenario.releases = vec![release_of_checkout()];
         scenario
     }
 
@@ -173,13 +167,7 @@ impl Scenario {
             error_message: "cannot allocate memory for order batch".into(),
             ..usual
         });
-        scenario.releases = vec![release(
-            "checkout",
-            "v1.8.2",
-            "v1.9.0",
-            "lena",
-            "checkout: release v1.9.0\n\nBatch orders before they go to shipping.",
-        )];
+        scenario.releases = vec![release_of_checkout()];
         scenario
     }
 
@@ -213,6 +201,12 @@ fn release(service: &str, from: &str, to: &str, author: &str, message: &str) -> 
         author: author.into(),
         edits: vec![Edit { path: format!("{}/{service}.yaml", shop::FOLDER), from: image(from), to: image(to) }],
     }
+}
+
+/// The release of which some stories say that it needs more memory.
+fn release_of_checkout() -> Release {
+    let message = "checkout: release v1.9.0\n\nBatch orders before they go to shipping.";
+    release("checkout", "v1.8.2", "v1.9.0", "lena", message)
 }
 
 /// A harmless release in the middle of the back-filled history, so that Flux has more than one revision to tell of.
