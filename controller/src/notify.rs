@@ -24,6 +24,9 @@ pub struct Page {
     pub title: String,
     /// Why a person is needed, in one or two sentences.
     pub because: String,
+    /// Whom the policy wants called, as its `escalate` names them; empty: whoever is on duty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incident: Option<Named>,
     #[serde(skip_serializing_if = "Option::is_none")]

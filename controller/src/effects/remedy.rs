@@ -23,7 +23,7 @@ use kube::ResourceExt;
 
 use propose::{close, delete, merge, open, push, ready};
 use revert::{Revert, open_revert};
-use told::{comment, page, statuses};
+use told::{Call, comment, page, statuses};
 
 use super::{EffectError, Notice, reference};
 use crate::contents::Contents;
@@ -79,7 +79,7 @@ pub async fn perform(
         }
         Effect::Page { key, to, text } => {
             let text = if to.is_empty() { text.clone() } else { format!("{text} (for {})", to.join(", ")) };
-            let to = page(shell, remediation, work, key, &text).await?;
+            let to = page(shell, remediation, work, key, &Call { to, text: &text }).await?;
             shell.reports.add(&uid, Report::Paged { key: key.clone(), to });
             return Ok(());
         }

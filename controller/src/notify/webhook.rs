@@ -149,6 +149,7 @@ mod tests {
             severity: Severity::Critical,
             title: "checkout: verification has no data".to_owned(),
             because: "Prometheus has not answered since the merge.".to_owned(),
+            to: vec!["oncall".to_owned()],
             incident: Some(Named { namespace: "shop".to_owned(), name: "inc-1".to_owned() }),
             remediation: None,
             links: vec![Link { name: "pull request".to_owned(), url: "https://git.example/1".to_owned() }],
@@ -168,6 +169,7 @@ mod tests {
         assert_eq!(headers["idempotency-key"], "shop/inc-1/held");
         let sent: serde_json::Value = serde_json::from_slice(body).unwrap();
         assert_eq!(sent["incident"]["name"], "inc-1");
+        assert_eq!(sent["to"], serde_json::json!(["oncall"]), "a receiver can route by it");
     }
 
     #[tokio::test]

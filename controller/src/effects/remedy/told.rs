@@ -79,13 +79,19 @@ pub(super) async fn statuses(shell: &Shell, work: &Work, commit: &str, gates: &[
     }
 }
 
+/// What a person is told, and who that person should be.
+pub(super) struct Call<'a> {
+    pub to: &'a [String],
+    pub text: &'a str,
+}
+
 /// Calls a person: the pager if there is one, and always an event and a comment where people read.
 pub(super) async fn page(
     shell: &Shell,
     remediation: &Remediation,
     work: &Work,
     key: &str,
-    text: &str,
+    call: &Call<'_>,
 ) -> Result<String, EffectError> {
     let name = |namespace: &str, name: &str| Named { namespace: namespace.to_owned(), name: name.to_owned() };
     let status = remediation.status.as_ref();
@@ -95,15 +101,16 @@ pub(super) async fn page(
         at: work.now,
         severity: Severity::Critical,
         title: format!("Amend needs a person: {}", work.plan.summary),
-        because: text.to_owned(),
+        because: call.text.to_owned(),
+        to: call.to.to_vec(),
         incident: Some(name(&work.plan.incident.namespace, &work.plan.incident.name)),
         remediation: Some(name(&remediation.namespace().unwrap_or_default(), &remediation.name_any())),
         links: pull.map(|pull| Link { name: "pull request".to_owned(), url: pull.url.clone() }).into_iter().collect(),
     };
-    let notice = Notice { warning: true, reason: "PersonNeeded".to_owned(), note: text.to_owned() };
+    let notice = Notice { warning: true, reason: "PersonNeeded".to_owned(), note: call.text.to_owned() };
     shell.effects.notice(&reference(remediation), notice).await;
     if let Some(pull) = pull {
-        comment(work, pull.number, "page", text).await;
+        comment(work, pull.number, "page", call.text).await;
     }
     let outcome = match &shell.pager {
         None => "event",
