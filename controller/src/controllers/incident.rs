@@ -234,8 +234,12 @@ impl Control for IncidentControl {
         if status.phase == IncidentPhase::Diagnosing {
             wake = SignedDuration::from_secs(1);
         }
-        if let (IncidentPhase::Diagnosed, Some(why)) = (status.phase, &moment.no_plan) {
-            status.because.clone_from(why);
+        match (status.phase, &moment.plan, &moment.no_plan) {
+            (IncidentPhase::Diagnosed, Some(plan), _) => {
+                status.because = format!("policy {} answers it: {}", plan.policy.name, plan.summary);
+            }
+            (IncidentPhase::Diagnosed, None, Some(why)) => status.because.clone_from(why),
+            _ => {}
         }
         if status.phase != before.phase {
             let warning = matches!(status.phase, IncidentPhase::Abstained);
