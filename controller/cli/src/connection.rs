@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use amend_controller::errors;
 use amend_controller::runtime;
 use amend_controller::settings::Settings;
 use amend_controller::shell::Shell;
 use amend_controller::sources::Sources;
 use amend_controller::time::WallClock;
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, Parser, ValueEnum};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::{Client, Config, ResourceExt};
 
 /// Deadline of one call: a person waits in front of a terminal.
 const CALL: Duration = Duration::from_secs(15);
@@ -57,7 +60,10 @@ impl Flags {
     /// The configuration that the kubeconfig or the pod's service account gives.
     pub async fn config(&self) -> anyhow::Result<Config> {
         match &self.context {
-            None => Config::infer().await.context("cannot find out how to reach the Kubernetes API: set KUBECONFIG"),
+            None => Config::infer().await.map_err(|error| {
+                let why = told(&error, std::env::var_os(IN_A_POD).is_some());
+                anyhow!("cannot find out how to reach the Kubernetes API: set KUBECONFIG: {why}")
+            }),
             Some(context) => {
                 let kubeconfig = Kubeconfig::read().context("cannot read the kubeconfig")?;
                 let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
@@ -78,8 +84,49 @@ impl Flags {
         config.connect_timeout = Some(CALL);
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config.clone()).context("cannot set up a Kubernetes client")?;
+        answers(&client, &config).await?;
         let install_namespace = self.install_namespace.clone();
         Ok(Connection { client, config, namespace, install_namespace, output: self.output })
+    }
+}
+
+/// Set by the kubelet in every pod.
+const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
+
+/// Why there is no configuration, in one line: outside a pod nobody wants to read what a pod lacks.
+fn told(error: &kube::config::InferConfigError, in_a_pod: bool) -> String {
+    let of_the_file = std::error::Error::source(error).filter(|_| !in_a_pod);
+    let why = of_the_file.map_or_else(|| errors::chain(error), errors::chain);
+    why.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Whether anybody answers there at all. What is asked may be refused; only silence is an error.
+async fn answers(client: &Client, config: &Config) -> anyhow::Result<()> {
+    match client.apiserver_version().await {
+        Ok(_) | Err(kube::Error::Api(_) | kube::Error::SerdeError(_)) => Ok(()),
+        Err(error) => {
+            let (url, why) = (&config.cluster_url, errors::chain(&error));
+            bail!("the Kubernetes API at {url} does not answer: {why}; check the context: kubectl config get-contexts")
+        }
+    }
+}
+
+/// How the chart labels what it installs, whatever the release is called.
+pub const CHART: &str = "app.kubernetes.io/name=amend";
+
+/// The release that an object of the chart belongs to.
+pub fn release(object: &Deployment) -> String {
+    object.labels().get("app.kubernetes.io/instance").cloned().unwrap_or_else(|| "amend".to_owned())
+}
+
+impl Connection {
+    /// The controller's Deployment in the installation's namespace.
+    ///
+    /// # Errors
+    /// When Deployments there cannot be read.
+    pub async fn controller(&self) -> Result<Option<Deployment>, kube::Error> {
+        let api: Api<Deployment> = Api::namespaced(self.client.clone(), &self.install_namespace);
+        Ok(api.list(&ListParams::default().labels(CHART)).await?.items.into_iter().next())
     }
 }
 

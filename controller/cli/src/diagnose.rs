@@ -9,6 +9,8 @@ use amend_telemetry::case;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
+use crate::connection::plain;
+
 /// Says what broke and why, from a case directory.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -31,7 +33,9 @@ enum Format {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let case = case::read(&arguments.case).with_context(|| format!("no case in {}", arguments.case.display()))?;
+    let folder = &arguments.case;
+    anyhow::ensure!(folder.is_dir(), "{} is no case directory", folder.display());
+    let case = case::read(folder).with_context(|| format!("no case in {}", folder.display()))?;
     let diagnosis = diagnose(&case.observations);
     match arguments.format {
         Format::Text => print!("{}", text(&diagnosis)),
@@ -86,5 +90,6 @@ fn text(diagnosis: &Diagnosis) -> String {
     if !diagnosis.unexplained.is_empty() {
         out.push_str(&format!("\nnot explained: {}\n", diagnosis.unexplained.join(", ")));
     }
-    out
+    // A case quotes logs and names of the outside world: none of it may steer a terminal.
+    out.lines().map(|line| plain(line) + "\n").collect()
 }

@@ -18,14 +18,14 @@ use kube::{Client, ResourceExt};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::connection::{Connection, Flags, plain, print};
+use crate::connection::{Connection, Flags, plain, print, release};
 
 /// Names everything that is missing, with the command that mends it; exits non-zero when something is.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Service account of the controller in its namespace
-    #[arg(long, default_value = "amend")]
-    service_account: String,
+    /// Service account of the controller in its namespace; without it that of its Deployment
+    #[arg(long, value_name = "NAME")]
+    service_account: Option<String>,
 }
 
 /// How bad a finding is.
@@ -50,7 +50,9 @@ struct Finding {
 
 struct Visit<'a> {
     connection: &'a Connection,
-    account: &'a str,
+    /// The controller's service account.
+    account: String,
+    controller: Option<Deployment>,
     looked_at: usize,
     found: Vec<Finding>,
 }
@@ -58,7 +60,12 @@ struct Visit<'a> {
 pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCode> {
     let connection = flags.connect().await?;
     let mut visit =
-        Visit { connection: &connection, account: &arguments.service_account, looked_at: 0, found: Vec::new() };
+        Visit { connection: &connection, account: String::new(), controller: None, looked_at: 0, found: Vec::new() };
+    visit.controller = visit.told(connection.controller().await, "deployments").flatten();
+    visit.account = match &arguments.service_account {
+        Some(named) => named.clone(),
+        None => account_of(visit.controller.as_ref()),
+    };
     // Without the kinds or the account there is nothing else to look at.
     if visit.kinds().await? && visit.installation().await? {
         visit.rights().await?;
@@ -96,8 +103,9 @@ impl Visit<'_> {
     }
 
     fn helm(&self) -> String {
+        let release = self.controller.as_ref().map_or_else(|| "amend".to_owned(), release);
         format!(
-            "helm upgrade --install amend charts/amend --namespace {} --create-namespace --reuse-values",
+            "helm upgrade --install {release} charts/amend --namespace {} --create-namespace --reuse-values",
             self.connection.install_namespace
         )
     }
@@ -142,7 +150,7 @@ impl Visit<'_> {
         let found = namespaces.get_opt(&namespace).await.context("cannot read namespaces")?;
         let there = self.check(found.is_some(), Weight::Missing, format!("the namespace {namespace}"), helm.clone());
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), &namespace);
-        let account = accounts.get_opt(self.account).await.context("cannot read service accounts")?;
+        let account = accounts.get_opt(&self.account).await.context("cannot read service accounts")?;
         let what = format!("the service account {namespace}/{}", self.account);
         let installed = there & self.check(account.is_some(), Weight::Missing, what, helm);
         if installed {
@@ -157,7 +165,8 @@ impl Visit<'_> {
         if let Some(lease) = self.told(leases.get_opt("amend-controller").await, "leases") {
             let holder = lease.and_then(|lease| lease.spec).and_then(|spec| spec.holder_identity);
             let leads = holder.is_some_and(|holder| !holder.is_empty());
-            let fix = format!("kubectl -n {namespace} logs deploy/amend");
+            let name = self.controller.as_ref().map_or_else(|| "amend".to_owned(), ResourceExt::name_any);
+            let fix = format!("kubectl -n {namespace} logs deploy/{name}");
             self.check(leads, Weight::Missing, "a controller that leads", fix);
         }
         let config_maps: Api<ConfigMap> = Api::namespaced(self.client(), namespace);
@@ -172,8 +181,7 @@ impl Visit<'_> {
 
     /// The token without which the webhook refuses every alert, under the name that the Deployment mounts.
     async fn intake(&mut self, namespace: &str) {
-        let deployments: Api<Deployment> = Api::namespaced(self.client(), namespace);
-        let Some(Some(deployment)) = self.told(deployments.get_opt("amend").await, "deployments") else { return };
+        let Some(deployment) = self.controller.clone() else { return };
         let pod = deployment.spec.template.spec;
         let volumes = pod.and_then(|pod| pod.volumes).unwrap_or_default();
         let mounted = volumes.into_iter().find(|volume| volume.name == "intake").and_then(|volume| volume.secret);
@@ -208,4 +216,10 @@ impl Visit<'_> {
         let fix = format!("kubectl annotate namespace {namespace} {HOLD_ANNOTATION}-");
         self.check(reason.is_none(), Weight::Gap, what, fix);
     }
+}
+
+/// The account that a controller runs as; where none is installed yet, the one that the chart would make.
+fn account_of(controller: Option<&Deployment>) -> String {
+    let pod = controller.and_then(|deployment| deployment.spec.template.spec.as_ref());
+    pod.and_then(|pod| pod.service_account_name.clone()).unwrap_or_else(|| "amend".to_owned())
 }

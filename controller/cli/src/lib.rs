@@ -106,7 +106,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("amend: {error:#}");
+            eprintln!("amend: {}", amend_controller::errors::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -67,6 +67,9 @@ fn lint(file: &str, text: &str, found: &mut Vec<Placed>) -> anyhow::Result<usize
         Ok(documents) => documents,
         Err(why) => {
             let line = why.location().map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
+            // Its own text draws the place as well, over several lines.
+            let why = why.to_string();
+            let why = why.lines().next().unwrap_or_default().trim_start_matches("error: ");
             let finding = error("", format!("this is no YAML: {why}"));
             found.push(Placed { file: file.into(), line, object: String::new(), finding });
             return Ok(0);
@@ -272,7 +275,7 @@ spec:
     #[test]
     fn a_file_that_is_no_yaml_says_where() {
         let found = found("kind: [\n");
-        assert!(found[0].2.starts_with("this is no YAML"), "{found:?}");
+        assert!(found[0].2.starts_with("this is no YAML: line 1") && !found[0].2.contains('|'), "{found:?}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::connection::{Connection, Flags, plain, print};
+use crate::connection::{CHART, Connection, Flags, plain, print, release};
 
 /// How long the controller may take to end: longer than its own grace period of 45 s.
 const STOPPED_WITHIN: Duration = Duration::from_secs(90);
@@ -45,7 +45,11 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
     let clients = Clients::new(connection.config.clone())?;
     let targets =
         Targets::new(clients, &connection.install_namespace, scratch.path().to_owned(), &arguments.egress_allow);
-    let mut done = stop(&connection, arguments.yes).await?;
+    let controller = connection.controller().await.context("cannot read the controller's Deployment")?;
+    let mut done = match &controller {
+        Some(controller) => vec![stop(&connection, controller, arguments.yes).await?],
+        None => Vec::new(),
+    };
     let listed: Api<GitTarget> = Api::all(connection.client.clone());
     let listed = listed.list(&ListParams::default()).await.context("cannot list GitTargets")?;
     let mut failed = Vec::new();
@@ -60,8 +64,8 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
     let namespace = &connection.install_namespace;
     let then = [
         "kubectl amend record export > amend-record.jsonl   (the proof of what was done goes with the CRDs)".to_owned(),
-        format!("helm uninstall amend -n {namespace}"),
-        format!("kubectl delete crd -l {CRDS}"),
+        format!("helm uninstall {} -n {namespace}", controller.as_ref().map_or_else(|| "amend".to_owned(), release)),
+        format!("kubectl delete crd -l {CHART}"),
         format!("kubectl delete namespace {namespace}"),
     ];
     match connection.output {
@@ -89,9 +93,6 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// How the chart labels its CRDs.
-const CRDS: &str = "app.kubernetes.io/name=amend";
-
 /// One thing that is taken away.
 #[derive(Debug, Serialize)]
 struct Step {
@@ -111,19 +112,14 @@ const CLOSE: Verb = Verb { planned: "would close", done: "closed" };
 const DROP: Verb = Verb { planned: "would drop", done: "dropped" };
 
 /// Scales the controller to nothing; its pods are gone when the lease is free or this returns an error.
-async fn stop(connection: &Connection, act: bool) -> anyhow::Result<Vec<Step>> {
-    let namespace = &connection.install_namespace;
+async fn stop(connection: &Connection, controller: &Deployment, act: bool) -> anyhow::Result<Step> {
+    let (namespace, name) = (&connection.install_namespace, controller.name_any());
     let api: Api<Deployment> = Api::namespaced(connection.client.clone(), namespace);
-    let Some(_) = api.get_opt("amend").await.context("cannot read the controller's Deployment")? else {
-        return Ok(Vec::new());
-    };
     if act {
         let none = json!({ "spec": { "replicas": 0 } });
-        api.patch("amend", &PatchParams::default(), &Patch::Merge(&none))
-            .await
-            .context("cannot stop the controller")?;
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(&none)).await.context("cannot stop the controller")?;
         let deadline = Instant::now() + STOPPED_WITHIN;
-        while api.get("amend").await.context("cannot read the controller's Deployment")?.status.is_some_and(runs) {
+        while api.get(&name).await.context("cannot read the controller's Deployment")?.status.is_some_and(runs) {
             if Instant::now() > deadline {
                 bail!(
                     "the controller still runs after {} s: kubectl -n {namespace} get pods",
@@ -133,7 +129,7 @@ async fn stop(connection: &Connection, act: bool) -> anyhow::Result<Vec<Step>> {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
-    Ok(vec![Step { verb: STOP, what: format!("the controller: Deployment {namespace}/amend scaled to 0") }])
+    Ok(Step { verb: STOP, what: format!("the controller: Deployment {namespace}/{name} scaled to 0") })
 }
 
 fn runs(status: DeploymentStatus) -> bool {

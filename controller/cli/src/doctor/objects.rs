@@ -168,7 +168,16 @@ impl Visit<'_> {
             .iter()
             .filter(|target| target.spec.grants.iter().any(|grant| grant.namespace == namespace))
             .collect();
-        let fix = format!("kubectl edit gittarget: add {namespace} to allowedNamespaces and a grant for it");
+        let fix = match targets.first() {
+            Some(target) => format!(
+                "kubectl edit gittarget {} -n {}   (add {namespace} to allowedNamespaces and a grant for it)",
+                target.name_any(),
+                target.namespace().unwrap_or_default()
+            ),
+            None => format!(
+                "kubectl apply -f docs/first-pull-request/git-target.yaml   (set url and Secret first; grants for {namespace})"
+            ),
+        };
         self.check(
             !serving.is_empty(),
             Weight::Missing,

@@ -113,7 +113,7 @@ impl Visit<'_> {
     }
 
     pub(super) fn controllers_account(&self) -> Account {
-        Account { namespace: self.connection.install_namespace.clone(), name: self.account.to_owned() }
+        Account { namespace: self.connection.install_namespace.clone(), name: self.account.clone() }
     }
 
     /// Asks whether a service account may do something; what it may not is one finding with the commands that grant it.

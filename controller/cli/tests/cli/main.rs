@@ -27,7 +27,11 @@ fn doctor_names_what_is_missing_and_the_command_that_mends_it() {
         ),
         ("missing", "the Secret amend-system/not-there", "kubectl create secret generic not-there -n amend-system"),
         ("missing", "the remediator shop/nobody of policy of-nobody", "helm upgrade"),
-        ("missing", "a GitTarget with a grant for namespace shop", "kubectl edit gittarget"),
+        (
+            "missing",
+            "a GitTarget with a grant for namespace shop",
+            "kubectl apply -f docs/first-pull-request/git-target.yaml   (set url and Secret first; grants for shop)",
+        ),
         ("gap", "no GitTarget: nothing can be proposed", "kubectl apply -f docs/first-pull-request/git-target.yaml"),
         (
             "gap",
@@ -84,16 +88,52 @@ fn a_wrong_command_line_ends_with_two() {
     assert_eq!(amend(&["uninstall"]).status.code(), Some(2), "neither --plan nor --yes");
 }
 
+/// `amend` with a kubeconfig of one's own.
+fn amend_of(kubeconfig: &str, words: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_amend"))
+        .args(words)
+        .env("KUBECONFIG", kubeconfig)
+        .env("HOME", "/nowhere")
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .output()
+        .expect("amend runs")
+}
+
 #[test]
 fn no_cluster_says_what_to_set() {
-    let output = Command::new(env!("CARGO_BIN_EXE_amend"))
-        .args(["get", "incidents"])
-        .env("KUBECONFIG", "/nowhere/kubeconfig")
-        .env("HOME", "/nowhere")
-        .output()
-        .expect("amend runs");
+    let output = amend_of("/nowhere/kubeconfig", &["get", "incidents"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("set KUBECONFIG"), "{}", text(&output.stderr));
+    let told = text(&output.stderr);
+    assert!(told.contains("set KUBECONFIG") && told.contains("/nowhere/kubeconfig"), "{told}");
+    assert!(!told.contains("in-cluster") && told.matches("No such file").count() == 1, "{told}");
+}
+
+#[test]
+fn a_cluster_that_does_not_answer_is_named_with_its_address() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("kubeconfig");
+    let config = "apiVersion: v1
+kind: Config
+clusters: [{ name: c, cluster: { server: 'http://127.0.0.1:1' } }]
+contexts: [{ name: c, context: { cluster: c, user: u } }]
+users: [{ name: u, user: {} }]
+current-context: c
+";
+    std::fs::write(&file, config).expect("a kubeconfig");
+    for verb in [&["get", "incidents"][..], &["doctor"], &["explain", "inc-1"], &["uninstall", "--plan"]] {
+        let output = amend_of(&file.display().to_string(), verb);
+        assert_eq!(output.status.code(), Some(1), "{verb:?}");
+        let told = text(&output.stderr);
+        assert!(told.contains("the Kubernetes API at http://127.0.0.1:1/ does not answer"), "{told}");
+        assert_eq!(told.matches("Connection refused").count(), 1, "{told}");
+    }
+}
+
+#[test]
+fn a_case_that_is_not_there_is_an_error_and_no_abstention() {
+    let output = amend_of("/nowhere/kubeconfig", &["diagnose", "--case", "/nowhere/case"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("/nowhere/case is no case directory"), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -138,6 +178,32 @@ spec:
     let output = amend(&["uninstall", "--yes"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(finalizers(), serde_json::json!(["example.com/other"]), "those of others stay");
+}
+
+#[test]
+fn a_release_of_another_name_is_found_by_its_labels() {
+    let installed = r#"
+apiVersion: v1
+kind: Namespace
+metadata: { name: repair-system }
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: repair, namespace: repair-system, labels: { app.kubernetes.io/name: amend, app.kubernetes.io/instance: mender } }
+spec:
+  replicas: 0
+  selector: { matchLabels: { app.kubernetes.io/name: amend } }
+  template:
+    metadata: { labels: { app.kubernetes.io/name: amend } }
+    spec: { serviceAccountName: mender-account, containers: [{ name: amend, image: amend }] }
+"#;
+    stage().world.apply_yaml(installed).expect("a release");
+    let planned = text(&amend(&["uninstall", "--plan", "--install-namespace", "repair-system"]).stdout);
+    assert!(planned.contains("would stop the controller: Deployment repair-system/repair scaled to 0"), "{planned}");
+    assert!(planned.contains("then: helm uninstall mender -n repair-system"), "{planned}");
+    let told = text(&amend(&["doctor", "--install-namespace", "repair-system"]).stdout);
+    assert!(told.contains("missing: the service account repair-system/mender-account"), "{told}");
+    assert!(told.contains("helm upgrade --install mender charts/amend"), "{told}");
 }
 
 /// The names that the kinds are listed under are those of the API.
