@@ -18,6 +18,10 @@ const ROWS: usize = 20;
 /// Nodes of the diagram; beyond it nobody reads it.
 const NODES: usize = 25;
 
+/// Characters of a query in a cell, and of all queries below the table: a forge takes about 64 KiB for the whole page.
+const SHORT: usize = 100;
+const QUERIES: usize = 8_000;
+
 /// Everything that the page says, as text; nothing here needs to be harmless.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProposalFacts {
@@ -161,7 +165,7 @@ impl ProposalFacts {
             self.summary(),
             self.change_table(),
             self.cause(),
-            self.evidence_table(),
+            self.evidence(),
             folded("The diff", &block(&self.diff, "diff", 200, 12_000), self.diff.is_empty()),
             self.gate_table(),
             self.consequences(),
@@ -241,16 +245,34 @@ impl ProposalFacts {
         lines + &edges + "```\n"
     }
 
+    /// The table, and below it the queries word for word: a table's cell shows them short, and a bar in it as a look-alike.
+    fn evidence(&self) -> String {
+        let mut queries: Vec<&str> = Vec::new();
+        for row in &self.evidence {
+            if !row.query.is_empty() && !queries.contains(&row.query.as_str()) {
+                queries.push(&row.query);
+            }
+        }
+        let table = self.evidence_table();
+        if queries.is_empty() {
+            return table;
+        }
+        let asked = block(&queries.join("\n\n"), "text", 100, QUERIES);
+        format!("{table}\n{}", folded("The queries, to ask them again", &asked, false))
+    }
+
     fn evidence_table(&self) -> String {
         let bare = self.evidence.iter().all(|row| row.before.is_empty() && row.link.is_none());
         if bare {
-            let rows =
-                self.evidence.iter().map(|row| [prose(&row.what, 160), prose(&row.value, 300), code(&row.query, 300)]);
+            let rows = self
+                .evidence
+                .iter()
+                .map(|row| [prose(&row.what, 160), prose(&row.value, 300), code(&row.query, SHORT)]);
             return table("Evidence", ["speaks", "what was found", "query"], rows);
         }
         let rows = self.evidence.iter().map(|row| {
             let link = row.link.as_ref().map_or_else(|| "—".into(), |url| format!("[open]({})", target(url)));
-            [prose(&row.what, 160), code(&row.value, 80), code(&row.before, 80), code(&row.query, 300), link]
+            [prose(&row.what, 160), code(&row.value, 80), code(&row.before, 80), code(&row.query, SHORT), link]
         });
         table("Evidence", ["what", "now", "before", "query", "link"], rows)
     }

@@ -78,6 +78,18 @@ fn the_page_says_what_a_reviewer_needs() {
 }
 
 #[test]
+fn a_query_is_there_word_for_word_to_be_asked_again() {
+    let mut facts = facts();
+    let names: Vec<String> = (0..40).map(|pod| format!("checkout-55b77f5684-{pod:05}")).collect();
+    let query = format!("max(kube_pod_info{{pod=~\"{}\"}})", names.join("|"));
+    facts.evidence[0].query.clone_from(&query);
+    facts.evidence.push(facts.evidence[0].clone());
+    let body = facts.body();
+    assert_eq!(body.matches(query.as_str()).count(), 1, "{body}");
+    assert!(body.contains("<details><summary>The queries, to ask them again</summary>"), "{body}");
+}
+
+#[test]
 fn a_marker_is_found_again_and_can_be_replaced() {
     let facts = facts();
     let page = facts.body();
