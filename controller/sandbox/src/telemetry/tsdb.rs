@@ -58,6 +58,8 @@ pub struct Tsdb {
     /// By the hash of name and labels: found without building a label set.
     by_hash: HashMap<u64, usize>,
     by_name: BTreeMap<String, Vec<usize>>,
+    /// The same, of one namespace: what nearly every question is about.
+    by_namespace: HashMap<(String, String), Vec<usize>>,
     /// Series that had a sample in the last scrape of a job.
     live: BTreeMap<&'static str, Vec<usize>>,
 }
@@ -110,6 +112,9 @@ impl Tsdb {
         let mut all: Labels = labels.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         all.insert("__name__".into(), name.to_owned());
         self.by_name.entry(name.to_owned()).or_default().push(index);
+        if let Some(namespace) = all.get("namespace") {
+            self.by_namespace.entry((name.to_owned(), namespace.clone())).or_default().push(index);
+        }
         self.by_hash.insert(hash, index);
         self.series.push(Series { labels: all, samples: Vec::new(), scraped: i64::MIN });
         index
@@ -128,13 +133,18 @@ impl Tsdb {
 
     /// The series that all matchers fit.
     pub fn select<'a>(&'a self, matchers: &'a [Matcher]) -> impl Iterator<Item = &'a Series> + 'a {
-        let named = matchers.iter().find_map(|matcher| match matcher {
-            Matcher::Equal(label, name) if label == "__name__" => Some(name.as_str()),
-            _ => None,
-        });
-        let indices: Vec<usize> = match named {
-            Some(name) => self.by_name.get(name).cloned().unwrap_or_default(),
-            None => (0..self.series.len()).collect(),
+        let equal = |wanted: &str| {
+            matchers.iter().find_map(|matcher| match matcher {
+                Matcher::Equal(label, value) if label == wanted && !value.is_empty() => Some(value),
+                _ => None,
+            })
+        };
+        let indices: Vec<usize> = match (equal("__name__"), equal("namespace")) {
+            (Some(name), Some(namespace)) => {
+                self.by_namespace.get(&(name.clone(), namespace.clone())).cloned().unwrap_or_default()
+            }
+            (Some(name), None) => self.by_name.get(name).cloned().unwrap_or_default(),
+            (None, _) => (0..self.series.len()).collect(),
         };
         indices
             .into_iter()
