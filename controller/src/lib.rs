@@ -24,6 +24,7 @@ pub mod leader;
 pub mod metrics;
 pub mod notify;
 pub mod owner;
+pub mod pace;
 pub mod planner;
 pub mod reconcile;
 pub mod recorder;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
@@ -31,6 +31,7 @@ use tracing::Instrument;
 
 use crate::census::Counted;
 use crate::effects::EffectError;
+use crate::pace::Pace;
 use crate::shell::Shell;
 
 /// Reconciles of one kind at once: telemetry and forges answer slowly, the API server must not be flooded.
@@ -115,6 +116,12 @@ pub trait Control: Send + Sync + 'static {
     /// What the object counts as in the metrics, where it does.
     fn counted(_object: &Self::Kind) -> Option<Counted> {
         None
+    }
+
+    /// Whether nothing is expected of the object but what people or another controller do, who give a nudge: with many such
+    /// objects the next look may come later than the decision wants it.
+    fn waits(_object: &Self::Kind) -> bool {
+        false
     }
 
     /// Performs one effect through [`crate::effects`]; `object` is the version that was written or read last. The first
@@ -204,8 +211,13 @@ pub async fn run<C: Control>(shell: Arc<Shell>, stop: CancellationToken) {
     // Shorter than the 60 s after which a silent connection is dead: an idle watch ends by itself first.
     let watch = watcher::Config::default().timeout(45);
     let nudges = shell.nudges.listen(C::NAME).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
-    let counting = shell.clone();
-    let state = Arc::new(Running::<C> { shell, troubles: Mutex::default(), control: std::marker::PhantomData });
+    let state = Arc::new(Running::<C> {
+        shell,
+        troubles: Mutex::default(),
+        pace: Mutex::default(),
+        control: std::marker::PhantomData,
+    });
+    let running = state.clone();
     Controller::new(api, watch)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_on(nudges)
@@ -218,8 +230,7 @@ pub async fn run<C: Control>(shell: Arc<Shell>, stop: CancellationToken) {
         .for_each(|done| {
             // An object that was deleted is asked for once more and not found.
             if let Err(controller::Error::ObjectNotFound(gone)) = &done {
-                let id = counted_as::<C>(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
-                counting.census.count(&counting.metrics, &id, None);
+                running.forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
             }
             async move {
                 if let Err(error) = done {
@@ -239,7 +250,16 @@ struct Running<C: Control> {
     shell: Arc<Shell>,
     /// Errors and panics in a row, by object.
     troubles: Mutex<BTreeMap<String, Troubles>>,
+    pace: Mutex<Pace>,
     control: std::marker::PhantomData<C>,
+}
+
+/// What one turn of the loop came to.
+struct Looked {
+    /// When to look again.
+    wake: SignedDuration,
+    /// Whether it only waits, see [`Control::waits`].
+    waits: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -269,9 +289,10 @@ impl<C: Control> Running<C> {
         let outcome = AssertUnwindSafe(self.look(&namespace, &name)).catch_unwind().instrument(span).await;
         self.shell.metrics.observe_reconcile(C::NAME, began.elapsed());
         match outcome {
-            Ok(Ok(wake)) => {
+            Ok(Ok(Looked { wake, waits })) => {
                 self.with_troubles(&id, |troubles| troubles.errors = 0);
-                Ok(Action::requeue(self.shell.time.in_real_time(wake)))
+                let wanted = self.shell.time.in_real_time(wake);
+                Ok(Action::requeue(self.pace().next(&id, waits, began.elapsed(), wanted, CONCURRENCY)))
             }
             Ok(Err(error)) => Err(error),
             Err(_) => {
@@ -282,8 +303,18 @@ impl<C: Control> Running<C> {
         }
     }
 
+    fn forget(&self, namespace: &str, name: &str) {
+        let id = counted_as::<C>(namespace, name);
+        self.shell.census.count(&self.shell.metrics, &id, None);
+        self.pace().forget(&format!("{namespace}/{name}"));
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// One turn of the loop, on the live object.
-    async fn look(&self, namespace: &str, name: &str) -> Result<SignedDuration, ReconcileError> {
+    async fn look(&self, namespace: &str, name: &str) -> Result<Looked, ReconcileError> {
         let api: Api<C::Kind> = Api::namespaced(self.shell.clients.reader(), namespace);
         let live = api
             .get_opt(name)
@@ -295,7 +326,7 @@ impl<C: Control> Running<C> {
         };
         let Some(live) = live else {
             count(None);
-            return Ok(RESYNC);
+            return Ok(Looked { wake: RESYNC, waits: false });
         };
         let mut snapshot = C::gather(&self.shell, live.clone()).await?;
         for attempt in 1.. {
@@ -316,9 +347,9 @@ impl<C: Control> Running<C> {
             for effect in decision.effects {
                 C::perform(&self.shell, &object, &snapshot, effect).await?;
             }
-            return Ok(decision.wake.unwrap_or(RESYNC).min(RESYNC));
+            return Ok(Looked { wake: decision.wake.unwrap_or(RESYNC).min(RESYNC), waits: C::waits(&object) });
         }
-        Ok(RESYNC)
+        Ok(Looked { wake: RESYNC, waits: false })
     }
 
     fn after(&self, object: &DeserializeGuard<C::Kind>, error: &ReconcileError) -> Action {

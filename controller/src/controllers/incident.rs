@@ -292,6 +292,11 @@ impl Control for IncidentControl {
         Some(moment)
     }
 
+    /// The remediation nudges it when there is news, and so does every signal.
+    fn waits(object: &Incident) -> bool {
+        object.status.as_ref().is_some_and(|status| status.phase == IncidentPhase::Remediating)
+    }
+
     async fn perform(
         shell: &Arc<Shell>,
         object: &Incident,

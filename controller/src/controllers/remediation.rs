@@ -85,6 +85,12 @@ impl Control for RemediationControl {
         Some(Counted::Remediation(object.status.as_ref().and_then(|status| status.phase).unwrap_or(Phase::Planned)))
     }
 
+    /// People merge, close, approve or mend what blocks it; rollout and verification go by the clock.
+    fn waits(object: &Remediation) -> bool {
+        let phase = object.status.as_ref().and_then(|status| status.phase);
+        matches!(phase, Some(Phase::Proposed | Phase::AwaitingApproval | Phase::Blocked))
+    }
+
     async fn perform(
         shell: &Arc<Shell>,
         object: &Remediation,
