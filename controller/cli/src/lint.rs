@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCode> {
                 let path = if finding.path.is_empty() { String::new() } else { format!("{}: ", plain(&finding.path)) };
                 println!("{file}:{line}: {word}: {path}{}", plain(&finding.sentence));
             }
-            eprintln!("{looked_at} objects of Amend looked at, {} findings", found.len());
+            eprintln!("objects of Amend looked at: {looked_at}; findings: {}", found.len());
         }
     }
     let refused = found.iter().any(|one| arguments.strict || one.finding.severity == Severity::Error);
