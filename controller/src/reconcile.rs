@@ -17,10 +17,10 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use jiff::SignedDuration;
 use kube::api::Api;
-use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{Controller, watcher};
+use kube::runtime::{Controller, WatchStreamExt, reflector, watcher};
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -207,9 +207,13 @@ impl Nudges {
 
 /// Runs one controller until `stop`.
 pub async fn run<C: Control>(shell: Arc<Shell>, stop: CancellationToken) {
-    let api: Api<DeserializeGuard<C::Kind>> = Api::all(shell.clients.reader());
+    // Only names and versions are watched: each look reads the live object anyway, and thousands of whole ones are much memory.
+    let api: Api<PartialObjectMeta<C::Kind>> = Api::all(shell.clients.reader());
+    let (known, writer) = reflector::store();
     // Shorter than the 60 s after which a silent connection is dead: an idle watch ends by itself first.
-    let watch = watcher::Config::default().timeout(45);
+    let watch = watcher(api, watcher::Config::default().timeout(45)).default_backoff();
+    let bare = watch.modify(|object| object.managed_fields_mut().clear());
+    let changed = bare.reflect(writer).applied_objects();
     let nudges = shell.nudges.listen(C::NAME).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
     let state = Arc::new(Running::<C> {
         shell,
@@ -218,7 +222,7 @@ pub async fn run<C: Control>(shell: Arc<Shell>, stop: CancellationToken) {
         control: std::marker::PhantomData,
     });
     let running = state.clone();
-    Controller::new(api, watch)
+    Controller::for_stream(changed, known)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_on(nudges)
         .graceful_shutdown_on(async move { stop.cancelled().await })
@@ -269,24 +273,28 @@ struct Troubles {
 }
 
 impl<C: Control> Running<C> {
-    async fn reconcile(&self, object: Arc<DeserializeGuard<C::Kind>>) -> Result<Action, ReconcileError> {
+    async fn reconcile(&self, object: Arc<PartialObjectMeta<C::Kind>>) -> Result<Action, ReconcileError> {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let id = format!("{namespace}/{name}");
         if self.troubles_of(&id).panics >= PANICS_MAX {
             return Ok(Action::await_change());
         }
-        if let Err(invalid) = &object.0 {
-            tracing::warn!(
-                control = C::NAME,
-                object = id,
-                error = invalid.error,
-                "object cannot be read and is left alone"
-            );
-            return Ok(Action::await_change());
-        }
         let began = std::time::Instant::now();
-        let span = object.0.as_ref().map_or_else(|_| tracing::Span::none(), C::span);
-        let outcome = AssertUnwindSafe(self.look(&namespace, &name)).catch_unwind().instrument(span).await;
+        let api: Api<C::Kind> = Api::namespaced(self.shell.clients.reader(), &namespace);
+        let live = match api.get_opt(&name).await {
+            Ok(Some(live)) => live,
+            Ok(None) => {
+                self.forget(&namespace, &name);
+                return Ok(Action::await_change());
+            }
+            Err(kube::Error::SerdeError(error)) => {
+                tracing::warn!(control = C::NAME, object = id, %error, "object cannot be read and is left alone");
+                return Ok(Action::await_change());
+            }
+            Err(error) => return Err(GatherError::unreadable(format!("{} {id}", C::NAME), error).into()),
+        };
+        let span = C::span(&live);
+        let outcome = AssertUnwindSafe(self.look(&api, live)).catch_unwind().instrument(span).await;
         self.shell.metrics.observe_reconcile(C::NAME, began.elapsed());
         match outcome {
             Ok(Ok(Looked { wake, waits })) => {
@@ -314,20 +322,8 @@ impl<C: Control> Running<C> {
     }
 
     /// One turn of the loop, on the live object.
-    async fn look(&self, namespace: &str, name: &str) -> Result<Looked, ReconcileError> {
-        let api: Api<C::Kind> = Api::namespaced(self.shell.clients.reader(), namespace);
-        let live = api
-            .get_opt(name)
-            .await
-            .map_err(|error| GatherError::unreadable(format!("{} {namespace}/{name}", C::NAME), error))?;
-        let id = counted_as::<C>(namespace, name);
-        let count = |object: Option<&C::Kind>| {
-            self.shell.census.count(&self.shell.metrics, &id, object.and_then(C::counted));
-        };
-        let Some(live) = live else {
-            count(None);
-            return Ok(Looked { wake: RESYNC, waits: false });
-        };
+    async fn look(&self, api: &Api<C::Kind>, live: C::Kind) -> Result<Looked, ReconcileError> {
+        let (namespace, name) = (live.namespace().unwrap_or_default(), live.name_any());
         let mut snapshot = C::gather(&self.shell, live.clone()).await?;
         for attempt in 1.. {
             let decision = C::decide(&snapshot);
@@ -337,13 +333,13 @@ impl<C: Control> Running<C> {
             };
             let object = match written {
                 Err(stale @ EffectError::Stale { .. }) if attempt < REBASED_MAX => {
-                    let newer = api.get_opt(name).await.ok().flatten();
+                    let newer = api.get_opt(&name).await.ok().flatten();
                     snapshot = newer.and_then(|newer| C::rebased(snapshot, newer)).ok_or(stale)?;
                     continue;
                 }
                 written => written?,
             };
-            count(Some(&object));
+            self.shell.census.count(&self.shell.metrics, &counted_as::<C>(&namespace, &name), C::counted(&object));
             for effect in decision.effects {
                 C::perform(&self.shell, &object, &snapshot, effect).await?;
             }
@@ -352,7 +348,7 @@ impl<C: Control> Running<C> {
         Ok(Looked { wake: RESYNC, waits: false })
     }
 
-    fn after(&self, object: &DeserializeGuard<C::Kind>, error: &ReconcileError) -> Action {
+    fn after(&self, object: &PartialObjectMeta<C::Kind>, error: &ReconcileError) -> Action {
         let id = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
         let troubles = self.with_troubles(&id, |troubles| troubles.errors = troubles.errors.saturating_add(1));
         let stale = matches!(error, ReconcileError::Effect(EffectError::Stale { .. }));
