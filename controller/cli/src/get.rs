@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use amend_crds::{Incident, Remediation, RemediationPolicy};
-use anyhow::Context;
+use amend_crds::{GROUP, Incident, Remediation, RemediationPolicy};
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -101,7 +101,12 @@ where
         true => Api::all(connection.client.clone()),
         false => Api::namespaced(connection.client.clone(), &connection.namespace),
     };
-    let found = api.list(&ListParams::default()).await.with_context(|| format!("cannot list {}", K::plural(&())))?;
+    let found = match api.list(&ListParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            bail!("this cluster does not serve {}.{GROUP}: is Amend installed? kubectl amend doctor", K::plural(&()))
+        }
+        found => found.with_context(|| format!("cannot list {}", K::plural(&())))?,
+    };
     if let Some(output) = connection.output {
         print(&found.items, output)?;
         return Ok(ExitCode::SUCCESS);

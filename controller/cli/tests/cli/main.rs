@@ -5,6 +5,9 @@ mod incident;
 mod record;
 mod stage;
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 
 use amend_crds::{Incident, Remediation};
@@ -99,6 +102,47 @@ fn amend_of(kubeconfig: &str, words: &[&str]) -> std::process::Output {
         .expect("amend runs")
 }
 
+/// The path of a kubeconfig for the API server at `url`.
+fn kubeconfig(folder: &Path, url: &str) -> String {
+    let config = format!(
+        "apiVersion: v1
+kind: Config
+clusters: [{{ name: c, cluster: {{ server: '{url}' }} }}]
+contexts: [{{ name: c, context: {{ cluster: c, user: u }} }}]
+users: [{{ name: u, user: {{}} }}]
+current-context: c
+"
+    );
+    let file = folder.join("kubeconfig");
+    std::fs::write(&file, config).expect("a kubeconfig");
+    file.display().to_string()
+}
+
+/// An API server that knows nothing that it is asked for; serves until the tests end.
+fn knows_nothing() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let Ok(1..) = stream.read(&mut request) else { continue };
+            let answer =
+                "HTTP/1.1 404 Not Found\r\ncontent-length: 19\r\nconnection: close\r\n\r\n404 page not found\n";
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn a_cluster_without_amend_is_told_from_one_without_incidents() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = amend_of(&kubeconfig(folder.path(), &knows_nothing()), &["get", "incidents"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(told.contains("does not serve incidents.amend.dev: is Amend installed? kubectl amend doctor"), "{told}");
+}
+
 #[test]
 fn no_cluster_says_what_to_set() {
     let output = amend_of("/nowhere/kubeconfig", &["get", "incidents"]);
@@ -111,17 +155,9 @@ fn no_cluster_says_what_to_set() {
 #[test]
 fn a_cluster_that_does_not_answer_is_named_with_its_address() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("kubeconfig");
-    let config = "apiVersion: v1
-kind: Config
-clusters: [{ name: c, cluster: { server: 'http://127.0.0.1:1' } }]
-contexts: [{ name: c, context: { cluster: c, user: u } }]
-users: [{ name: u, user: {} }]
-current-context: c
-";
-    std::fs::write(&file, config).expect("a kubeconfig");
+    let file = kubeconfig(folder.path(), "http://127.0.0.1:1");
     for verb in [&["get", "incidents"][..], &["doctor"], &["explain", "inc-1"], &["uninstall", "--plan"]] {
-        let output = amend_of(&file.display().to_string(), verb);
+        let output = amend_of(&file, verb);
         assert_eq!(output.status.code(), Some(1), "{verb:?}");
         let told = text(&output.stderr);
         assert!(told.contains("the Kubernetes API at http://127.0.0.1:1/ does not answer"), "{told}");
