@@ -172,6 +172,12 @@ mod tests {
         assert_eq!(sent["to"], serde_json::json!(["oncall"]), "a receiver can route by it");
     }
 
+    #[test]
+    fn the_page_that_the_docs_show_is_the_page_that_is_sent() {
+        let shown = serde_json::to_string_pretty(&page()).unwrap();
+        assert!(include_str!("../../../docs/itself.md").contains(&shown), "{shown}");
+    }
+
     #[tokio::test]
     async fn a_pager_that_is_briefly_away_is_called_again() {
         let (webhook, calls) = pager(&[503]).await;
