@@ -23,6 +23,7 @@ mod rollout;
 mod routing;
 mod scheduling;
 mod sick_pod;
+mod silent;
 mod taught;
 mod traces;
 mod unanswered;
@@ -37,7 +38,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 26] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 27] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -55,6 +56,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         mass::findings,
         chain::findings,
         bursts::findings,
+        silent::findings,
         commits::findings,
         alerts::findings,
         traces::findings,
