@@ -30,7 +30,7 @@ pub enum Finer {
     Pods,
     /// Error ratio and latency by route, method or rpc.
     Operations,
-    /// Error ratio by version, where request metrics carry one.
+    /// Error ratio and latency by version, where request metrics carry one.
     Versions,
     /// Share of time in which a container waits for CPU, memory or input and output (pressure stall information).
     Pressure,

@@ -43,6 +43,8 @@ pub mod finer {
     /// Requests per second.
     pub const OPERATION_REQUEST_RATE: &str = "operationRequestRate";
     pub const VERSION_ERROR_RATIO: &str = "versionErrorRatio";
+    /// Seconds.
+    pub const VERSION_LATENCY_P99: &str = "versionLatencyP99";
     /// Requests per second.
     pub const VERSION_REQUEST_RATE: &str = "versionRequestRate";
     /// Share of time, 0 to 1, that some task waits for the label `resource`: `cpu`, `memory`, `io`.
@@ -62,6 +64,7 @@ pub mod finer {
             OPERATION_LATENCY_P99,
             OPERATION_REQUEST_RATE,
             VERSION_ERROR_RATIO,
+            VERSION_LATENCY_P99,
             VERSION_REQUEST_RATE,
             PRESSURE,
         ]

@@ -109,7 +109,7 @@ fn measures(finer: Finer) -> &'static [Measure] {
     match finer {
         Finer::Pods => &[Measure::RequestsByPod, Measure::LatencyP99ByPod],
         Finer::Operations => &[Measure::RequestsByOperation, Measure::LatencyP99ByOperation],
-        Finer::Versions => &[Measure::RequestsByVersion],
+        Finer::Versions => &[Measure::RequestsByVersion, Measure::LatencyP99ByVersion],
         Finer::Pressure => {
             &[Measure::Pressure(Resource::Cpu), Measure::Pressure(Resource::Memory), Measure::Pressure(Resource::Io)]
         }
@@ -230,7 +230,11 @@ fn named(found: Vec<Series>, about: Finer) -> Vec<Series> {
         ),
         Finer::Versions => (
             finer::VERSION,
-            &[(name::ERROR_RATIO, finer::VERSION_ERROR_RATIO), (name::REQUEST_RATE, finer::VERSION_REQUEST_RATE)],
+            &[
+                (name::ERROR_RATIO, finer::VERSION_ERROR_RATIO),
+                (name::REQUEST_RATE, finer::VERSION_REQUEST_RATE),
+                (name::LATENCY_P99, finer::VERSION_LATENCY_P99),
+            ],
         ),
         Finer::Pressure | Finer::NodePressure => ("resource", &[(finer::PRESSURE, finer::PRESSURE)]),
         Finer::Lines => return Vec::new(),

@@ -139,6 +139,7 @@ pub(crate) fn forms(
         Measure::LatencyP99 => latency(mapping, of, rate, By::Service),
         Measure::LatencyP99ByPod => latency(mapping, of, rate, By::Pod),
         Measure::LatencyP99ByOperation => latency(mapping, of, rate, By::Operation),
+        Measure::LatencyP99ByVersion => latency(mapping, of, rate, By::Version),
         Measure::Pressure(resource) => vec![containers.pressure(resource, rate)],
         Measure::NodePressure(resource) => node_pressure(mapping, of, resource, rate),
     }

@@ -135,6 +135,8 @@ pub enum Measure {
     LatencyP99ByOperation,
     /// Requests per second by `code`, of each `version`.
     RequestsByVersion,
+    /// 99th percentile of request duration in seconds, of each `version`.
+    LatencyP99ByVersion,
     /// Share of time in which some task of a container waits, 0 to 1 (pressure stall information).
     Pressure(Resource),
     /// The same of nodes; their names stand in [`Selection::pods`].
@@ -180,6 +182,7 @@ impl Measure {
             Self::RequestsByOperation => "requests-by-operation",
             Self::LatencyP99ByOperation => "latency-p99-by-operation",
             Self::RequestsByVersion => "requests-by-version",
+            Self::LatencyP99ByVersion => "latency-p99-by-version",
             Self::Pressure(Resource::Cpu) => "cpu-pressure",
             Self::Pressure(Resource::Memory) => "memory-pressure",
             Self::Pressure(Resource::Io) => "io-pressure",

@@ -147,7 +147,7 @@ async fn a_slow_store_costs_no_more_than_the_budget_and_stays_unknown() {
     let began = Instant::now();
     let found = deepen(&sources, &all, windows(), budget).await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    assert!(found.series.is_empty() && found.asked.len() == 8, "{found:?}");
+    assert!(found.series.is_empty() && found.asked.len() == 9, "{found:?}");
     assert!(found.asked.iter().all(|asked| asked.unknown.is_some()), "{found:?}");
 }
 

@@ -27,6 +27,7 @@ mod silent;
 mod taught;
 mod traces;
 mod unanswered;
+mod version;
 mod volume;
 
 pub use alerts::AGREEING;
@@ -38,7 +39,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 27] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 28] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -65,6 +66,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         taught::findings,
         sick_pod::findings,
         operation::findings,
+        version::findings,
         pressure::findings,
     ];
     extractors.iter().flat_map(|extract| extract(scene)).collect()

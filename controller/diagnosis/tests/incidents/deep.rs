@@ -4,7 +4,7 @@ use amend_diagnosis::deep::{ENTITIES_MAX, Finer, QUESTIONS_MAX, finer, told};
 use amend_diagnosis::diagnose::diagnose;
 use amend_diagnosis::diagnosis::cause;
 use amend_diagnosis::entity::{Entity, EntityKind};
-use amend_diagnosis::evidence::{Answer, Observations, Series};
+use amend_diagnosis::evidence::{Answer, ChangeKind, Observations, Series};
 use amend_diagnosis::metric::finer as named;
 
 use crate::shop::*;
@@ -105,6 +105,57 @@ fn one_sick_operation_is_named_by_the_second_round_unless_a_callee_is_in_trouble
     });
     let first = diagnose(&shared);
     assert_eq!(diagnose(&with(shared, operations())).causes, first.causes);
+}
+
+fn of_version(metric: &str, service: &str, version: &str, from: i64, value: f64) -> Series {
+    let labels = [("__name__", metric), ("service", service), ("version", version)];
+    let mut all = series(&labels, "finer", move |_| value);
+    all.samples.retain(|(time, _)| *time >= at(from).as_second() as f64);
+    all
+}
+
+/// `cart` and `checkout` were released 40 s apart, and nobody measured who fails.
+fn two_releases() -> Observations {
+    let mut world = world();
+    world.series = Answer::Known(Vec::new());
+    world.changes = Answer::Known(vec![
+        change(INNOCENT, ChangeKind::Image, "cart", 3_500, ""),
+        change(GUILTY, ChangeKind::Image, "checkout", 3_540, ""),
+    ]);
+    world
+}
+
+#[test]
+fn errors_by_version_decide_between_two_releases() {
+    let first = diagnose(&two_releases());
+    assert!(first.abstained.is_some_and(|why| why.contains("error rate by version would decide")));
+    let ratio = |service, version, from, value| of_version(named::VERSION_ERROR_RATIO, service, version, from, value);
+    let p99 = |service, version, from, value| of_version(named::VERSION_LATENCY_P99, service, version, from, value);
+    let versions = vec![
+        ratio("checkout", "1.0", 0, 0.001),
+        ratio("checkout", "1.1", 3_540, 0.4),
+        ratio("cart", "7", 0, 0.002),
+        ratio("cart", "8", 3_510, 0.003),
+        p99("cart", "7", 0, 0.1),
+        p99("cart", "8", 3_510, 0.11),
+    ];
+    let second = diagnose(&with(two_releases(), versions));
+    assert_eq!(best(&second), (cause::BAD_IMAGE, "checkout"), "{second:#?}");
+    assert!(second.actionable().is_some(), "{:?}", second.abstained);
+    let measures = &second.causes[0].measures;
+    assert_eq!((measures["version.bad"].as_str(), measures["version.good"].as_str()), ("1.1", "1.0"));
+    let cart = second.causes.iter().find(|one| one.entity.name == "cart").unwrap();
+    assert!(cart.facts_against.iter().any(|fact| fact.sentence.contains("versions 8 and 7 of cart answer alike")));
+}
+
+#[test]
+fn a_version_that_never_answered_beside_the_old_one_says_nothing() {
+    let mut old = of_version(named::VERSION_ERROR_RATIO, "checkout", "1.0", 0, 0.001);
+    old.samples.retain(|(time, _)| *time < at(3_540).as_second() as f64);
+    let versions = vec![old, of_version(named::VERSION_ERROR_RATIO, "checkout", "1.1", 3_540, 0.4)];
+    let said = diagnose(&with(two_releases(), versions));
+    let facts = said.causes.iter().flat_map(|one| one.facts_for.iter().chain(&one.facts_against));
+    assert!(facts.clone().all(|fact| !fact.sentence.contains("at the same time")), "{:#?}", facts.collect::<Vec<_>>());
 }
 
 #[test]
