@@ -46,15 +46,24 @@ pub(crate) struct CallMetric {
     pub to: [&'static str; 2],
 }
 
-/// What is commonly there: the service graph of Tempo's metrics generator and of OpenTelemetry's connector
-/// (<https://grafana.com/docs/tempo/latest/metrics-generator/service_graphs/>), and Istio's standard metrics
-/// (<https://istio.io/latest/docs/reference/config/metrics/>).
-pub(crate) const CALL_METRICS: [CallMetric; 2] = [
+/// What is commonly there: the service graph of Tempo's metrics generator, of OpenTelemetry's connector and of Beyla
+/// (<https://grafana.com/docs/tempo/latest/metrics-generator/service_graphs/>), Istio's standard metrics
+/// (<https://istio.io/latest/docs/reference/config/metrics/>), Linkerd's outbound requests
+/// (<https://linkerd.io/2/reference/proxy-metrics/>) and Hubble's with workloads as context labels
+/// (<https://docs.cilium.io/en/stable/observability/metrics/#httpv2>).
+pub(crate) const CALL_METRICS: [CallMetric; 4] = [
     CallMetric { metric: "traces_service_graph_request_total", from: ["", "client"], to: ["", "server"] },
     CallMetric {
         metric: "istio_requests_total",
         from: ["source_workload_namespace", "source_workload"],
         to: ["destination_workload_namespace", "destination_workload"],
+    },
+    // Inbound requests have no `dst_deployment`, so they name no second end.
+    CallMetric { metric: "request_total", from: ["namespace", "deployment"], to: ["dst_namespace", "dst_deployment"] },
+    CallMetric {
+        metric: "hubble_http_requests_total",
+        from: ["source_namespace", "source_workload"],
+        to: ["destination_namespace", "destination_workload"],
     },
 ];
 

@@ -112,8 +112,10 @@ pub struct RequestFamily {
     pub service: String,
     /// Label of the namespace; key `namespace`.
     pub namespace: String,
-    /// Label of the pod; key `pod`.
+    /// Label of the pod; key `pod`. Empty: none, or it tells who counted instead of who answered.
     pub pod: String,
+    /// Label matchers that pick one of several counts of the same requests: those of the called side.
+    pub only: Vec<(&'static str, &'static str)>,
 }
 
 /// Unit of a duration histogram.
@@ -205,7 +207,13 @@ impl Mapping {
     pub fn families(&self) -> Vec<RequestFamily> {
         match &self.requests {
             Some(declared) => vec![declared.clone()],
-            None => vec![RequestFamily::standard(self), RequestFamily::opentelemetry()],
+            None => vec![
+                RequestFamily::standard(self),
+                RequestFamily::opentelemetry(),
+                RequestFamily::istio(),
+                RequestFamily::linkerd(),
+                RequestFamily::hubble(),
+            ],
         }
     }
 }
@@ -229,11 +237,12 @@ impl RequestFamily {
             service: mapping.service.clone(),
             namespace: mapping.namespace.clone(),
             pod: mapping.pod.clone(),
+            only: Vec::new(),
         }
     }
 
     /// OpenTelemetry's HTTP semantic conventions as Prometheus stores them with resource attributes promoted
-    /// (`promote_resource_attributes` of Prometheus' OTLP receiver).
+    /// (`promote_resource_attributes` of Prometheus' OTLP receiver). Beyla writes the same names.
     fn opentelemetry() -> Self {
         Self {
             requests: "http_server_request_duration_seconds_count".to_owned(),
@@ -244,6 +253,55 @@ impl RequestFamily {
             service: "service_name".to_owned(),
             namespace: "k8s_namespace_name".to_owned(),
             pod: "k8s_pod_name".to_owned(),
+            only: Vec::new(),
+        }
+    }
+
+    /// Istio's standard metrics, as the called side counts them (<https://istio.io/latest/docs/reference/config/metrics/>).
+    fn istio() -> Self {
+        Self {
+            requests: "istio_requests_total".to_owned(),
+            duration: "istio_request_duration_milliseconds".to_owned(),
+            unit: Unit::Milliseconds,
+            code: "response_code".to_owned(),
+            error_codes: "5..".to_owned(),
+            service: "destination_workload".to_owned(),
+            namespace: "destination_workload_namespace".to_owned(),
+            pod: "pod".to_owned(),
+            only: vec![("reporter", "destination")],
+        }
+    }
+
+    /// Linkerd's proxy metrics on the inbound side; a response is classified as success or failure
+    /// (<https://linkerd.io/2/reference/proxy-metrics/>).
+    fn linkerd() -> Self {
+        Self {
+            requests: "response_total".to_owned(),
+            duration: "response_latency_ms".to_owned(),
+            unit: Unit::Milliseconds,
+            code: "classification".to_owned(),
+            error_codes: "failure".to_owned(),
+            service: "deployment".to_owned(),
+            namespace: "namespace".to_owned(),
+            pod: "pod".to_owned(),
+            only: vec![("direction", "inbound")],
+        }
+    }
+
+    /// Hubble's `httpV2` metrics with workloads as context labels
+    /// (<https://docs.cilium.io/en/stable/observability/metrics/#httpv2>).
+    fn hubble() -> Self {
+        Self {
+            requests: "hubble_http_requests_total".to_owned(),
+            duration: "hubble_http_request_duration_seconds".to_owned(),
+            unit: Unit::Seconds,
+            code: "status".to_owned(),
+            error_codes: "5..".to_owned(),
+            service: "destination_workload".to_owned(),
+            namespace: "destination_namespace".to_owned(),
+            // `pod` is the agent's.
+            pod: String::new(),
+            only: vec![("reporter", "server")],
         }
     }
 }
@@ -311,6 +369,8 @@ mod tests {
         let tried = declared(&[]).unwrap().families();
         assert_eq!(tried[0].requests, "http_requests_total");
         assert_eq!(tried[1].requests, "http_server_request_duration_seconds_count");
+        let meshes: Vec<&str> = tried[2..].iter().map(|family| family.requests.as_str()).collect();
+        assert_eq!(meshes, ["istio_requests_total", "response_total", "hubble_http_requests_total"]);
         let only = declared(&[("requests", "istio_requests_total"), ("code", "response_code")]).unwrap().families();
         assert_eq!((only.len(), only[0].code.as_str()), (1, "response_code"));
     }

@@ -260,6 +260,7 @@ enum PickedBy {
 
 fn picked(family: &RequestFamily, mapping: &Mapping, of: &Selection, metric: &str, by: PickedBy) -> Option<Selector> {
     let selector = only(Selector::metric(metric), mapping).is(&family.namespace, &of.namespace);
+    let selector = family.only.iter().fold(selector, |selector, (label, value)| selector.is(label, value));
     match by {
         PickedBy::Service if !family.service.is_empty() => Some(selector.like(&family.service, &of.services)),
         PickedBy::Pod if !family.pod.is_empty() => Some(selector.like(&family.pod, &of.pods)),
