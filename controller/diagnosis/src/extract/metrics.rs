@@ -3,16 +3,21 @@
 //! CPU and memory beyond the rise in load cannot be inherited; latency can, and is explained away by callees in
 //! milliseconds; a request rate that falls against everybody else's says that requests do not arrive.
 
+mod resources;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnosis::cause;
-use crate::entity::{Entity, EntityKind};
+use crate::entity::Entity;
 use crate::evidence::Series;
 use crate::finding::{Finding, Modality};
 use crate::metric::{Family, name, name_of};
 use crate::robust::{Shift, deviation, median, quantile, shift};
 use crate::scene::Scene;
 use crate::windows::{Windows, within};
+
+use resources::resources;
+pub use resources::saturated;
 
 /// How much a comparison counts whose windows were found by a change point, not told.
 const GUESSED: f64 = 0.4;
@@ -74,110 +79,6 @@ pub fn gauge(series: &Series) -> Series {
         })
         .collect();
     Series { labels: series.labels.clone(), samples, asked: series.asked.clone() }
-}
-
-/// A rise of this share of what the busiest peer usually takes counts in full; smaller ones count less, in proportion.
-///
-/// Relative rises of small figures are everyday noise: in public cases every true CPU fault rose by at least .39 of the
-/// busiest peer's normal, every memory fault by .21, while ten-fold rises of idle services without consequence are common.
-const FULL_SIZE: f64 = 0.3;
-/// What is left of a rise too small to be felt beside its peers: the entity's own limit may be small as well.
-const SMALL: f64 = 0.25;
-
-/// The largest usual value of each resource metric over all entities, in the metric's own unit.
-fn largest_usual<'s>(scene: &Scene<'s>, windows: &Windows) -> BTreeMap<&'s str, f64> {
-    let mut largest: BTreeMap<&str, f64> = BTreeMap::new();
-    for series in scene.series.values().flatten().filter(|series| !is_edge(series) && !of_node(series)) {
-        let name = name_of(&series.labels);
-        if matches!(Family::of(name), Family::Cpu | Family::Memory | Family::Disk) {
-            let usual = median(&within(&gauge(series), windows.normal)).unwrap_or(0.0);
-            let known = largest.entry(name).or_default();
-            *known = known.max(usual);
-        }
-    }
-    largest
-}
-
-/// Entities that use less than this share of the CPU that they may have do not lack any.
-const AT_EASE: f64 = 35.0;
-
-/// Entities whose share of their CPU limit is known, and low.
-fn at_ease<'s>(scene: &'s Scene<'_>, windows: &Windows) -> BTreeSet<&'s Entity> {
-    let low = |list: &[&Series]| {
-        let shares = list.iter().filter(|series| {
-            let name = name_of(&series.labels);
-            name.contains('%') && Family::of(name) == Family::Cpu && !of_node(series)
-        });
-        let highest = shares.filter_map(|series| quantile(&within(series, windows.sick), 0.8)).reduce(f64::max);
-        highest.is_some_and(|highest| highest < AT_EASE)
-    };
-    scene.series.iter().filter(|(_, list)| low(list)).map(|(entity, _)| entity).collect()
-}
-
-fn resources(scene: &Scene<'_>, windows: &Windows, traffic: &Traffic) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let largest = largest_usual(scene, windows);
-    let at_ease = at_ease(scene, windows);
-    for (entity, list) in scene.series.iter().filter(|(entity, _)| entity.kind != EntityKind::Node) {
-        for series in list.iter().filter(|series| !is_edge(series) && !of_node(series)) {
-            let name = name_of(&series.labels);
-            let (kind, factor) = match Family::of(name) {
-                Family::Cpu => (cause::CPU, 1.0),
-                // A share of a limit repeats what the absolute value says.
-                Family::Memory if name.to_ascii_lowercase().contains("rate") => continue,
-                Family::Memory => (cause::MEMORY, 0.8),
-                Family::Disk => (cause::DISK, 0.3),
-                _ => continue,
-            };
-            let series = gauge(series);
-            let sick = within(&series, windows.sick);
-            let Some(all) = shift(&within(&series, windows.normal), &sick, 0.05, 0.8) else { continue };
-            let recent = shift(&within(&series, windows.recent), &sick, 0.05, 0.8).map_or(all.z, |recent| recent.z);
-            let z = all.z.min(recent);
-            let doublings = if all.normal > 0.0 { ((all.by + all.normal) / all.normal).max(1e-9).log2() } else { 0.0 };
-            let per_replica = fewer_replicas(list, name, windows);
-            let load = (traffic.growth(entity) * per_replica).max(1.0).log2();
-            let beyond = (doublings - load + 0.15).clamp(0.0, 1.5);
-            let busiest = largest.get(name).copied().unwrap_or(0.0);
-            let size = match kind == cause::CPU && at_ease.contains(entity) {
-                true => SMALL,
-                false => (all.by / (FULL_SIZE * busiest).max(1e-9)).clamp(SMALL, 1.0),
-            };
-            let weight = NATS * factor * size * (z - 2.0).max(0.0).ln_1p() * beyond;
-            if weight > 0.0 {
-                let sentence = format!(
-                    "{name} of {} rose from {} to {}{}",
-                    entity.name,
-                    figure(all.normal),
-                    figure(all.normal + all.by),
-                    if load > 0.1 {
-                        format!(", more than its load ({:.1} times)", traffic.growth(entity) * per_replica)
-                    } else {
-                        String::new()
-                    }
-                );
-                findings.push(
-                    Finding::new(entity.clone(), kind, Modality::Metrics, weight, sentence)
-                        .labelled(format!("{name} x{:.1}", (all.by + all.normal) / all.normal.max(1e-9)))
-                        .asked(&series.asked)
-                        .measure("metric", name),
-                );
-            }
-        }
-    }
-    findings
-}
-
-/// How many times more each replica has to do because others are gone: replicas that reported before by those that still do.
-fn fewer_replicas(list: &[&Series], name: &str, windows: &Windows) -> f64 {
-    let of_pods = || list.iter().filter(|series| name_of(&series.labels) == name && series.labels.contains_key("pod"));
-    let late = (windows.sick.0 + 0.5 * (windows.sick.1 - windows.sick.0), windows.sick.1);
-    let reporting = |window: (f64, f64)| {
-        let alive = of_pods().filter(|series| !within(series, window).is_empty());
-        alive.filter_map(|series| series.labels.get("pod")).collect::<BTreeSet<_>>().len() as f64
-    };
-    let (before, now) = (reporting(windows.recent), reporting(late));
-    if now > 0.0 { (before / now).max(1.0) } else { 1.0 }
 }
 
 /// A number for people.

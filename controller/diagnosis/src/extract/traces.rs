@@ -24,8 +24,15 @@ const UNREACHED: f64 = 1.5;
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let mut best: BTreeMap<(Entity, &'static str), Finding> = BTreeMap::new();
     let asked = scene.questions().about(&["trace", "span"]);
-    let mut put = |entity: &Entity, kind: &'static str, weight: f64, sentence: String, label: &str| {
+    let saturated = super::metrics::saturated(scene);
+    let mut put = |entity: &Entity, kind: &'static str, weight: f64, mut sentence: String, label: &str| {
         let weight = NATS * weight;
+        // A server without CPU takes calls late: between the two spans this looks like the way, and is the server.
+        let starved = kind == cause::NETWORK && saturated.contains(entity);
+        let kind = if starved { cause::CPU } else { kind };
+        if starved {
+            sentence.push_str(", while it uses all the CPU that it may");
+        }
         let key = (entity.clone(), kind);
         if weight > 0.05 && best.get(&key).is_none_or(|known| known.weight < weight) {
             let finding =
