@@ -21,6 +21,12 @@ const SCRAPES: f64 = 180.0;
 /// A life of a process needs this many samples before its shape means anything.
 const SAMPLES_MIN: usize = 8;
 
+/// Weight of kills that befell half of the pods of one revision or more.
+const KILLED: f64 = 5.0;
+/// What is left of it when one pod among very many was killed. It is a kill all the same; but what the whole workload shows, such as
+/// errors on every pod, has another reason.
+const ONE_AMONG_MANY: f64 = 0.5;
+
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let mut kills: BTreeMap<(Entity, String), Kills> = BTreeMap::new();
     for pod in &scene.cluster.pods {
@@ -29,6 +35,9 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
                 kills.entry((pod.workload.clone(), container.name.clone())).or_default().add(kill);
             }
         }
+    }
+    for ((workload, container), kills) in &mut kills {
+        kills.share = share_of_pods(scene, workload, container);
     }
     let firsts = scene.series.values().flatten().filter_map(|series| series.samples.first());
     let begin = firsts.map(|(at, _)| *at).fold(f64::INFINITY, f64::min);
@@ -57,6 +66,8 @@ struct Kills {
     lives: Vec<f64>,
     limit: Option<f64>,
     asked: String,
+    /// The largest share of the pods of one revision that it befell; none where the pods are not known.
+    share: Option<f64>,
     /// Only a gauge says it, and has said it for as long as anything is known: it names the last end, however old that is.
     standing: bool,
 }
@@ -91,6 +102,7 @@ impl Kills {
             pods: 1,
             lives,
             limit: container.memory_limit,
+            share: None,
             asked: scene.questions().about(&["pods", "Pod"]),
             standing: false,
         })
@@ -105,9 +117,25 @@ impl Kills {
         let container = series.labels.get("container")?.clone();
         let (first, told) = *series.samples.first()?;
         let standing = told > 0.0 && first <= begin + SCRAPES;
-        let kill = Self { count: 1, pods: 1, lives: Vec::new(), limit: None, asked: series.asked.clone(), standing };
+        let asked = series.asked.clone();
+        let kill = Self { count: 1, pods: 1, lives: Vec::new(), limit: None, share: None, asked, standing };
         (*value > 0.0).then_some((container, kill))
     }
+}
+
+/// Share of the pods of a revision in which a container was killed, of the revision where it is largest: old pods that a rollout has
+/// not replaced yet say nothing of the new ones.
+fn share_of_pods(scene: &Scene<'_>, workload: &Entity, container: &str) -> Option<f64> {
+    let mut revisions: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    for pod in scene.cluster.pods.iter().filter(|pod| pod.workload == *workload) {
+        let own = pod.containers.iter().filter(|one| one.name == container);
+        for killed in own.map(|one| Kills::of_container(scene, one).is_some()) {
+            let (some, all) = revisions.entry(pod.revision.as_str()).or_default();
+            *some += f64::from(u8::from(killed));
+            *all += 1.0;
+        }
+    }
+    revisions.values().map(|(some, all)| some / all).reduce(f64::max)
 }
 
 fn explain(scene: &Scene<'_>, entity: &Entity, container: &str, kills: &Kills) -> Vec<Finding> {
@@ -162,7 +190,7 @@ fn explain(scene: &Scene<'_>, entity: &Entity, container: &str, kills: &Kills) -
         whole.clone(),
         kind,
         Modality::State,
-        5.0,
+        KILLED * kills.share.map_or(1.0, |share| (2.0 * share).clamp(ONE_AMONG_MANY, 1.0)),
         format!("container {container} of {} was OOMKilled {times} at {limit_text}", entity.name),
     )
     .labelled(format!("OOMKilled {times}"))

@@ -3,6 +3,8 @@
 //! Being recent is not enough. A change is blamed when the changed entity itself shows trouble that its old pods, its time
 //! before, and its callees do not explain.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::cluster::{Container, Pod};
@@ -131,9 +133,44 @@ fn own_evidence(scene: &Scene<'_>, change: &Change, onset: Timestamp) -> Vec<Own
 /// How many of the new pods were killed for memory, when it is half of them or more: then a kill explains what the entity
 /// shows, and the kill has an extractor of its own. A kill of one among many explains little.
 fn killed_for_memory(scene: &Scene<'_>, change: &Change) -> Option<(usize, usize)> {
-    let (new, _) = revisions(scene, change);
-    let killed = new.iter().filter(|pod| pod.containers.iter().any(killed_for_memory_once)).count();
-    (killed > 0 && 2 * killed >= new.len()).then_some((killed, new.len()))
+    let (killed, of) = kills(scene, change);
+    (killed > 0 && 2 * killed >= of).then_some((killed, of))
+}
+
+/// New pods in which a container that the change touched was killed for memory, and all new pods.
+///
+/// A sidecar that nobody changed and that is killed beside it is another trouble, and takes nothing from the release.
+fn kills(scene: &Scene<'_>, change: &Change) -> (usize, usize) {
+    let (new, old) = revisions(scene, change);
+    let touched = touched(change, &new, &old);
+    let killed = |pod: &&&Pod| {
+        let own =
+            pod.containers.iter().filter(|one| touched.as_ref().is_none_or(|names| names.contains(one.name.as_str())));
+        own.into_iter().any(killed_for_memory_once)
+    };
+    (new.iter().filter(killed).count(), new.len())
+}
+
+/// Names of the containers that a change touched: those that run an image it brought, else those that differ from the ones of the
+/// old pods. None where neither tells: then it may be any.
+fn touched<'p>(change: &Change, new: &[&'p Pod], old: &[&'p Pod]) -> Option<BTreeSet<&'p str>> {
+    fn all<'p>(pods: &[&'p Pod]) -> impl Iterator<Item = &'p Container> {
+        pods.iter().flat_map(|pod| &pod.containers)
+    }
+    let names = |kept: &dyn Fn(&Container) -> bool| -> Option<BTreeSet<&'p str>> {
+        let names: BTreeSet<&str> = all(new).filter(|one| kept(one)).map(|one| one.name.as_str()).collect();
+        (!names.is_empty()).then_some(names)
+    };
+    let brought: BTreeSet<&str> = change.images_brought().collect();
+    // Mounts are left out: the name of a token's volume is another one in every pod.
+    let same = |one: &Container, other: &Container| {
+        let field = |key: &str| one.spec[key] == other.spec[key];
+        one.name == other.name && ["image", "command", "args", "env", "envFrom", "resources"].into_iter().all(field)
+    };
+    names(&|one| brought.contains(one.image.as_str())).or_else(|| match old.is_empty() {
+        true => None,
+        false => names(&|one| !all(old).any(|other| same(one, other))),
+    })
 }
 
 fn killed_for_memory_once(container: &Container) -> bool {
@@ -340,7 +377,7 @@ fn new_errors(scene: &Scene<'_>, change: &Change) -> Option<Own> {
     };
     let lines = scene.logs.get(&change.target)?;
     let at = u64::try_from(change.at.as_nanosecond()).ok()?;
-    let known: std::collections::BTreeSet<String> =
+    let known: BTreeSet<String> =
         lines.iter().filter(|line| line.at_ns.is_some_and(|t| t < at)).map(|line| shape(&line.body)).collect();
     let is_error = |severity: &Option<String>, body: &str| {
         let loud = severity.as_deref().is_some_and(|severity| {
@@ -352,8 +389,8 @@ fn new_errors(scene: &Scene<'_>, change: &Change) -> Option<Own> {
     // Trouble with a callee is somebody else's until shown otherwise.
     let inherited =
         |line: &LogLine| matches!(scene.class_of(line), Class::Network | Class::Timeout | Class::Dns | Class::Database);
-    // So is what a process writes that gets no memory, when its pods are killed for it.
-    let killed = killed_for_memory(scene, change).is_some();
+    // So is what a process writes that gets no memory, when it is killed for it.
+    let killed = kills(scene, change).0 > 0;
     let of_the_kill = |line: &LogLine| killed && scene.class_of(line) == Class::Memory;
     let new = lines.iter().find(|line| {
         line.at_ns.is_some_and(|t| t >= at)

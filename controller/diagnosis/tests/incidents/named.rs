@@ -274,6 +274,36 @@ fn one_kill_among_many_pods_does_not_speak_for_what_a_release_shows() {
 }
 
 #[test]
+fn a_kill_of_one_pod_is_not_sure_beside_an_error_that_the_release_brought_to_all() {
+    let got = diagnose(&released_and_killed(1, "NullPointerException in OrderBatch"));
+    let kill = got.causes.iter().find(|cause| cause.kind == cause::OOM_KILLED).unwrap();
+    assert!(kill.confidence < 0.9 && got.actionable().is_none(), "{got:#?}");
+    // Nothing else is wrong: a kill is a kill, also of one pod.
+    let got = diagnose(&released_and_killed(1, "cannot allocate memory for order batch"));
+    assert_eq!(best(&got), (cause::OOM_KILLED, "checkout"), "{got:#?}");
+}
+
+#[test]
+fn a_sidecar_that_is_killed_takes_nothing_from_the_release_beside_it() {
+    let with_sidecar = |image: &str| {
+        let mut world = bad_release_beside_innocent();
+        let mut pod = pod("checkout-new-y", "checkout", "new", 3_545, running());
+        pod["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "proxy", "image": image}));
+        let mut proxy = killed(3)["containerStatuses"][0].clone();
+        proxy["name"] = json!("proxy");
+        pod["status"]["containerStatuses"].as_array_mut().unwrap().push(proxy);
+        set_pod(&mut world, pod);
+        let got = diagnose(&world);
+        let release = got.causes.iter().find(|cause| cause.kind == cause::BAD_IMAGE && cause.entity.name == "checkout");
+        release.unwrap().facts_for.iter().map(|fact| fact.sentence.clone()).collect::<String>()
+    };
+    let said = with_sidecar("registry/proxy:1");
+    assert!(!said.contains("killed for memory"), "{said}");
+    let said = with_sidecar("registry/checkout:new");
+    assert!(said.contains("killed for memory"), "the change brought it: {said}");
+}
+
+#[test]
 fn two_independent_incidents_are_two_causes() {
     let mut world = oom();
     let told = "secret \"cart-db\" not found";
