@@ -212,11 +212,12 @@ fn nothing_diagnosed() -> amend_diagnosis::diagnosis::Diagnosis {
         graph: amend_diagnosis::graph::RootCauseGraph::default(),
         slowest: Vec::new(),
         deep: None,
+        alignment: Default::default(),
         asked: Vec::new(),
     }
 }
 
-/// A policy that cannot be read any more judges by the four dimensions alone; its state stops everything else.
+/// A policy that cannot be read any more judges by what always runs alone; its state stops everything else.
 fn as_planned(plan: &Plan) -> CompiledPolicy {
     CompiledPolicy {
         matches: CompiledMatch { causes: std::collections::BTreeSet::new(), targets: Vec::new(), min_confidence: 1.0 },

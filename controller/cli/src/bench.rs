@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use amend_diagnosis::alignment::Alignment;
 use amend_diagnosis::diagnose::diagnose;
 use amend_telemetry::case;
 use anyhow::Context;
@@ -43,6 +44,7 @@ struct Outcome {
     label: Value,
     answer: Value,
     rank: Option<usize>,
+    alignment: Alignment,
     seconds: f64,
 }
 
@@ -99,9 +101,10 @@ fn outcomes(cases: &[(Value, PathBuf)], jobs: usize) -> anyhow::Result<Vec<Outco
 fn outcome(label: &Value, directory: &Path) -> anyhow::Result<Outcome> {
     let start = Instant::now();
     let case = case::read(directory).with_context(|| format!("no case in {}", directory.display()))?;
-    let answer = case.answer(&diagnose(&case.observations));
+    let diagnosis = diagnose(&case.observations);
+    let answer = case.answer(&diagnosis);
     let seconds = start.elapsed().as_secs_f64();
-    Ok(Outcome { rank: rank(label, &answer), label: label.clone(), answer, seconds })
+    Ok(Outcome { rank: rank(label, &answer), label: label.clone(), answer, alignment: diagnosis.alignment, seconds })
 }
 
 fn text<'v>(value: &'v Value, key: &str) -> &'v str {
@@ -229,8 +232,8 @@ fn print(outcomes: &[Outcome]) {
         sets.entry(text(&one.label, "dataset")).or_default().push(one);
     }
     println!(
-        "{:24} {:>5} {:>6} {:>6} {:>6} {:>7} {:>7} {:>7} {:>6} {:>7} {:>7}",
-        "data set", "cases", "AC@1", "AC@3", "exact", "answers", "right", "cov@.95", "ECE", "p50 s", "p99 s"
+        "{:24} {:>5} {:>6} {:>6} {:>6} {:>7} {:>7} {:>7} {:>6} {:>7} {:>7} {:>7}",
+        "data set", "cases", "AC@1", "AC@3", "exact", "answers", "right", "cov@.95", "ECE", "p50 s", "p99 s", "aligned"
     );
     for (name, all) in &sets {
         row(name, all);
@@ -243,7 +246,7 @@ fn print(outcomes: &[Outcome]) {
 fn row(name: &str, all: &[&Outcome]) {
     let answered: Vec<&Outcome> = all.iter().copied().filter(|one| one.answered()).collect();
     println!(
-        "{name:24} {:5} {:6.3} {:6.3} {:6.3} {:7.3} {:7.3} {:7.3} {:6.3} {:7.3} {:7.3}",
+        "{name:24} {:5} {:6.3} {:6.3} {:6.3} {:7.3} {:7.3} {:7.3} {:6.3} {:7.3} {:7.3} {}",
         all.len(),
         share(all, Outcome::right),
         share(all, |one| one.rank.is_some_and(|rank| rank <= 3)),
@@ -254,5 +257,13 @@ fn row(name: &str, all: &[&Outcome]) {
         calibration_error(all),
         seconds(all, 0.5),
         seconds(all, 0.99),
+        aligned(all).map_or("      -".to_owned(), |share| format!("{share:7.4}")),
     );
+}
+
+/// Share of series, spans and log lines that found what they speak about; none where there are none.
+fn aligned(all: &[&Outcome]) -> Option<f64> {
+    let sum = |of: fn(&Alignment) -> u64| all.iter().map(|one| of(&one.alignment)).sum::<u64>() as f64;
+    let (known, unknown) = (sum(|one| one.aligned), sum(|one| one.unaligned));
+    (known + unknown > 0.0).then(|| known / (known + unknown))
 }

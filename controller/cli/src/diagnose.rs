@@ -90,6 +90,9 @@ fn text(diagnosis: &Diagnosis) -> String {
     if !diagnosis.unexplained.is_empty() {
         out.push_str(&format!("\nnot explained: {}\n", diagnosis.unexplained.join(", ")));
     }
+    if let Some(left_over) = diagnosis.alignment.left_over() {
+        out.push_str(&format!("\nnot aligned: {left_over}\n"));
+    }
     // A case quotes logs and names of the outside world: none of it may steer a terminal.
     out.lines().map(|line| plain(line) + "\n").collect()
 }

@@ -95,6 +95,9 @@ fn told(incident: &Incident, remediation: Option<&Remediation>) -> String {
         if let Some(note) = status.opinion.as_ref().and_then(|opinion| opinion.note(diagnosis)) {
             let _ = writeln!(out, "\n{}", plain(&note));
         }
+        if let Some(left_over) = diagnosis.alignment.left_over() {
+            let _ = writeln!(out, "\nnot aligned: {}", plain(&left_over));
+        }
         let _ = writeln!(out, "\n{}", render::text(&diagnosis.graph).trim_end());
         if !diagnosis.slowest.is_empty() {
             let _ = write!(out, "\nwhere the time goes:\n{}", render::slowest(&diagnosis.slowest));

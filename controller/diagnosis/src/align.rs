@@ -55,8 +55,6 @@ pub struct Aligner {
     loose: BTreeMap<String, Option<Entity>>,
     /// Whether only listed entities may answer.
     closed: bool,
-    unaligned: RefCell<BTreeMap<String, u64>>,
-    aligned: RefCell<u64>,
     seen: RefCell<BTreeMap<(String, String), Option<Entity>>>,
 }
 
@@ -153,28 +151,14 @@ impl Aligner {
         found
     }
 
-    /// The entity that a series or a resource speaks about; unaligned ones are counted.
-    pub fn labelled(&self, labels: &BTreeMap<String, String>) -> Option<Entity> {
-        let found = self.try_labelled(labels);
-        match found {
-            Some(_) => *self.aligned.borrow_mut() += 1,
-            None => self.count_unaligned(labels),
-        }
-        found
-    }
-
     /// The entity that wrote a log line: the store names a pod, a workload, or `namespace/name`.
     pub fn source(&self, source: &str) -> Option<Entity> {
         let (namespace, name) = source.split_once('/').unwrap_or(("", source));
-        let found = self.named(namespace, name);
-        match found {
-            Some(_) => *self.aligned.borrow_mut() += 1,
-            None => *self.unaligned.borrow_mut().entry(format!("log source {source}")).or_default() += 1,
-        }
-        found
+        self.named(namespace, name)
     }
 
-    fn try_labelled(&self, labels: &BTreeMap<String, String>) -> Option<Entity> {
+    /// The entity that a series or a resource speaks about.
+    pub fn labelled(&self, labels: &BTreeMap<String, String>) -> Option<Entity> {
         let first = |keys: &[&str]| keys.iter().find_map(|key| labels.get(*key)).map(String::as_str);
         let namespace = first(&NAMESPACE_LABELS).unwrap_or("");
         let pod = first(&POD_LABELS).and_then(|pod| self.named(namespace, pod));
@@ -183,21 +167,11 @@ impl Aligner {
         pod.or_else(workload).or_else(|| first(&NODE_LABELS).and_then(|node| self.named("", node)))
     }
 
-    fn count_unaligned(&self, labels: &BTreeMap<String, String>) {
-        let key = POD_LABELS.iter().chain(&WORKLOAD_LABELS).find_map(|key| Some((*key, labels.get(*key)?)));
-        let shown =
-            key.map_or_else(|| "series without a workload label".to_owned(), |(key, value)| format!("{key}={value}"));
-        *self.unaligned.borrow_mut().entry(shown).or_default() += 1;
-    }
-
-    /// Telemetry that found no entity, by the name that it came under.
-    pub fn unaligned(&self) -> BTreeMap<String, u64> {
-        self.unaligned.borrow().clone()
-    }
-
-    /// How many labelled things found their entity.
-    pub fn aligned(&self) -> u64 {
-        *self.aligned.borrow()
+    /// What labels call the thing that they speak about, for people.
+    pub fn shown(&self, labels: &BTreeMap<String, String>) -> String {
+        let mut keys = POD_LABELS.iter().chain(&WORKLOAD_LABELS).chain(&["source", "destination"]).chain(&NODE_LABELS);
+        let key = keys.find_map(|key| Some((*key, labels.get(*key)?)));
+        key.map_or_else(|| "series without a workload label".to_owned(), |(key, value)| format!("{key}={value}"))
     }
 
     /// The whole table, for people.
@@ -258,13 +232,5 @@ mod tests {
         }
         assert_eq!(table.named("", "web"), None);
         assert_eq!(table.named("a", "web-5d9c7b9f4-x2x9k").map(|entity| entity.namespace), Some("a".into()));
-    }
-
-    #[test]
-    fn what_aligns_with_nothing_is_counted() {
-        let table = Aligner::default();
-        let labels = BTreeMap::from([("pod".to_owned(), "ghost-1".to_owned())]);
-        assert_eq!(table.labelled(&labels), None);
-        assert_eq!(table.unaligned().get("pod=ghost-1"), Some(&1));
     }
 }

@@ -94,6 +94,7 @@ fn concluded(scene: &Scene<'_>, doubt: Option<String>) -> Diagnosis {
         causes,
         slowest: slowest(scene),
         deep: None,
+        alignment: scene.alignment.clone(),
         asked: observations.asked.clone(),
     }
 }

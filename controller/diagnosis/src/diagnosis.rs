@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::alignment::Alignment;
 use crate::deep::DeepCollection;
 use crate::drilldown::SlowOperation;
 use crate::entity::Entity;
@@ -80,6 +81,9 @@ pub struct Diagnosis {
     /// A second round of finer questions, where the first left the incident without an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deep: Option<DeepCollection>,
+    /// How much of the telemetry found the thing that it speaks about.
+    #[serde(default, skip_serializing_if = "Alignment::is_whole")]
+    pub alignment: Alignment,
     /// Every question behind the answer, also those that stayed unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<Asked>,

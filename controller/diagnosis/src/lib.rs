@@ -4,6 +4,7 @@
 //! Nothing here knows which cure exists; see `amend-policies` for that.
 
 pub mod align;
+pub mod alignment;
 pub mod build;
 pub mod calibration;
 pub mod cluster;

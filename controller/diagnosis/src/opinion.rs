@@ -165,6 +165,7 @@ mod tests {
             graph: RootCauseGraph::default(),
             slowest: Vec::new(),
             deep: None,
+            alignment: Default::default(),
             asked: Vec::new(),
         }
     }

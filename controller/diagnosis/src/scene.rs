@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::align::Aligner;
+use crate::alignment::Alignment;
 use crate::cluster::{Cluster, list, text};
 use crate::entity::{Entity, EntityKind};
 use crate::evidence::{Change, LinkKind, LogLine, Observations, Series, Span};
@@ -22,6 +23,7 @@ pub struct Scene<'a> {
     pub observations: &'a Observations,
     pub cluster: Cluster,
     pub aligner: Aligner,
+    pub alignment: Alignment,
     pub graph: Dependencies,
     /// When trouble began: told, or the first symptom.
     pub onset: Option<Timestamp>,
@@ -78,6 +80,7 @@ impl<'a> Scene<'a> {
             logs,
             onset: observations.began.or(first),
             observations,
+            alignment: Alignment::of(observations, &aligner),
             cluster,
             aligner,
             graph,

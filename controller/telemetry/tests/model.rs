@@ -76,6 +76,7 @@ fn diagnosis() -> Diagnosis {
         graph: RootCauseGraph::default(),
         slowest: Vec::new(),
         deep: None,
+        alignment: Default::default(),
         asked: Vec::new(),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use amend_controller::dashboard::views::*;
+use amend_diagnosis::alignment::{Alignment, UnalignedName};
 use amend_diagnosis::deep::DeepCollection;
 use amend_diagnosis::diagnosis::{Cause, Diagnosis, Fact};
 use amend_diagnosis::drilldown::SlowOperation;
@@ -317,6 +318,11 @@ fn diagnosis(now: Timestamp) -> Diagnosis {
             error_ratio: 0.31,
             spans: 204,
         }],
+        alignment: Alignment {
+            aligned: 812,
+            unaligned: 7,
+            names: vec![UnalignedName { name: "pod=<b>ghost</b>-1".to_owned(), count: 7 }],
+        },
         deep: Some(DeepCollection {
             because: "checkout and payment explain the signals <i>equally</i> well".to_owned(),
             asked: vec!["m1".to_owned(), "l1".to_owned()],

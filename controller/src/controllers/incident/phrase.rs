@@ -95,6 +95,7 @@ mod tests {
             graph: RootCauseGraph::default(),
             slowest: Vec::new(),
             deep: None,
+            alignment: Default::default(),
             asked: Vec::new(),
         };
         IncidentStatus { diagnosis: Some(diagnosis), ..IncidentStatus::default() }
