@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use amend_diagnosis::diagnose::diagnose;
 use amend_diagnosis::diagnosis::Diagnosis;
 use amend_tests::cases::stories::{decoys, faults};
-use amend_tests::cases::turned::{Renaming, shuffled, with_quiet_neighbour};
+use amend_tests::cases::turned::{Renaming, amid_others, shuffled, with_quiet_neighbour};
 use amend_tests::cases::{Case, DAMAGES, Stage};
 
 /// A case with everything in it; the machine that runs the tests may be busy and unoptimised.
@@ -148,5 +148,19 @@ fn an_unrelated_quiet_service_does_not_change_the_answer() {
         let got = diagnose(&with_quiet_neighbour(&case.observations));
         assert_eq!(ranking(&got), ranking(&told), "{}", case.name);
         assert_eq!(got.actionable().is_some(), told.actionable().is_some(), "{}", case.name);
+    }
+}
+
+#[test]
+fn a_whole_platform_around_the_incident_neither_hides_nor_replaces_its_cause() {
+    let cases = faults(5).into_iter().filter(|case| case.name == "memory" || case.name == "bad release");
+    for case in cases {
+        let seen = amid_others(&case.observations, 2_000, 50_000);
+        assert_eq!(seen.series.known().map(Vec::len), Some(2_000));
+        assert_eq!(seen.spans.known().map(Vec::len), Some(50_000));
+        let start = Instant::now();
+        let got = diagnose(&seen);
+        assert!(start.elapsed() < TIME_MAX, "{:.1?}", start.elapsed());
+        assert!(case.truth.is_met_by(&got) && got.actionable().is_some(), "{}", told(&case, &got));
     }
 }

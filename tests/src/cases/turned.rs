@@ -1,4 +1,4 @@
-//! The same case told otherwise: other names, another order, one more service that is quiet. The answer must not change.
+//! The same case told otherwise: other names, another order, more services that are quiet. The answer must not change.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use amend_diagnosis::entity::Entity;
 use amend_diagnosis::evidence::{Answer, Observations, Series};
 use serde_json::{Value, json};
 
-use super::NAMESPACE;
 use super::objects::deployment;
+use super::{NAMESPACE, Stage};
 
 /// New names for services, by old name.
 #[derive(Clone, Debug)]
@@ -137,6 +137,47 @@ pub fn shuffled(seen: &Observations, seed: u64) -> Observations {
         mix(&mut topology.edges, seed);
     }
     seen
+}
+
+/// The case amid other shops that live as usual, until there are so many series and spans: a whole platform, in which one shop has
+/// an incident. What is beyond the two numbers is cut, as a store with limits would.
+pub fn amid_others(seen: &Observations, series: usize, spans: usize) -> Observations {
+    let quiet = Stage::shop(0).play();
+    let mut seen = seen.clone();
+    for copy in 1..COPIES_MAX {
+        let enough = |have: Option<usize>, wanted: usize| have.is_none_or(|have| have >= wanted);
+        if enough(seen.series.known().map(Vec::len), series) && enough(seen.spans.known().map(Vec::len), spans) {
+            break;
+        }
+        let mut other = Renaming::of(Stage::shop(0).workloads.into_keys(), copy).of_case(&quiet);
+        if let Answer::Known(list) = &mut other.spans {
+            list.iter_mut().for_each(|span| span.trace_id = format!("{copy}-{}", span.trace_id));
+        }
+        if let (Answer::Known(all), Answer::Known(more)) = (&mut seen.topology, other.topology) {
+            all.nodes.extend(more.nodes);
+            all.edges.extend(more.edges);
+        }
+        added(&mut seen.series, other.series);
+        added(&mut seen.spans, other.spans);
+        added(&mut seen.logs, other.logs);
+        added(&mut seen.objects, other.objects);
+    }
+    if let Answer::Known(list) = &mut seen.series {
+        list.truncate(series);
+    }
+    if let Answer::Known(list) = &mut seen.spans {
+        list.truncate(spans);
+    }
+    seen
+}
+
+/// Shops beside the one with the incident.
+const COPIES_MAX: usize = 200;
+
+fn added<T>(all: &mut Answer<Vec<T>>, more: Answer<Vec<T>>) {
+    if let (Answer::Known(all), Answer::Known(more)) = (all, more) {
+        all.extend(more);
+    }
 }
 
 /// The case with one more service that nobody calls and that has nothing to tell.

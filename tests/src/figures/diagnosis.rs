@@ -10,17 +10,33 @@ use amend_telemetry::case;
 use super::quantile::milliseconds;
 use super::{Outcome, Row};
 use crate::cases::stories::{decoys, faults};
+use crate::cases::turned::amid_others;
 
 /// Seeds of the eight kinds of fault, besides the sixty decoys.
 const SEEDS: std::ops::Range<u64> = 1..11;
 
 const GOAL: f64 = 500.0;
 
+/// An incident of a platform: what stores with the usual limits answer at most.
+const SERIES: usize = 2_000;
+const SPANS: usize = 50_000;
+const WIDE_GOAL: f64 = 1_000.0;
+
 pub fn measure(saved: Option<&Path>) -> anyhow::Result<Outcome> {
     eprintln!("figures: letting the model live through its stories");
     let made = SEEDS.flat_map(faults).chain(decoys());
     let times: Vec<Duration> = made.map(|case| timed(&case.observations)).collect();
     let mut rows = rows("of the workload model: ten services, an hour of metrics, traces, logs", &times);
+    let wide: Vec<Duration> =
+        faults(SEEDS.start).iter().map(|case| timed(&amid_others(&case.observations, SERIES, SPANS))).collect();
+    rows.push(
+        Row::new(
+            format!("diagnosis, longest of {} incidents with {SERIES} series and {SPANS} spans", wide.len()),
+            milliseconds(&wide, 1.0),
+            "ms",
+        )
+        .at_most(WIDE_GOAL),
+    );
     if let Some(root) = saved {
         let mut folders = Vec::new();
         find(root, &mut folders)?;
