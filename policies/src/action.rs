@@ -11,6 +11,7 @@ use crate::plan::{BlobId, ExpectedField, FieldEdit, FileChange, Footprint, Objec
 use crate::policy::Problems;
 use amend_diagnosis::diagnosis::Cause;
 
+pub mod class;
 pub mod revert_commit;
 pub mod set_image;
 pub mod set_resources;

@@ -17,6 +17,7 @@ use crate::policy::{Autonomy, CompiledPolicy};
 use crate::verdict::{Outcome, Readiness, Verdict, readiness};
 
 pub mod blast_radius;
+pub mod confidence;
 pub mod cooldown;
 pub mod environment;
 pub mod expression;
@@ -77,7 +78,7 @@ impl Verdicts {
     }
 }
 
-/// Asks every gate: the four dimensions, listed or not, then the policy's own in their order.
+/// Asks every gate: the four dimensions and the sureness of the answer, listed or not, then the policy's own in their order.
 ///
 /// `now` is the time of the facts.
 pub fn evaluate_all(policy: &CompiledPolicy, plan: &Plan, facts: &GateFacts, now: Timestamp) -> Verdicts {
@@ -85,6 +86,7 @@ pub fn evaluate_all(policy: &CompiledPolicy, plan: &Plan, facts: &GateFacts, now
     list.extend(environment::evaluate(plan, &facts.environment));
     list.extend(blast_radius::evaluate(&blast_radius::rules_among(&policy.gates), &facts.blast_radius));
     list.extend(rollback::evaluate(plan, &facts.rollback));
+    list.push(confidence::evaluate(plan, &facts.cause));
     for gate in &policy.gates {
         match gate {
             Gate::Permission | Gate::Environment | Gate::Rollback | Gate::BlastRadius(_) => {}

@@ -18,4 +18,5 @@ pub mod plan;
 pub mod planning;
 pub mod policy;
 pub mod quantity;
+pub mod risk;
 pub mod verdict;

@@ -33,7 +33,8 @@ pub struct Policy {
     /// Service account in the policy's namespace whose rights bound everything that is done.
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: String,
-    /// Checks beyond the four that always run (permission, environment, blastRadius, rollback); naming one of the four tightens it.
+    /// Checks beyond the five that always run (permission, environment, blastRadius, rollback, confidence); naming one of the first
+    /// four tightens it, match.minConfidence the fifth.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub gates: Vec<GateSettings>,

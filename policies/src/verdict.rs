@@ -13,6 +13,7 @@ pub enum GateName {
     Environment,
     BlastRadius,
     Rollback,
+    Confidence,
     Fits,
     Cooldown,
     Expression,
@@ -26,6 +27,7 @@ impl GateName {
             Self::Environment => "environment",
             Self::BlastRadius => "blastRadius",
             Self::Rollback => "rollback",
+            Self::Confidence => "confidence",
             Self::Fits => "fits",
             Self::Cooldown => "cooldown",
             Self::Expression => "expression",
@@ -96,7 +98,8 @@ pub enum Readiness {
 /// Says what may follow.
 ///
 /// A Fail always blocks. An Unknown blocks, except in Propose where the gate marked it as a gap that a reviewer can judge
-/// (dependents without a trace store, silences where no Alertmanager is declared); permission, holds and rollback never are. No verdict at all blocks.
+/// (dependents without a trace store, silences where no Alertmanager is declared, an answer that is not sure enough to act on without
+/// people); permission, holds and rollback never are. No verdict at all blocks.
 pub fn readiness(autonomy: Autonomy, verdicts: &[Verdict]) -> Readiness {
     if verdicts.is_empty() {
         return Readiness::Blocked { reasons: vec!["no gate was asked".into()] };

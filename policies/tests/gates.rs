@@ -3,6 +3,7 @@
 
 mod story;
 
+use amend_diagnosis::diagnosis::cause;
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::Answer::Known;
 use amend_policies::gate::blast_radius::{DisruptionBudget, Rollout};
@@ -11,7 +12,7 @@ use amend_policies::gate::environment::{FieldWriter, Hold, Silence, Silences};
 use amend_policies::gate::fits::{LimitRange, QuotaRoom};
 use amend_policies::gate::rollback::DryRun;
 use amend_policies::gate::{GateFacts, clear, clear_for_draft, evaluate_all};
-use amend_policies::plan::FieldEdit;
+use amend_policies::plan::{FieldEdit, Plan};
 use amend_policies::policy::Autonomy;
 use amend_policies::verdict::{GateName, Outcome, Readiness, Verdict, readiness};
 use serde_json::json;
@@ -47,19 +48,21 @@ fn a_plan_is_cleared_when_every_gate_passes() {
     let verdicts = evaluate_all(&policy(), &plan, &facts(&plan), now());
     assert!(verdicts.iter().all(|verdict| verdict.outcome == Outcome::Pass), "{verdicts:#?}");
     assert_eq!(clear(&plan.digest(), &verdicts).unwrap().plan(), &plan.digest());
-    for gate in [GateName::Permission, GateName::Environment, GateName::BlastRadius, GateName::Rollback] {
+    for gate in
+        [GateName::Permission, GateName::Environment, GateName::BlastRadius, GateName::Rollback, GateName::Confidence]
+    {
         assert!(verdicts.iter().any(|verdict| verdict.gate == gate));
     }
 }
 
 #[test]
-fn the_four_dimensions_run_although_no_policy_lists_them() {
+fn the_four_dimensions_and_the_sureness_are_judged_although_no_policy_lists_them() {
     let bare = policy_of(&story::POLICY.replace("gates:", "unused:")).compile().unwrap();
     assert!(bare.gates.is_empty());
     let plan = plan();
     let verdicts = evaluate_all(&bare, &plan, &facts(&plan), now());
     let gates: std::collections::BTreeSet<_> = verdicts.iter().map(|verdict| verdict.gate).collect();
-    assert_eq!(gates.len(), 4);
+    assert_eq!(gates.len(), 5);
 }
 
 #[test]
@@ -98,6 +101,50 @@ fn without_an_alertmanager_people_get_a_draft_that_says_so_and_nothing_acts() {
     facts.environment.silences = Silences::Asked(unknown());
     let verdicts = evaluate_all(&policy(), &plan, &facts, now());
     assert!(matches!(readiness(Autonomy::Propose, &verdicts), Readiness::Blocked { .. }));
+}
+
+#[test]
+fn an_answer_below_the_bar_of_its_class_is_told_to_people_and_never_acted_on() {
+    for (sure, told) in
+        [(0.95, "the answer is 95 % sure; a scale follows by itself from 98.75 % on"), (f64::NAN, "NaN % sure")]
+    {
+        let mut plan = plan();
+        let mut facts = facts(&plan);
+        facts.cause.confidence = sure;
+        let said = |plan: &Plan, facts: &GateFacts| {
+            let verdicts = evaluate_all(&policy(), plan, facts, now());
+            let verdict = verdicts.iter().find(|one| one.gate == GateName::Confidence).unwrap().clone();
+            (readiness(plan.autonomy, &verdicts), verdict.sentence)
+        };
+        let (ready, sentence) = said(&plan, &facts);
+        assert!(sentence.contains(told) && sentence.ends_with("people decide"), "{sentence}");
+        assert_eq!(ready, Readiness::Ready, "people merge it");
+        plan.autonomy = Autonomy::Act;
+        let (ready, _) = said(&plan, &facts);
+        let Readiness::Blocked { reasons } = ready else { panic!("{ready:?}") };
+        assert!(
+            reasons.iter().any(|reason| reason.starts_with("confidence: ") && reason.contains(told)),
+            "{reasons:?}"
+        );
+    }
+    passes("answer", "84 of 84 labelled answers", |facts| facts.cause.confidence = 0.99);
+}
+
+#[test]
+fn what_nobody_has_measured_is_a_draft_for_people_and_never_an_act() {
+    let held = |contains: &str, kind: &str| {
+        let plan = plan();
+        let mut facts = facts(&plan);
+        facts.cause.kind = kind.into();
+        let verdicts = evaluate_all(&policy(), &plan, &facts, now());
+        let Readiness::Draft { gaps } = readiness(Autonomy::Propose, &verdicts) else { panic!("{verdicts:?}") };
+        assert!(gaps.len() == 1 && gaps[0].contains(contains) && gaps[0].ends_with("people decide"), "{gaps:?}");
+        assert!(matches!(readiness(Autonomy::Act, &verdicts), Readiness::Blocked { .. }));
+        assert!(clear(&plan.digest(), &verdicts).is_err());
+    };
+    held("nobody has measured", "shop.cart-lost");
+    // More memory for a pod whose probe asks wrongly would be a new configuration that mends nothing.
+    held("44 labelled answers (0 wrong) are too few", cause::PROBE);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `amend bench rca --root DIR`: how often the diagnosis is right on labelled cases.
 
+mod risk;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,6 +45,8 @@ const PRECISION: f64 = 0.95;
 struct Outcome {
     label: Value,
     answer: Value,
+    /// Kind of the best cause, as policies name it.
+    cause: Option<String>,
     rank: Option<usize>,
     alignment: Alignment,
     seconds: f64,
@@ -73,6 +77,7 @@ pub fn run(verb: &Verb) -> anyhow::Result<()> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     print(&outcomes);
+    print!("{}", risk::table(&outcomes));
     Ok(())
 }
 
@@ -104,7 +109,9 @@ fn outcome(label: &Value, directory: &Path) -> anyhow::Result<Outcome> {
     let diagnosis = diagnose(&case.observations);
     let answer = case.answer(&diagnosis);
     let seconds = start.elapsed().as_secs_f64();
-    Ok(Outcome { rank: rank(label, &answer), label: label.clone(), answer, alignment: diagnosis.alignment, seconds })
+    let cause = diagnosis.causes.into_iter().next().map(|best| best.kind);
+    let (label, alignment) = (label.clone(), diagnosis.alignment);
+    Ok(Outcome { rank: rank(&label, &answer), label, answer, cause, alignment, seconds })
 }
 
 fn text<'v>(value: &'v Value, key: &str) -> &'v str {
@@ -161,6 +168,7 @@ fn saved(one: &Outcome) -> String {
     answer["dataset"] = one.label["dataset"].clone();
     answer["case"] = one.label["case"].clone();
     answer["seconds"] = one.seconds.into();
+    answer["cause"] = one.cause.clone().into();
     format!("{answer}\n")
 }
 

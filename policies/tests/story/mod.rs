@@ -95,7 +95,7 @@ pub fn oom() -> Cause {
         kind: cause::OOM_KILLED.into(),
         entity: Entity::new(EntityKind::Deployment, "shop", "checkout").with_container("app"),
         change: None,
-        confidence: 0.93,
+        confidence: 0.99,
         sentence: "checkout needs more memory than its limit".into(),
         facts_for: Vec::new(),
         facts_against: Vec::new(),
