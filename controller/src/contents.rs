@@ -23,7 +23,7 @@ pub struct Contents {
 /// Makes the contents on the plan's base. An error is a sentence: what does not fit the plan any more.
 pub async fn make(repo: &Repo, plan: &Plan) -> Result<Contents, String> {
     let base = CommitId::parse(&plan.repository.base).map_err(|error| errors::chain(&error))?;
-    repo.fetch_back_to(&base).await.map_err(|error| errors::chain(&error))?;
+    repo.hold(&base).await.map_err(|error| errors::chain(&error))?;
     let mut changes = Vec::new();
     for step in &plan.steps {
         changes.extend(match step.action {
@@ -58,6 +58,7 @@ async fn edited(repo: &Repo, base: &CommitId, step: &PlanStep) -> Result<Vec<Con
 async fn reverted(repo: &Repo, base: &CommitId, step: &PlanStep) -> Result<Vec<ContentChange>, String> {
     let guilty = step.reverts.as_deref().ok_or("the plan does not say which commit it takes back")?;
     let guilty = CommitId::parse(guilty).map_err(|error| errors::chain(&error))?;
+    repo.hold(&guilty).await.map_err(|error| errors::chain(&error))?;
     let revert = repo.revert(&guilty, base).await.map_err(|error| errors::chain(&error))?;
     if revert.changes.len() != step.files.len() {
         return Err(format!("taking {} back changes other files than planned", guilty.short()));

@@ -78,7 +78,6 @@ pub async fn gather(
         Ok(target) => contents::make(target.repo(), plan).await,
         Err(why) => Err(why.clone()),
     };
-    let policy = policy(shell, plan).await;
     let unknown_cause;
     let cause_or_none = match cause {
         Some(cause) => cause,
@@ -94,7 +93,13 @@ pub async fn gather(
         target: target.as_deref().map_err(String::as_str),
         contents: contents.as_ref().map_err(String::as_str),
     };
-    let facts = facts::gather(shell, &about, now).await;
+    let terms = Terms::of(plan, &shell.install);
+    let (policy, facts, heads, approvals) = futures::join!(
+        policy(shell, plan),
+        facts::gather(shell, &about, now),
+        forge::heads(&target, &plan.repository.base, &terms, &standing),
+        orders::approvals(shell, remediation),
+    );
     let compiled = match &policy {
         Answer::Known(Some(known)) => known.compiled.clone(),
         Answer::Known(None) | Answer::Unknown { .. } => None,
@@ -121,10 +126,8 @@ pub async fn gather(
         critical: incident.spec.severity == Severity::Critical,
         now,
     };
-    let terms = Terms::of(plan, &shell.install);
-    // Before the forge is asked: a merge in between is then shown by the forge.
-    let edited = if standing.is_merged() { Answer::Known(None) } else { edited::edited(&work).await };
-    let forge = forge::forge(remediation, &work, &terms, &standing).await;
+    let edited = if standing.is_merged() { Answer::Known(None) } else { edited::edited(&work, &heads).await };
+    let forge = forge::forge(remediation, &work, &terms, &standing, &heads).await;
     let gitops = if standing.is_merged() {
         gitops::gitops(shell, &work, &standing).await
     } else {
@@ -155,7 +158,8 @@ pub async fn gather(
         }
         None => Answer::unknown("the rollout is not complete"),
     };
-    let orders = Orders { incident_deleted, ..orders::orders(shell, plan, &policy, &facts, &work, edited).await };
+    let orders =
+        Orders { incident_deleted, ..orders::orders(shell, plan, &policy, &facts, &work, &heads, edited).await };
     let snapshot = Snapshot {
         now,
         replica: shell.settings.replica.clone(),
@@ -165,7 +169,7 @@ pub async fn gather(
         durable: shell.recorder.durable(&remediation.status.clone().unwrap_or_default()).await,
         readiness: readiness(plan.autonomy.max(Autonomy::Propose), &work.verdicts),
         verdicts: work.verdicts.to_vec(),
-        approvals: orders::approvals(shell, remediation).await,
+        approvals,
         orders,
         forge,
         gitops,

@@ -24,6 +24,7 @@ pub use history::{CommitInfo, Containment, FileDiff};
 pub use push::Pushed;
 pub use read::{Entry, FileAt};
 pub use revert::Revert;
+pub use sync::Heads;
 
 use crate::access::GitAccess;
 use crate::egress;

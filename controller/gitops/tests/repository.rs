@@ -3,7 +3,7 @@
 
 mod support;
 
-use amend_gitops::repo::{CommitRequest, Containment, ContentChange, Limits, Pushed, Trailers};
+use amend_gitops::repo::{CommitRequest, Containment, ContentChange, Heads, Limits, Pushed, Trailers};
 use amend_gitops::{CommitId, GitAccess, GitError, Repo, RepoPath};
 use support::Server;
 
@@ -64,14 +64,49 @@ async fn a_rewritten_history_is_told_from_one_that_only_grew() {
     let repo = server.repo().await;
     let planned = repo.fetch().await.unwrap();
     server.commit("main", "somebody else", &[("NOTES.md", "x\n")]);
-    assert!(!repo.was_rewritten_since(&planned).await.unwrap());
+    let grown = repo.fetch().await.unwrap();
+    assert!(!repo.has_lost(&grown, &planned).await.unwrap());
 
     let git = server.git();
     let grown = git.find_reference("refs/heads/main").unwrap().peel_to_commit().unwrap();
     let (author, tree) = (grown.author().to_owned(), grown.tree().unwrap());
     let root = git.commit(None, &author, &author, "history rewritten", &tree, &[]).unwrap();
     git.reference("refs/heads/main", root, true, "forced").unwrap();
-    assert!(repo.was_rewritten_since(&planned).await.unwrap());
+    let rewritten = repo.fetch().await.unwrap();
+    assert!(repo.has_lost(&rewritten, &planned).await.unwrap());
+}
+
+#[tokio::test]
+async fn one_listing_tells_where_the_base_and_another_branch_stand() {
+    let server = Server::with(&[(CHECKOUT, "memory: 256Mi\n")]).await;
+    let repo = server.repo().await;
+    let first = repo.fetch().await.unwrap();
+    let listed = server.listed();
+    let heads = repo.heads("amend/none", &first).await.unwrap();
+    assert_eq!(heads, Heads { base: first.clone(), branch: None });
+    assert_eq!(server.listed() - listed, 1);
+
+    let second = server.commit("main", "somebody else", &[(CHECKOUT, "memory: 300Mi\n")]);
+    let ours = repo.push_new("amend/abc", &first).await.unwrap();
+    assert_eq!(ours, Pushed::Now);
+    let heads = repo.heads("amend/abc", &first).await.unwrap();
+    assert_eq!(heads, Heads { base: second.clone(), branch: Some(first.clone()) });
+    assert!(repo.contains(&second, &first).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_commit_that_is_here_is_held_without_asking_the_server() {
+    let server = Server::with(&[(CHECKOUT, "memory: 256Mi\n")]).await;
+    let repo = server.repo().await;
+    let first = repo.fetch().await.unwrap();
+    let second = server.commit("main", "somebody else", &[(CHECKOUT, "memory: 300Mi\n")]);
+    let listed = server.listed();
+    repo.hold(&first).await.unwrap();
+    assert_eq!(server.listed(), listed);
+    repo.hold(&second).await.unwrap();
+    assert!(server.listed() > listed);
+    let nowhere = CommitId::parse(&"1".repeat(40)).unwrap();
+    assert!(matches!(repo.hold(&nowhere).await, Err(GitError::UnknownRevision { .. })));
 }
 
 #[tokio::test]

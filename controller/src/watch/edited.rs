@@ -4,7 +4,7 @@ use amend_diagnosis::evidence::Answer;
 use amend_execution::snapshot::{Edited, EditedBy};
 use amend_gitops::error::GitError;
 use amend_gitops::path::RepoPath;
-use amend_gitops::repo::{CommitId, Repo};
+use amend_gitops::repo::{CommitId, Heads, Repo};
 use amend_policies::manifest::{self, Refusal};
 use amend_policies::plan::{FieldEdit, FileChange, SourceFile, Stands};
 
@@ -23,28 +23,31 @@ struct Place<'a> {
 }
 
 /// The first planned place that has another value than the plan was made from; `Known(None)`: all stand as it found them.
-pub async fn edited(work: &Work) -> Answer<Option<Edited>> {
+pub async fn edited(work: &Work, heads: &Answer<Heads>) -> Answer<Option<Edited>> {
     let target = match &work.target {
         Ok(target) => target,
         Err(why) => return Answer::unknown(why.clone()),
     };
-    match seen(target.repo(), work).await {
+    let head = match heads {
+        Answer::Known(heads) => &heads.base,
+        Answer::Unknown { why } => return Answer::unknown(why.clone()),
+    };
+    match seen(target.repo(), work, head).await {
         Ok(seen) => Answer::Known(seen),
         Err(why) => Answer::Unknown { why },
     }
 }
 
-async fn seen(repo: &Repo, work: &Work) -> Result<Option<Edited>, String> {
+async fn seen(repo: &Repo, work: &Work, head: &CommitId) -> Result<Option<Edited>, String> {
     let said = |error: GitError| errors::chain(&error);
     let base = CommitId::parse(&work.plan.repository.base).map_err(said)?;
-    let head = repo.fetch_back_to(&base).await.map_err(said)?;
-    if head == base {
+    if *head == base {
         return Ok(None);
     }
     let mut places = Vec::new();
     let mut unread = None;
     for file in work.plan.steps.iter().flat_map(|step| &step.files).filter(|file| !file.edits.is_empty()) {
-        let source = text_at(repo, &head, &file.path).await.map_err(said)?;
+        let source = text_at(repo, head, &file.path).await.map_err(said)?;
         if source.as_ref().map(|source| &source.blob) == file.before.as_ref() {
             places.extend(file.edits.iter().map(|edit| Place {
                 file,
@@ -66,7 +69,7 @@ async fn seen(repo: &Repo, work: &Work) -> Result<Option<Edited>, String> {
     let moved = moved.or_else(|| places.iter().find(|place| place.stands == Stands::AsPlanned));
     let as_planned = unread.is_none() && places.iter().all(|place| place.stands == Stands::AsPlanned);
     match (moved, unread) {
-        (Some(place), _) => changed(repo, &base, &head, place, as_planned).await,
+        (Some(place), _) => changed(repo, &base, head, place, as_planned).await,
         (None, Some(why)) => Err(why),
         (None, None) => Ok(None),
     }

@@ -1,10 +1,16 @@
 //! What the forge shows of a remediation: its branch, its pull request, and the one that takes it back.
 
+use std::sync::Arc;
+
 use amend_crds::Remediation;
 use amend_diagnosis::evidence::Answer;
-use amend_execution::phase::Standing;
-use amend_execution::snapshot::{BranchSeen, ForgeSeen, MergeState, PullRequestSeen, PullRequestState, Terms};
-use amend_gitops::forge::{PullRequest, PullRequestState as ForgeState};
+use amend_execution::phase::{Standing, StepStanding};
+use amend_execution::snapshot::{
+    BranchSeen, ForgeSeen, MergeState, PullRequestSeen, PullRequestState, StepTerms, Terms,
+};
+use amend_gitops::CommitId;
+use amend_gitops::forge::{ForgeError, Observation, PullRequest, PullRequestState as ForgeState};
+use amend_gitops::repo::Heads;
 use amend_policies::policy::Autonomy;
 use jiff::{SignedDuration, Timestamp};
 
@@ -13,24 +19,64 @@ use crate::effects::remedy::{DIGEST_CONTEXT, Work};
 use crate::errors;
 use crate::targets::Target;
 
-/// The forge, about the step in focus.
-pub async fn forge(remediation: &Remediation, work: &Work, terms: &Terms, standing: &Standing) -> Answer<ForgeSeen> {
-    let target = match &work.target {
+const NO_SUCH_STEP: &str = "the plan has no such step";
+
+/// Where the base branch and the branch of the step in focus stand, from one listing of the server.
+///
+/// Taken before the forge is asked: a merge in between is then shown by the forge.
+pub async fn heads(
+    target: &Result<Arc<Target>, String>,
+    base: &str,
+    terms: &Terms,
+    standing: &Standing,
+) -> Answer<Heads> {
+    let target = match target {
         Ok(target) => target,
         Err(why) => return Answer::unknown(why.clone()),
     };
-    let Some(step) = usize::try_from(standing.step_in_focus()).ok().and_then(|at| terms.steps.get(at)) else {
-        return Answer::unknown("the plan has no such step");
+    let Some(step) = in_focus(terms, standing) else { return Answer::unknown(NO_SUCH_STEP) };
+    let base = match CommitId::parse(base) {
+        Ok(base) => base,
+        Err(error) => return Answer::unknown(errors::chain(&error)),
     };
-    match seen(remediation, work, target, &step.branch).await {
+    match target.repo().heads(&step.branch, &base).await {
+        Ok(heads) => Answer::Known(heads),
+        Err(error) => Answer::unknown(errors::chain(&error)),
+    }
+}
+
+/// The forge, about the step in focus.
+pub async fn forge(
+    remediation: &Remediation,
+    work: &Work,
+    terms: &Terms,
+    standing: &Standing,
+    heads: &Answer<Heads>,
+) -> Answer<ForgeSeen> {
+    let (target, heads) = match (&work.target, heads) {
+        (Ok(target), Answer::Known(heads)) => (target, heads),
+        (Err(why), _) | (_, Answer::Unknown { why }) => return Answer::unknown(why.clone()),
+    };
+    let Some(step) = in_focus(terms, standing) else { return Answer::unknown(NO_SUCH_STEP) };
+    let at = standing.step(standing.step_in_focus());
+    match seen(remediation, work, target, &step.branch, at, heads.branch.clone()).await {
         Ok(seen) => Answer::Known(seen),
         Err(why) => Answer::Unknown { why },
     }
 }
 
-async fn seen(remediation: &Remediation, work: &Work, target: &Target, branch: &str) -> Result<ForgeSeen, String> {
-    let said = |error: amend_gitops::error::GitError| errors::chain(&error);
-    let there = target.repo().branch_head(branch).await.map_err(said)?;
+fn in_focus<'a>(terms: &'a Terms, standing: &Standing) -> Option<&'a StepTerms> {
+    usize::try_from(standing.step_in_focus()).ok().and_then(|at| terms.steps.get(at))
+}
+
+async fn seen(
+    remediation: &Remediation,
+    work: &Work,
+    target: &Target,
+    branch: &str,
+    at: Option<&StepStanding>,
+    there: Option<CommitId>,
+) -> Result<ForgeSeen, String> {
     let ours = match pushed_at(remediation) {
         Some(at) => Some(commit_of(remediation, work, target, at).await?),
         None => None,
@@ -42,21 +88,52 @@ async fn seen(remediation: &Remediation, work: &Work, target: &Target, branch: &
     };
     let since = remediation.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     let since = since.saturating_sub(SignedDuration::from_hours(1)).unwrap_or(Timestamp::UNIX_EPOCH);
-    let pulls = target.forge().find(since).await.map_err(|error| errors::chain(&error))?;
-    let of = |wanted: &str| pulls.iter().find(|pull| pull.branch == wanted);
-    let pull_request = match of(branch) {
-        Some(pull) => Some(shown(work, target, pull).await?),
+    let number = at.and_then(|at| at.pull_request.as_ref()).map(|pull| pull.number);
+    let pull_request = found(target, number, branch, since).await?;
+    // Intent before effect: without one there is no revert of ours.
+    let revert = match at.filter(|at| at.revert_authored_at.is_some()) {
+        Some(at) => {
+            let number = at.revert.as_ref().map(|pull| pull.number);
+            found(target, number, &format!("{branch}-revert"), since).await?
+        }
         None => None,
     };
-    let revert = match of(&format!("{branch}-revert")) {
-        Some(pull) => Some(shown(work, target, pull).await?),
-        None => None,
-    };
-    Ok(ForgeSeen { branch: branch_seen, pull_request, revert })
+    Ok(ForgeSeen {
+        branch: branch_seen,
+        pull_request: match pull_request {
+            Some(found) => Some(shown(work, target, found).await?),
+            None => None,
+        },
+        revert: match revert {
+            Some(found) => Some(shown(work, target, found).await?),
+            None => None,
+        },
+    })
 }
 
-async fn shown(work: &Work, target: &Target, pull: &PullRequest) -> Result<PullRequestSeen, String> {
-    let said = |error: amend_gitops::forge::ForgeError| errors::chain(&error);
+/// A pull request, with its reviews where they were read with it.
+struct Found {
+    pull: PullRequest,
+    observed: Option<Observation>,
+}
+
+/// The pull request of a branch: by its number where the journal has one, which is one question however many there are.
+async fn found(target: &Target, number: Option<u64>, branch: &str, since: Timestamp) -> Result<Option<Found>, String> {
+    if let Some(number) = number {
+        match target.forge().observe(number).await {
+            Ok(observed) => return Ok(Some(Found { pull: observed.pull_request.clone(), observed: Some(observed) })),
+            // Gone, or hidden: the list tells which.
+            Err(ForgeError::NotFound { .. }) => {}
+            Err(error) => return Err(errors::chain(&error)),
+        }
+    }
+    let pulls = target.forge().find(since).await.map_err(|error| errors::chain(&error))?;
+    Ok(pulls.into_iter().find(|pull| pull.branch == branch).map(|pull| Found { pull, observed: None }))
+}
+
+async fn shown(work: &Work, target: &Target, found: Found) -> Result<PullRequestSeen, String> {
+    let pull = &found.pull;
+    let said = |error: ForgeError| errors::chain(&error);
     let open = pull.state == ForgeState::Open;
     let statuses = if open {
         target.forge().reported(pull.head.clone()).await.map_err(said)?
@@ -64,7 +141,7 @@ async fn shown(work: &Work, target: &Target, pull: &PullRequest) -> Result<PullR
         std::collections::BTreeMap::new()
     };
     let merge = match (open, work.plan.autonomy) {
-        (true, Autonomy::Act) => merge_state(target, pull).await?,
+        (true, Autonomy::Act) => merge_state(target, &found).await?,
         (true, Autonomy::Observe | Autonomy::Propose) | (false, _) => {
             MergeState::Waiting { why: "people merge".to_owned() }
         }
@@ -86,10 +163,14 @@ async fn shown(work: &Work, target: &Target, pull: &PullRequest) -> Result<PullR
     })
 }
 
-async fn merge_state(target: &Target, pull: &PullRequest) -> Result<MergeState, String> {
-    let said = |error: amend_gitops::forge::ForgeError| errors::chain(&error);
+async fn merge_state(target: &Target, found: &Found) -> Result<MergeState, String> {
+    let said = |error: ForgeError| errors::chain(&error);
+    let pull = &found.pull;
     let rules = target.forge().rules(pull.base.clone()).await.map_err(said)?;
-    let seen = target.forge().observe(pull.number).await.map_err(said)?;
+    let seen = match &found.observed {
+        Some(observed) => observed.clone(),
+        None => target.forge().observe(pull.number).await.map_err(said)?,
+    };
     let approvals = seen.approvals().len();
     Ok(if !rules.may_merge {
         MergeState::NeedsPeople { why: format!("branch {} does not let Amend merge", pull.base) }

@@ -43,7 +43,8 @@ pub async fn gitops(shell: &Arc<Shell>, work: &Work, standing: &Standing) -> Ans
     let step = standing.step(standing.step_in_focus());
     let merged = step.and_then(|step| step.merged.clone());
     let revert_merged = step.and_then(|step| step.revert_merged.clone());
-    if let Err(error) = target.repo().fetch().await {
+    // After the revision was read: what Flux applied a moment ago may be newer than what was fetched before.
+    if let Err(error) = target.repo().hold(&applied).await {
         return Answer::unknown(errors::chain(&error));
     }
     let changes = work.contents.as_ref().map(|contents| contents.changes.clone()).unwrap_or_default();

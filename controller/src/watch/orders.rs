@@ -4,7 +4,7 @@ use amend_crds::approval::ApprovalDecision;
 use amend_crds::{Approval, Remediation};
 use amend_diagnosis::evidence::Answer;
 use amend_execution::snapshot::{Edited, Orders, PolicyState, Said, SaidWord, TargetState};
-use amend_gitops::repo::CommitId;
+use amend_gitops::repo::{CommitId, Heads};
 use amend_policies::gate::GateFacts;
 use amend_policies::gate::environment::Silences;
 use amend_policies::plan::Plan;
@@ -28,6 +28,7 @@ pub async fn orders(
     policy: &Answer<Option<planner::Known>>,
     facts: &GateFacts,
     work: &Work,
+    heads: &Answer<Heads>,
     edited: Answer<Option<Edited>>,
 ) -> Orders {
     let policy = match policy {
@@ -43,7 +44,7 @@ pub async fn orders(
         incident_deleted: false,
         policy,
         target: target_state(shell, plan).await,
-        rewritten: rewritten(work).await,
+        rewritten: rewritten(work, heads).await,
         edited,
         kill_switch: kill_switch(shell).await,
         hold: hold(facts),
@@ -73,13 +74,18 @@ async fn target_state(shell: &Shell, plan: &Plan) -> Answer<TargetState> {
     }
 }
 
-async fn rewritten(work: &Work) -> Answer<bool> {
+/// Whether the base branch has lost the plan's base.
+async fn rewritten(work: &Work, heads: &Answer<Heads>) -> Answer<bool> {
     let (target, base) = match (&work.target, CommitId::parse(&work.plan.repository.base)) {
         (Ok(target), Ok(base)) => (target, base),
         (Err(why), _) => return Answer::unknown(why.clone()),
         (_, Err(error)) => return Answer::unknown(errors::chain(&error)),
     };
-    match target.repo().was_rewritten_since(&base).await {
+    let head = match heads {
+        Answer::Known(heads) => &heads.base,
+        Answer::Unknown { why } => return Answer::unknown(why.clone()),
+    };
+    match target.repo().has_lost(head, &base).await {
         Ok(rewritten) => Answer::Known(rewritten),
         Err(error) => Answer::unknown(errors::chain(&error)),
     }

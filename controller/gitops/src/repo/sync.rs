@@ -9,6 +9,14 @@ use crate::error::GitError;
 
 const BASE: &str = "refs/amend/base";
 
+/// What two branches of the server pointed to at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heads {
+    pub base: CommitId,
+    /// `None`: there is no such branch.
+    pub branch: Option<CommitId>,
+}
+
 impl Repo {
     /// Brings the base branch up to date and returns its commit.
     ///
@@ -16,9 +24,17 @@ impl Repo {
     pub async fn fetch(&self) -> Result<CommitId, GitError> {
         self.work(|shared, store| {
             let depth = store.depth.max(shared.limits.depth);
-            store.fetch(shared, depth)
+            store.fetch(shared, depth, None).map(|heads| heads.base)
         })
         .await
+    }
+
+    /// Brings the base branch up to date and tells where it and `branch` stand, from one listing of the server.
+    ///
+    /// Reaches back to `revision` as `fetch_back_to` does, but does not fail when it is not there: whoever needs it sees.
+    pub async fn heads(&self, branch: &str, revision: &CommitId) -> Result<Heads, GitError> {
+        let (branch, wanted) = (branch.to_owned(), revision.clone());
+        self.work(move |shared, store| store.reach(shared, &wanted, Some(&branch))).await
     }
 
     /// As `fetch`, and reaches back far enough to know `revision`: 50 commits, then 500.
@@ -26,28 +42,30 @@ impl Repo {
     /// Fails with `UnknownRevision` when it is not there even then: force-pushed away, or too old to judge.
     pub async fn fetch_back_to(&self, revision: &CommitId) -> Result<CommitId, GitError> {
         let wanted = revision.clone();
+        self.work(move |shared, store| store.fetch_back_to(shared, &wanted)).await
+    }
+
+    /// Makes sure that `revision` is here, and asks the server only when it is not.
+    ///
+    /// What a commit holds never changes, so one that is here needs no server. Fails as `fetch_back_to` does.
+    pub async fn hold(&self, revision: &CommitId) -> Result<(), GitError> {
+        let wanted = revision.clone();
         self.work(move |shared, store| {
-            let depth = store.depth.max(shared.limits.depth);
-            let head = store.fetch(shared, depth)?;
-            if !store.reaches(&head, &wanted)? && store.depth < shared.limits.deepest && store.git.is_shallow() {
-                store.fetch(shared, shared.limits.deepest)?;
+            if store.commit(&wanted).is_ok() {
+                return Ok(());
             }
-            store.commit(&wanted)?;
-            Ok(head)
+            store.fetch_back_to(shared, &wanted).map(drop)
         })
         .await
     }
 
-    /// Whether the base branch's history was rewritten since it contained `commit`: it is known not to contain it any more.
+    /// Whether the base branch, whose commit is `head`, was rewritten since it contained `commit`: it is known not to contain it
+    /// any more.
     ///
     /// `false` as well when the commit may lie further back than is fetched.
-    pub async fn was_rewritten_since(&self, commit: &CommitId) -> Result<bool, GitError> {
-        let commit = commit.clone();
-        self.work(move |shared, store| {
-            let head = store.fetch(shared, store.depth.max(shared.limits.depth))?;
-            store.has_lost(&head, &commit)
-        })
-        .await
+    pub async fn has_lost(&self, head: &CommitId, commit: &CommitId) -> Result<bool, GitError> {
+        let (head, commit) = (head.clone(), commit.clone());
+        self.work(move |_, store| store.has_lost(&head, &commit)).await
     }
 
     /// The commit that a branch of the server points to now; `None` when there is no such branch.
@@ -62,14 +80,31 @@ impl Repo {
         self.work(move |shared, store| {
             let into = format!("refs/amend/seen/{branch}");
             let depth = store.depth.max(shared.limits.depth);
-            store.fetch_ref(shared, &branch, &into, depth, None)
+            let wanted = Wanted { branch: &branch, into: &into, depth, known: None, also: None };
+            store.fetch_ref(shared, wanted).map(|heads| heads.base)
         })
         .await
     }
 }
 
 impl Store {
-    fn fetch(&mut self, shared: &Shared, depth: u32) -> Result<CommitId, GitError> {
+    fn fetch_back_to(&mut self, shared: &Shared, wanted: &CommitId) -> Result<CommitId, GitError> {
+        let heads = self.reach(shared, wanted, None)?;
+        self.commit(wanted)?;
+        Ok(heads.base)
+    }
+
+    /// Fetches the base branch, and more of it when `wanted` is not in what is here.
+    fn reach(&mut self, shared: &Shared, wanted: &CommitId, branch: Option<&str>) -> Result<Heads, GitError> {
+        let heads = self.fetch(shared, self.depth.max(shared.limits.depth), branch)?;
+        let deeper = self.depth < shared.limits.deepest && self.git.is_shallow();
+        match deeper && !self.reaches(&heads.base, wanted)? {
+            true => self.fetch(shared, shared.limits.deepest, branch),
+            false => Ok(heads),
+        }
+    }
+
+    fn fetch(&mut self, shared: &Shared, depth: u32, branch: Option<&str>) -> Result<Heads, GitError> {
         if folder_size(&self.folder).map_err(GitError::Scratch)? > shared.limits.stored {
             tracing::info!(repository = shared.name, "scratch repository is over its size limit, starting afresh");
             self.git = Self::fresh(&self.folder)?;
@@ -77,34 +112,29 @@ impl Store {
             self.depth = 0;
         }
         let known = self.head.clone().filter(|_| self.depth >= depth);
-        let head = self.fetch_ref(shared, &shared.access.branch.clone(), BASE, depth, known)?;
-        self.head = Some(head.clone());
+        let wanted = Wanted { branch: &shared.access.branch, into: BASE, depth, known, also: branch };
+        let heads = self.fetch_ref(shared, wanted)?;
+        self.head = Some(heads.base.clone());
         self.depth = self.depth.max(depth);
-        Ok(head)
+        Ok(heads)
     }
 
-    fn fetch_ref(
-        &self,
-        shared: &Shared,
-        branch: &str,
-        into: &str,
-        depth: u32,
-        known: Option<CommitId>,
-    ) -> Result<CommitId, GitError> {
+    fn fetch_ref(&self, shared: &Shared, wanted: Wanted<'_>) -> Result<Heads, GitError> {
+        let Wanted { branch, into, depth, known, also } = wanted;
         let stored = shared.limits.stored;
         shared.wire().carry(|| {
             let mut remote = self.remote()?;
             let doing = || format!("fetch {branch}");
             let mut connection =
                 remote.connect_auth(Direction::Fetch, None, None).map_err(GitError::git("list the branches"))?;
-            let name = format!("refs/heads/{branch}");
             let listed = connection.list().map_err(GitError::git("list the branches"))?;
-            let head = listed.iter().find(|head| head.name() == name).map(|head| CommitId::from(head.oid()));
-            let head =
-                head.ok_or_else(|| GitError::NoBranch { repository: shared.name.clone(), branch: branch.to_owned() })?;
-            if known.as_ref() == Some(&head) {
-                return Ok(head);
+            let base = head_of(listed, branch)
+                .ok_or_else(|| GitError::NoBranch { repository: shared.name.clone(), branch: branch.to_owned() })?;
+            let beside = also.and_then(|branch| head_of(listed, branch));
+            if known.as_ref() == Some(&base) {
+                return Ok(Heads { base, branch: beside });
             }
+            let name = reference(branch);
             let mut callbacks = RemoteCallbacks::new();
             callbacks.transfer_progress(|progress| (progress.received_bytes() as u64) < stored);
             let mut options = FetchOptions::new();
@@ -117,7 +147,7 @@ impl Store {
                 .fetch(&[format!("+{name}:{into}")], Some(&mut options), None)
                 .map_err(GitError::git(doing()))?;
             let fetched = self.git.refname_to_id(into).map_err(GitError::git(doing()))?;
-            Ok(fetched.into())
+            Ok(Heads { base: fetched.into(), branch: beside })
         })
     }
 
@@ -125,10 +155,28 @@ impl Store {
     pub(super) fn listed(&self, branch: &str, direction: Direction) -> Result<Option<CommitId>, GitError> {
         let mut remote = self.remote()?;
         let connection = remote.connect_auth(direction, None, None).map_err(GitError::git("list the branches"))?;
-        let name = format!("refs/heads/{branch}");
         let listed = connection.list().map_err(GitError::git("list the branches"))?;
-        Ok(listed.iter().find(|head| head.name() == name).map(|head| head.oid().into()))
+        Ok(head_of(listed, branch))
     }
+}
+
+/// What to fetch: a branch into a reference of the scratch repository, unless it stands at what is known.
+struct Wanted<'a> {
+    branch: &'a str,
+    into: &'a str,
+    depth: u32,
+    known: Option<CommitId>,
+    /// Another branch that is only looked up.
+    also: Option<&'a str>,
+}
+
+fn reference(branch: &str) -> String {
+    format!("refs/heads/{branch}")
+}
+
+fn head_of(listed: &[git2::RemoteHead<'_>], branch: &str) -> Option<CommitId> {
+    let name = reference(branch);
+    listed.iter().find(|head| head.name() == name).map(|head| head.oid().into())
 }
 
 fn folder_size(folder: &Path) -> std::io::Result<u64> {

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use amend_gitops::{Author, CommitId, GitAccess, Repo};
 use axum::Router;
@@ -16,6 +18,14 @@ use tokio::io::AsyncWriteExt;
 pub struct Server {
     pub folder: TempDir,
     pub address: SocketAddr,
+    listed: Arc<AtomicUsize>,
+}
+
+/// What the handler knows: where the repositories are, and how often their branches were listed.
+#[derive(Clone)]
+struct Served {
+    root: PathBuf,
+    listed: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -29,9 +39,11 @@ impl Server {
         git.config().unwrap().set_bool("http.receivepack", true).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = Router::new().fallback(answer).with_state(folder.path().to_owned());
+        let listed = Arc::<AtomicUsize>::default();
+        let served = Served { root: folder.path().to_owned(), listed: listed.clone() };
+        let app = Router::new().fallback(answer).with_state(served);
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        let server = Self { folder, address };
+        let server = Self { folder, address, listed };
         server.commit("main", "first", files);
         server
     }
@@ -98,6 +110,12 @@ impl Server {
         Repo::open(self.access(), &self.scratch()).await.unwrap()
     }
 
+    /// How often the branches were listed so far.
+    #[allow(dead_code)]
+    pub fn listed(&self) -> usize {
+        self.listed.load(Ordering::SeqCst)
+    }
+
     pub fn scratch(&self) -> PathBuf {
         let count = std::fs::read_dir(self.folder.path()).unwrap().count();
         self.folder.path().join(format!("scratch-{count}"))
@@ -105,7 +123,7 @@ impl Server {
 }
 
 async fn answer(
-    State(root): State<PathBuf>,
+    State(Served { root, listed }): State<Served>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -125,6 +143,9 @@ async fn answer(
         .exists()
     {
         return status(StatusCode::NOT_FOUND);
+    }
+    if uri.path().ends_with("/info/refs") {
+        listed.fetch_add(1, Ordering::SeqCst);
     }
     cgi(&root, &method, &uri, &headers, &body).await
 }
