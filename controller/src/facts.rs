@@ -59,7 +59,7 @@ pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> Ga
     let client = shell.clients.reader();
     let namespace = plan.target.namespace.as_str();
     let signals = signals_of(about.incident);
-    let (target, look, access, alerts, holds, suspended, history, dependents, dry_runs, nodes) = futures::join!(
+    let (target, look, access, alerts, holds, suspended, history, dependents, dry_runs, requested) = futures::join!(
         live_target(shell, plan),
         cluster::look(&client, namespace, now),
         access::reviews(shell, plan),
@@ -69,7 +69,7 @@ pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> Ga
         history(shell, plan),
         dependents(shell, plan, now),
         dry_runs(shell, about),
-        fits::nodes(&client),
+        shell.requested.by_node(&client, now),
     );
     let (firing, silences) = alerts;
     let rendered = match about.contents {
@@ -110,7 +110,7 @@ pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> Ga
             dependents,
         },
         rollback: dry_runs,
-        fits: fits::facts(&target, &look, nodes, &rendered),
+        fits: fits::facts(&target, &look, &requested, &rendered),
         cooldown: CooldownFacts { history },
         target,
     }

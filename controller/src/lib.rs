@@ -30,6 +30,7 @@ pub mod reconcile;
 pub mod recorder;
 pub mod records;
 pub mod reports;
+pub mod requested;
 pub mod runtime;
 pub mod self_telemetry;
 pub mod server;

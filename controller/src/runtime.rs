@@ -44,6 +44,7 @@ use crate::notify::webhook::Webhook;
 use crate::reconcile;
 use crate::recorder::Recorder;
 use crate::reports::Reports;
+use crate::requested::Requested;
 use crate::server::tls::Tls;
 use crate::server::{self, Health};
 use crate::settings::Settings;
@@ -140,6 +141,7 @@ fn assembled(settings: Settings, clients: Clients, time: Arc<dyn Time>, install:
             &settings.egress_allow,
         ),
         topologies: Topologies::default(),
+        requested: Requested::default(),
         nudges: reconcile::Nudges::default(),
         reports: Reports::default(),
         unknown_lines: Arc::default(),

@@ -13,6 +13,7 @@ use crate::notify::Pager;
 use crate::reconcile::Nudges;
 use crate::recorder::Recorder;
 use crate::reports::Reports;
+use crate::requested::Requested;
 use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::targets::Targets;
@@ -32,6 +33,7 @@ pub struct Shell {
     pub sources: Sources,
     pub targets: Targets,
     pub topologies: Topologies,
+    pub requested: Requested,
     pub nudges: Nudges,
     pub reports: Reports,
     pub metrics: Metrics,

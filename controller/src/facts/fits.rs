@@ -1,78 +1,30 @@
 //! Room for the changed pods: nodes, quotas and limit ranges.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use amend_diagnosis::evidence::{Answer, Window};
+use amend_diagnosis::evidence::Answer;
 use amend_policies::field::Step;
 use amend_policies::gate::fits::{FitsFacts, LimitRange, NodeRoom, PodChange, PodResources, QuotaRoom};
 use amend_policies::gate::permission::RenderedChange;
 use amend_policies::quantity::Quantity;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
-use kube::api::{Api, ListParams};
 use serde_json::Value;
 
-use crate::cluster::{self, Look};
-
-/// Pods that are added up; more need a scheduler's own view.
-const PODS_MAX: usize = 10_000;
-const PAGE: u32 = 500;
-
-/// Nodes with what is requested on each.
-#[derive(Debug)]
-pub struct Nodes {
-    nodes: Answer<Vec<Value>>,
-    requested: Answer<BTreeMap<String, (Quantity, Quantity)>>,
-}
-
-/// Lists nodes, and pods of all namespaces in pages.
-pub async fn nodes(client: &Client) -> Nodes {
-    let never = Window { from: Timestamp::UNIX_EPOCH, to: Timestamp::UNIX_EPOCH };
-    let ((nodes, _), requested) = futures::join!(cluster::list(client, cluster::NODE, None, never), requested(client));
-    Nodes { nodes, requested }
-}
-
-async fn requested(client: &Client) -> Answer<BTreeMap<String, (Quantity, Quantity)>> {
-    let api: Api<Pod> = Api::all(client.clone());
-    let mut sums: BTreeMap<String, (Quantity, Quantity)> = BTreeMap::new();
-    let (mut seen, mut token) = (0, None::<String>);
-    loop {
-        let mut params = ListParams::default().limit(PAGE);
-        params.continue_token.clone_from(&token);
-        let page = match api.list(&params).await {
-            Ok(page) => page,
-            Err(error) => return Answer::unknown(format!("cannot list pods to add up their requests: {error}")),
-        };
-        seen += page.items.len();
-        for pod in &page.items {
-            let value = serde_json::to_value(pod).unwrap_or_default();
-            let over = matches!(value["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-            if let (false, Some(node)) = (over, value["spec"]["nodeName"].as_str()) {
-                let wants = resources(&value["spec"]["containers"]);
-                let sum = sums.entry(node.to_owned()).or_insert((Quantity::whole(0), Quantity::whole(0)));
-                *sum = (sum.0.plus(wants.cpu_request), sum.1.plus(wants.memory_request));
-            }
-        }
-        token = page.metadata.continue_.filter(|token| !token.is_empty());
-        match (&token, seen > PODS_MAX) {
-            (None, _) => return Answer::Known(sums),
-            (Some(_), true) => {
-                return Answer::unknown(format!("more than {PODS_MAX} pods; room on nodes is not added up"));
-            }
-            (Some(_), false) => {}
-        }
-    }
-}
+use crate::cluster::Look;
+use crate::requested::{Room, Sums, quantity};
 
 /// The facts of the gate, from the live target, the namespace and the nodes.
-pub fn facts(target: &Answer<Value>, look: &Look, nodes: Nodes, rendered: &Answer<Vec<RenderedChange>>) -> FitsFacts {
+pub fn facts(
+    target: &Answer<Value>,
+    look: &Look,
+    requested: &Answer<Arc<Sums>>,
+    rendered: &Answer<Vec<RenderedChange>>,
+) -> FitsFacts {
     FitsFacts {
         pod: match (target, rendered) {
             (Answer::Known(target), Answer::Known(changes)) => Answer::Known(pod_change(target, changes)),
             (Answer::Unknown { why }, _) | (_, Answer::Unknown { why }) => Answer::unknown(why.clone()),
         },
-        nodes: rooms(target, nodes),
+        nodes: rooms(target, look, requested),
         quotas: known(look, "resourcequotas", quotas(look)),
         limit_ranges: known(look, "limitranges", limit_ranges(look)),
     }
@@ -136,45 +88,36 @@ fn resources(containers: &Value) -> PodResources {
     sum
 }
 
-fn quantity(value: &Value) -> Option<Quantity> {
-    match value {
-        Value::String(text) => Quantity::parse(text).ok(),
-        Value::Number(number) => Quantity::parse(&number.to_string()).ok(),
-        _ => None,
-    }
-}
-
 /// Nodes that the target's pods may run on, with what is free there.
-fn rooms(target: &Answer<Value>, nodes: Nodes) -> Answer<Vec<NodeRoom>> {
-    let (list, requested, target) = match (nodes.nodes, nodes.requested, target) {
-        (Answer::Known(list), Answer::Known(requested), Answer::Known(target)) => (list, requested, target),
-        (Answer::Unknown { why }, _, _) | (_, Answer::Unknown { why }, _) => return Answer::Unknown { why },
-        (_, _, Answer::Unknown { why }) => return Answer::unknown(why.clone()),
+fn rooms(target: &Answer<Value>, look: &Look, requested: &Answer<Arc<Sums>>) -> Answer<Vec<NodeRoom>> {
+    let (nodes, requested, target) = match (known(look, "nodes", look.of_kind("Node")), requested, target) {
+        (Answer::Known(nodes), Answer::Known(requested), Answer::Known(target)) => (nodes, requested, target),
+        (Answer::Unknown { why }, _, _) => return Answer::Unknown { why },
+        (_, Answer::Unknown { why }, _) | (_, _, Answer::Unknown { why }) => return Answer::unknown(why.clone()),
     };
     let spec = &target["spec"]["template"]["spec"];
     if !spec["affinity"]["nodeAffinity"].is_null() {
         return Answer::unknown("the pods choose nodes by affinity, which is not added up");
     }
-    let suitable = list.iter().filter(|node| {
+    let suitable = nodes.filter(|node| {
         node["spec"]["unschedulable"] != true
             && crate::owner::has_labels(&node["metadata"]["labels"], &spec["nodeSelector"])
             && tolerated(&node["spec"]["taints"], &spec["tolerations"])
     });
-    Answer::Known(suitable.filter_map(|node| room(node, &requested)).collect())
+    Answer::Known(suitable.filter_map(|node| room(node, requested)).collect())
 }
 
-fn room(node: &Value, requested: &BTreeMap<String, (Quantity, Quantity)>) -> Option<NodeRoom> {
+fn room(node: &Value, requested: &Sums) -> Option<NodeRoom> {
     let name = node["metadata"]["name"].as_str()?.to_owned();
     let allocatable = &node["status"]["allocatable"];
     let (cpu, memory) = (quantity(&allocatable["cpu"])?, quantity(&allocatable["memory"])?);
-    let zero = (Quantity::whole(0), Quantity::whole(0));
-    let taken = requested.get(&name).copied().unwrap_or(zero);
+    let taken = requested.get(&name).copied().unwrap_or(Room::none());
     Some(NodeRoom {
         name,
         cpu_allocatable: cpu,
         memory_allocatable: memory,
-        cpu_free: cpu.minus(taken.0),
-        memory_free: memory.minus(taken.1),
+        cpu_free: cpu.minus(taken.cpu),
+        memory_free: memory.minus(taken.memory),
     })
 }
 
