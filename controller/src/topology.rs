@@ -1,7 +1,7 @@
 //! Who owns whom and who calls whom, kept warm for grouping: a signal must find its incident without asking anybody.
 //!
 //! Objects are listed anew when a namespace's picture is older than [`FRESH`]; call edges are asked of the trace store at the
-//! same time. A picture that cannot be refreshed is used as it is: grouping is corrected later by joins.
+//! same time. What is missing in a picture is corrected later by joins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -57,6 +57,10 @@ impl Picture {
             links: Links::default(),
             calls_unknown: None,
         }
+    }
+
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        now.duration_since(self.taken) < FRESH
     }
 
     /// A workload under the names of its Services, ReplicaSets and pods.
@@ -142,15 +146,28 @@ type Place = Arc<Mutex<Option<Arc<Picture>>>>;
 impl Topologies {
     /// The picture of a namespace, taken anew when it is stale.
     pub async fn of(&self, client: &Client, sources: &Sources, namespace: &str, now: Timestamp) -> Arc<Picture> {
-        let place = self.pictures.lock().await.entry(namespace.to_owned()).or_default().clone();
+        let place = {
+            let mut pictures = self.pictures.lock().await;
+            forget_stale(&mut pictures, now);
+            pictures.entry(namespace.to_owned()).or_default().clone()
+        };
         let mut known = place.lock().await;
-        if let Some(picture) = known.as_ref().filter(|picture| now.duration_since(picture.taken) < FRESH) {
+        if let Some(picture) = known.as_ref().filter(|picture| picture.is_fresh(now)) {
             return picture.clone();
         }
         let picture = Arc::new(take(client, sources, namespace, now).await);
         *known = Some(picture.clone());
         picture
     }
+}
+
+/// Lets go of the pictures that would be taken anew anyway: a cluster has many namespaces, and few of them are in trouble at once.
+fn forget_stale(pictures: &mut BTreeMap<String, Place>, now: Timestamp) {
+    pictures.retain(|_, place| {
+        // Whoever holds one too is about to look at it, or to take it.
+        Arc::strong_count(place) > 1
+            || place.try_lock().is_ok_and(|known| known.as_ref().is_some_and(|picture| picture.is_fresh(now)))
+    });
 }
 
 async fn take(client: &Client, sources: &Sources, namespace: &str, now: Timestamp) -> Picture {
@@ -231,6 +248,22 @@ mod tests {
             "spec": { "selector": { "matchLabels": { "app": "payment" } } },
         });
         Picture::of_objects(vec![deployment])
+    }
+
+    #[test]
+    fn pictures_that_are_stale_and_that_nobody_waits_for_are_let_go() {
+        let now = Timestamp::UNIX_EPOCH + FRESH + FRESH;
+        let at = |taken: Timestamp| Place::new(Mutex::new(Some(Arc::new(Picture { taken, ..picture() }))));
+        let mut pictures: BTreeMap<String, Place> =
+            [("stale", at(now - FRESH)), ("fresh", at(now)), ("wanted", at(now - FRESH))]
+                .map(|(name, place)| (name.to_owned(), place))
+                .into();
+        let waits = pictures["wanted"].clone();
+        forget_stale(&mut pictures, now);
+        assert_eq!(pictures.keys().collect::<Vec<_>>(), ["fresh", "wanted"]);
+        drop(waits);
+        forget_stale(&mut pictures, now);
+        assert_eq!(pictures.keys().collect::<Vec<_>>(), ["fresh"]);
     }
 
     #[test]
