@@ -4,7 +4,7 @@
 //! same time. What is missing in a picture is corrected later by joins.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use amend_diagnosis::align::Aligner;
 use amend_diagnosis::cluster::Cluster;
@@ -25,6 +25,9 @@ use crate::sources::Sources;
 /// How old a picture may be. Pods that are younger than it are found by the shape of their names.
 const FRESH: SignedDuration = SignedDuration::from_secs(20);
 
+/// Resolved names that a picture remembers.
+const NAMES_MAX: usize = 10_000;
+
 /// How long ago a call may have been made to count as an edge.
 const CALLS_WITHIN: SignedDuration = SignedDuration::from_hours(1);
 
@@ -35,6 +38,8 @@ pub struct Picture {
     pub links: Links,
     /// Why nobody told who calls whom; `None`: somebody did.
     pub calls_unknown: Option<String>,
+    /// Names that were resolved already: in a storm the same few come again and again.
+    resolved: std::sync::Mutex<BTreeMap<Entity, Entity>>,
 }
 
 impl std::fmt::Debug for Picture {
@@ -56,6 +61,7 @@ impl Picture {
             observations: nothing_but(objects, Vec::new(), taken),
             links: Links::default(),
             calls_unknown: None,
+            resolved: std::sync::Mutex::default(),
         }
     }
 
@@ -123,13 +129,24 @@ impl Picture {
     /// A pod is often gone, or not yet in the picture, when its alert arrives: then the shape of its name says whose it
     /// was. Other kinds are never shortened, since `checkout-v2` need not belong to `checkout`.
     pub fn resolved(&self, entities: impl IntoIterator<Item = Entity>) -> Vec<Entity> {
-        let cluster = Cluster::new(&self.observations);
-        let aligner = Aligner::new(&self.observations, &cluster);
-        let by_shape = |entity: &Entity| match entity.kind {
-            EntityKind::Pod | EntityKind::ReplicaSet => aligner.named(&entity.namespace, &entity.name),
-            _ => None,
-        };
-        entities.into_iter().map(|entity| by_shape(&entity).unwrap_or_else(|| aligner.resolve(&entity))).collect()
+        let entities: Vec<Entity> = entities.into_iter().collect();
+        let mut known = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        if entities.iter().any(|entity| !known.contains_key(entity)) {
+            let cluster = Cluster::new(&self.observations);
+            let aligner = Aligner::new(&self.observations, &cluster);
+            let by_shape = |entity: &Entity| match entity.kind {
+                EntityKind::Pod | EntityKind::ReplicaSet => aligner.named(&entity.namespace, &entity.name),
+                _ => None,
+            };
+            if known.len() > NAMES_MAX {
+                known.clear();
+            }
+            for entity in &entities {
+                let workload = || by_shape(entity).unwrap_or_else(|| aligner.resolve(entity));
+                known.entry(entity.clone()).or_insert_with(workload);
+            }
+        }
+        entities.iter().map(|entity| known.get(entity).unwrap_or(entity).clone()).collect()
     }
 }
 
@@ -199,7 +216,13 @@ async fn take(client: &Client, sources: &Sources, namespace: &str, now: Timestam
         .collect();
     drop(aligner);
     observations.topology = Answer::Known(Topology { nodes: Vec::new(), edges: edges.clone() });
-    Picture { taken: now, observations, links: Links { edges, rollouts: Vec::new() }, calls_unknown }
+    Picture {
+        taken: now,
+        observations,
+        links: Links { edges, rollouts: Vec::new() },
+        calls_unknown,
+        resolved: std::sync::Mutex::default(),
+    }
 }
 
 fn nothing_but(objects: Vec<serde_json::Value>, calls: Vec<TopologyEdge>, now: Timestamp) -> Observations {
