@@ -18,6 +18,9 @@ use crate::source::{Asking, Source, SourceConfig, SourceError, Told};
 /// Bytes that the compiled regular expression of one silence may take.
 const MATCHER_SIZE: usize = 256 << 10;
 
+/// Labels that a question is narrowed by: they are all in one URL.
+const FILTERS_MAX: usize = 16;
+
 /// An Alertmanager.
 #[derive(Debug)]
 pub struct Alertmanager {
@@ -33,14 +36,15 @@ impl Alertmanager {
     }
 
     async fn ask(&self, question: &AlertQuestion) -> Told<Muting> {
-        let filter = format!("alertname={}", quoted(&question.name));
-        let query = format!("/api/v2/alerts?filter={filter} and /api/v2/silences");
-        Told::new(query, self.muted(filter, question).await)
+        let filters = filters(question);
+        let query = format!("/api/v2/alerts?filter={} and /api/v2/silences", filters.join("&filter="));
+        Told::new(query, self.muted(filters, question).await)
     }
 
-    async fn muted(&self, filter: String, question: &AlertQuestion) -> Result<Muting, SourceError> {
-        let always = || "true".to_owned();
-        let parameters = [("filter", filter), ("active", always()), ("silenced", always()), ("inhibited", always())];
+    async fn muted(&self, filters: Vec<String>, question: &AlertQuestion) -> Result<Muting, SourceError> {
+        let shown = ["active", "silenced", "inhibited"].map(|state| (state, "true".to_owned()));
+        let filters = filters.into_iter().map(|filter| ("filter", filter));
+        let parameters: Vec<(&str, String)> = filters.chain(shown).collect();
         let alerts: Vec<Alert> = self.connection.get("/api/v2/alerts", &parameters).await?;
         let silences: Result<Vec<Silence>, SourceError> = self.connection.get("/api/v2/silences", &[]).await;
         let same = alerts.iter().filter(|alert| question.labels.iter().all(|(k, v)| alert.labels.get(k) == Some(v)));
@@ -63,6 +67,20 @@ impl Alertmanager {
         }
         Ok(if by.is_empty() { Muting::Audible } else { Muting::Silenced { by } })
     }
+}
+
+/// Matchers of this very alert: of a rule that fires for a thousand pods only one is asked for.
+///
+/// The name and at most [`FILTERS_MAX`] labels; names that would need quotes, which older versions do not read, are left out.
+fn filters(question: &AlertQuestion) -> Vec<String> {
+    let plain = |name: &str| {
+        let starts = name.chars().next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
+        starts && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let labels =
+        question.labels.iter().filter(|(name, value)| plain(name) && *name != "alertname" && !value.is_empty());
+    let labels = labels.map(|(name, value)| format!("{name}={}", quoted(value))).take(FILTERS_MAX);
+    std::iter::once(format!("alertname={}", quoted(&question.name))).chain(labels).collect()
 }
 
 /// The silences with these ids, in their order; those that are not listed have a name only.
@@ -198,6 +216,18 @@ mod tests {
         ));
         assert!(covers(serde_json::json!([{"name": "team", "value": "", "isRegex": false}])));
         assert!(covers(serde_json::json!([{"name": "alertname", "value": "HighErrors", "isRegex": false}])));
+    }
+
+    #[test]
+    fn one_alert_is_asked_for_by_its_name_and_labels_escaped() {
+        let question = AlertQuestion {
+            id: String::new(),
+            name: "HighErrors".to_owned(),
+            labels: labels(&[("alertname", "HighErrors"), ("pod", "a\"b"), ("empty", ""), ("k8s.node", "n1")]),
+            at: jiff::Timestamp::UNIX_EPOCH,
+            heard_of: jiff::SignedDuration::ZERO,
+        };
+        assert_eq!(filters(&question), ["alertname=\"HighErrors\"", "pod=\"a\\\"b\""]);
     }
 
     #[test]
