@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{LinkKind, Series, Span, TopologyEdge};
 
+use crate::mapping::PodForm;
 use crate::source::SourceError;
 
 /// A service or workload as telemetry names it. Which object it is, is found out by the diagnosis.
@@ -51,7 +52,11 @@ pub(crate) struct CallMetric {
 /// (<https://istio.io/latest/docs/reference/config/metrics/>), Linkerd's outbound requests
 /// (<https://linkerd.io/2/reference/proxy-metrics/>) and Hubble's with workloads as context labels
 /// (<https://docs.cilium.io/en/stable/observability/metrics/#httpv2>).
-pub(crate) const CALL_METRICS: [CallMetric; 4] = [
+///
+/// Coroot's node agent names the caller by the path of its container and the called by its address, before and after the
+/// translation of a Service's (`containers/l7.go` of <https://github.com/coroot/coroot-node-agent>, read at 15e3563b); whose
+/// address it is, the objects of the cluster tell.
+pub(crate) const CALL_METRICS: [CallMetric; 6] = [
     CallMetric { metric: "traces_service_graph_request_total", from: ["", "client"], to: ["", "server"] },
     CallMetric {
         metric: "istio_requests_total",
@@ -65,7 +70,13 @@ pub(crate) const CALL_METRICS: [CallMetric; 4] = [
         from: ["source_namespace", "source_workload"],
         to: ["destination_namespace", "destination_workload"],
     },
+    CallMetric { metric: "container_http_requests_total", from: ["", PATH], to: ["", ADDRESS] },
+    CallMetric { metric: "container_net_tcp_successful_connects_total", from: ["", PATH], to: ["", ADDRESS] },
 ];
+
+/// Labels of Coroot's node agent that tell an end in a form of their own.
+const PATH: &str = "container_id";
+const ADDRESS: &str = "actual_destination";
 
 impl CallMetric {
     pub fn labels(&self) -> [&'static str; 4] {
@@ -75,8 +86,12 @@ impl CallMetric {
     /// The pairs among series with a call in them.
     pub fn pairs(&self, found: &[Series]) -> BTreeSet<(Entity, Entity)> {
         let end = |series: &Series, [namespace, name]: [&str; 2]| {
-            let name = series.labels.get(name).filter(|name| !name.is_empty() && *name != "unknown")?;
-            Some(named(series.labels.get(namespace).map_or("", String::as_str), name))
+            let told = series.labels.get(name).filter(|name| !name.is_empty() && *name != "unknown")?;
+            match name {
+                PATH => PodForm::Path.read(told).map(|(namespace, pod)| named(namespace, pod)),
+                ADDRESS => told.rsplit_once(':').map(|(host, _)| named("", host.trim_matches(['[', ']']))),
+                _ => Some(named(series.labels.get(namespace).map_or("", String::as_str), told)),
+            }
         };
         let called = |series: &&Series| series.samples.iter().any(|(_, rate)| *rate > 0.0);
         found
@@ -105,6 +120,18 @@ mod tests {
         ];
         let pairs = CALL_METRICS[0].pairs(&found);
         assert_eq!(pairs.into_iter().collect::<Vec<_>>(), [(named("", "frontend"), named("", "checkout"))]);
+    }
+
+    #[test]
+    fn a_container_and_an_address_are_two_ends() {
+        let found = [
+            series(&[(PATH, "/k8s/shop/cart-5d8f7c9b6d-x2x4q/app"), (ADDRESS, "10.42.0.7:8080")], 3.0),
+            series(&[(PATH, "/k8s/shop/cart-5d8f7c9b6d-x2x4q/app"), (ADDRESS, "[fd00::7]:8080")], 3.0),
+            series(&[(PATH, "/system.slice/sshd.service"), (ADDRESS, "10.42.0.7:8080")], 3.0),
+        ];
+        let pairs: Vec<_> = CALL_METRICS[4].pairs(&found).into_iter().collect();
+        let cart = named("shop", "cart-5d8f7c9b6d-x2x4q");
+        assert_eq!(pairs, [(cart.clone(), named("", "10.42.0.7")), (cart, named("", "fd00::7"))]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::promql::literal;
+
 /// The names that differ from store to store.
 ///
 /// A `TelemetrySource` overrides them under the keys below (`spec.mapping`). An empty label name says that the store has
@@ -114,8 +116,41 @@ pub struct RequestFamily {
     pub namespace: String,
     /// Label of the pod; key `pod`. Empty: none, or it tells who counted instead of who answered.
     pub pod: String,
+    /// How that label tells it.
+    pub pod_form: PodForm,
     /// Label matchers that pick one of several counts of the same requests: those of the called side.
     pub only: Vec<(&'static str, &'static str)>,
+}
+
+/// How a label tells a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodForm {
+    /// By its name.
+    Name,
+    /// Inside the path `/k8s/NAMESPACE/POD/CONTAINER`.
+    Path,
+}
+
+impl PodForm {
+    /// The expression for pods of a namespace whose names match `pods`.
+    pub(crate) fn expression(self, namespace: &str, pods: &str) -> String {
+        match self {
+            Self::Name => pods.to_owned(),
+            Self::Path => format!("/k8s/{}/(?:{pods})/[^/]+", literal(namespace)),
+        }
+    }
+
+    /// Namespace and pod in a value, where the value tells both.
+    pub(crate) fn read(self, value: &str) -> Option<(&str, &str)> {
+        match self {
+            Self::Name => None,
+            Self::Path => {
+                let (namespace, rest) = value.strip_prefix("/k8s/")?.split_once('/')?;
+                let (pod, _) = rest.split_once('/')?;
+                Some((namespace, pod))
+            }
+        }
+    }
 }
 
 /// Unit of a duration histogram.
@@ -213,6 +248,7 @@ impl Mapping {
                 RequestFamily::istio(),
                 RequestFamily::linkerd(),
                 RequestFamily::hubble(),
+                RequestFamily::coroot(),
             ],
         }
     }
@@ -237,6 +273,7 @@ impl RequestFamily {
             service: mapping.service.clone(),
             namespace: mapping.namespace.clone(),
             pod: mapping.pod.clone(),
+            pod_form: PodForm::Name,
             only: Vec::new(),
         }
     }
@@ -253,6 +290,7 @@ impl RequestFamily {
             service: "service_name".to_owned(),
             namespace: "k8s_namespace_name".to_owned(),
             pod: "k8s_pod_name".to_owned(),
+            pod_form: PodForm::Name,
             only: Vec::new(),
         }
     }
@@ -268,6 +306,7 @@ impl RequestFamily {
             service: "destination_workload".to_owned(),
             namespace: "destination_workload_namespace".to_owned(),
             pod: "pod".to_owned(),
+            pod_form: PodForm::Name,
             only: vec![("reporter", "destination")],
         }
     }
@@ -284,12 +323,15 @@ impl RequestFamily {
             service: "deployment".to_owned(),
             namespace: "namespace".to_owned(),
             pod: "pod".to_owned(),
+            pod_form: PodForm::Name,
             only: vec![("direction", "inbound")],
         }
     }
 
     /// Hubble's `httpV2` metrics with workloads as context labels
-    /// (<https://docs.cilium.io/en/stable/observability/metrics/#httpv2>).
+    /// (<https://docs.cilium.io/en/stable/observability/metrics/#httpv2>): `method`, `protocol`, `status` and `reporter`
+    /// stand beside them in `pkg/hubble/metrics/http/handler.go` of <https://github.com/cilium/cilium>, read at e0cc421a. The
+    /// older `http` metrics have no `status` on requests, so their errors stay unknown.
     fn hubble() -> Self {
         Self {
             requests: "hubble_http_requests_total".to_owned(),
@@ -301,7 +343,28 @@ impl RequestFamily {
             namespace: "destination_namespace".to_owned(),
             // `pod` is the agent's.
             pod: String::new(),
+            pod_form: PodForm::Name,
             only: vec![("reporter", "server")],
+        }
+    }
+
+    /// What Coroot's node agent counts by eBPF on the answering side: containers by their path, statuses as codes or classes
+    /// (`containers/metrics.go`, `containers/l7.go` of <https://github.com/coroot/coroot-node-agent>, read at 15e3563b).
+    ///
+    /// Its older `container_http_requests_total` counts on the calling side and tells the other only by address; it says who
+    /// calls whom (see [`calls`](crate::calls)).
+    fn coroot() -> Self {
+        Self {
+            requests: "container_http_inbound_requests_total".to_owned(),
+            duration: "container_http_inbound_requests_duration_seconds_total".to_owned(),
+            unit: Unit::Seconds,
+            code: "status".to_owned(),
+            error_codes: "5..".to_owned(),
+            service: String::new(),
+            namespace: String::new(),
+            pod: "container_id".to_owned(),
+            pod_form: PodForm::Path,
+            only: Vec::new(),
         }
     }
 }
@@ -370,7 +433,15 @@ mod tests {
         assert_eq!(tried[0].requests, "http_requests_total");
         assert_eq!(tried[1].requests, "http_server_request_duration_seconds_count");
         let meshes: Vec<&str> = tried[2..].iter().map(|family| family.requests.as_str()).collect();
-        assert_eq!(meshes, ["istio_requests_total", "response_total", "hubble_http_requests_total"]);
+        assert_eq!(
+            meshes,
+            [
+                "istio_requests_total",
+                "response_total",
+                "hubble_http_requests_total",
+                "container_http_inbound_requests_total"
+            ]
+        );
         let only = declared(&[("requests", "istio_requests_total"), ("code", "response_code")]).unwrap().families();
         assert_eq!((only.len(), only[0].code.as_str()), (1, "response_code"));
     }

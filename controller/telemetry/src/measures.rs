@@ -5,7 +5,7 @@ use amend_diagnosis::metric::{finer, name};
 use jiff::SignedDuration;
 use regex::Regex;
 
-use crate::mapping::{Mapping, RequestFamily, Unit};
+use crate::mapping::{Mapping, PodForm, RequestFamily, Unit};
 use crate::promql::{Aggregation, Expr, Operator, OverTime, Selector};
 use crate::questions::{Measure, Resource, Selection, SeriesQuestion};
 
@@ -25,6 +25,8 @@ pub(crate) struct Form {
     joined: Option<(&'static [&'static str], &'static str)>,
     /// A label that every series gets.
     fixed: Option<(&'static str, &'static str)>,
+    /// How the label of the pod tells it.
+    pod_form: PodForm,
 }
 
 /// Labels that tell one operation from another, as client libraries, OpenTelemetry and meshes call them; in the order in which
@@ -56,7 +58,7 @@ pub(crate) const ERROR_LABEL: &str = "error";
 impl Form {
     fn new(query: Expr, name: &'static str, labels: &[(&str, &'static str)]) -> Self {
         let labels = labels.iter().map(|(theirs, ours)| ((*theirs).to_owned(), *ours)).collect();
-        Self { query, name, labels, factor: 1.0, errors: None, joined: None, fixed: None }
+        Self { query, name, labels, factor: 1.0, errors: None, joined: None, fixed: None, pod_form: PodForm::Name }
     }
 
     /// The store's answer in our names and units.
@@ -70,6 +72,10 @@ impl Form {
                     {
                         series.labels.insert((*ours).to_owned(), value);
                     }
+                }
+                if let Some((namespace, pod)) = series.labels.get("pod").and_then(|pod| self.pod_form.read(pod)) {
+                    let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
+                    series.labels.extend([("namespace".to_owned(), namespace), ("pod".to_owned(), pod)]);
                 }
                 if let Some((labels, ours)) = self.joined {
                     let mut parts: Vec<String> =
@@ -263,7 +269,9 @@ fn picked(family: &RequestFamily, mapping: &Mapping, of: &Selection, metric: &st
     let selector = family.only.iter().fold(selector, |selector, (label, value)| selector.is(label, value));
     match by {
         PickedBy::Service if !family.service.is_empty() => Some(selector.like(&family.service, &of.services)),
-        PickedBy::Pod if !family.pod.is_empty() => Some(selector.like(&family.pod, &of.pods)),
+        PickedBy::Pod if !family.pod.is_empty() => {
+            Some(selector.like(&family.pod, &family.pod_form.expression(&of.namespace, &of.pods)))
+        }
         PickedBy::Service | PickedBy::Pod => None,
     }
 }
@@ -276,7 +284,8 @@ fn ways(mapping: &Mapping) -> Vec<(RequestFamily, PickedBy)> {
 /// Who the samples are about, as the family calls it.
 fn about(family: &RequestFamily, by: By) -> Vec<(&str, &'static str)> {
     let mut labels = vec![(family.namespace.as_str(), "namespace"), (family.service.as_str(), "service")];
-    if by == By::Pod {
+    // A path also tells the namespace, which nothing else does then.
+    if by == By::Pod || family.pod_form == PodForm::Path {
         labels.push((family.pod.as_str(), "pod"));
     }
     labels
@@ -298,6 +307,7 @@ fn requests(mapping: &Mapping, of: &Selection, rate: SignedDuration, told_by: By
             Some(Form {
                 errors: Some(errors),
                 joined: told_by.joined(),
+                pod_form: family.pod_form,
                 ..Form::new(query, name::REQUEST_RATE, &labels)
             })
         })
@@ -320,7 +330,8 @@ fn latency(mapping: &Mapping, of: &Selection, rate: SignedDuration, told_by: By)
                 Unit::Seconds => 1.0,
                 Unit::Milliseconds => 0.001,
             };
-            Some(Form { factor, joined: told_by.joined(), ..Form::new(query, name::LATENCY_P99, &labels) })
+            let pod_form = family.pod_form;
+            Some(Form { factor, joined: told_by.joined(), pod_form, ..Form::new(query, name::LATENCY_P99, &labels) })
         })
         .collect()
 }
