@@ -74,7 +74,7 @@ impl Counted {
 /// What was counted at the strictest one that enough answers reach, when even there it does not hold; at the lowest when none is.
 pub fn lowest(answers: &[(f64, bool)]) -> Result<Counted, Counted> {
     let tried = TRIED.map(|confidence| Counted::at(confidence, answers));
-    let mut found = Err(*tried.last().expect("a confidence is tried"));
+    let mut found = Err(tried[tried.len() - 1]);
     for counted in tried.into_iter().filter(|counted| wrong_at_most(0, counted.right + counted.wrong) <= RISK) {
         match counted.bound() <= RISK {
             true => found = Ok(counted),

@@ -157,7 +157,8 @@ async fn an_exhausted_connection_pool_is_named() -> anyhow::Result<()> {
             version.error_message = "pool - Connection is not available, request timed out after 30000ms".into();
         }
     });
-    let kinds = [cause::ERRORS, cause::LATENCY, cause::BEHAVIOUR, cause::OVERLOAD];
+    // For those who call it, it is the dependency that fails.
+    let kinds = [cause::ERRORS, cause::LATENCY, cause::BEHAVIOUR, cause::OVERLOAD, cause::DEPENDENCY];
     is_understood(&stage, &Truth::of(&["catalog"], &kinds)).await?;
     Ok(())
 }
