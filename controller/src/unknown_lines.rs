@@ -58,6 +58,11 @@ impl UnknownLines {
         heard(&seen, now)
     }
 
+    /// A line without the credentials and people in it.
+    pub fn redacted(&self, line: &str) -> String {
+        self.redaction.text(line)
+    }
+
     /// Templates in the queue, the gravest first, and what was not kept.
     pub fn kept(&self) -> (Vec<Entry>, Dropped) {
         let queue = self.queue();

@@ -215,6 +215,7 @@ fn nothing_diagnosed() -> amend_diagnosis::diagnosis::Diagnosis {
         unexplained: Vec::new(),
         graph: amend_diagnosis::graph::RootCauseGraph::default(),
         slowest: Vec::new(),
+        stories: Vec::new(),
         deep: None,
         alignment: Default::default(),
         asked: Vec::new(),

@@ -77,6 +77,9 @@ fn text(diagnosis: &Diagnosis) -> String {
     if !diagnosis.slowest.is_empty() {
         out.push_str(&format!("\nwhere the time goes:\n{}", render::slowest(&diagnosis.slowest)));
     }
+    if !diagnosis.stories.is_empty() {
+        out.push_str(&format!("\nwhat the services wrote:\n{}", render::stories(&diagnosis.stories)));
+    }
     let others: Vec<String> = diagnosis
         .causes
         .iter()

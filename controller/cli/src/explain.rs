@@ -102,6 +102,9 @@ fn told(incident: &Incident, remediation: Option<&Remediation>) -> String {
         if !diagnosis.slowest.is_empty() {
             let _ = write!(out, "\nwhere the time goes:\n{}", render::slowest(&diagnosis.slowest));
         }
+        if !diagnosis.stories.is_empty() {
+            let _ = write!(out, "\nwhat the services wrote:\n{}", render::stories(&diagnosis.stories));
+        }
     }
     for policy in &status.policies {
         let verb = if policy.matched { "answers" } else { "does not answer" };

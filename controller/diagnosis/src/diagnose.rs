@@ -8,6 +8,7 @@ use crate::drilldown::slowest;
 use crate::evidence::{Answer, Observations};
 use crate::extract;
 use crate::inference::{Hypothesis, hypotheses};
+use crate::logs::anchor::stories;
 use crate::scene::{Scene, seconds};
 use crate::story;
 
@@ -79,6 +80,7 @@ fn concluded(scene: &Scene<'_>, doubt: Option<String>) -> Diagnosis {
         .iter()
         .filter(|one| !leading.iter().any(|led| led.entity.workload() == one.entity.workload() && led.kind == one.kind))
         .collect();
+    let slowest = slowest(scene);
     Diagnosis {
         abstained,
         unexplained: observations
@@ -91,8 +93,9 @@ fn concluded(scene: &Scene<'_>, doubt: Option<String>) -> Diagnosis {
             .into_iter()
             .collect(),
         graph: story::graph(scene, &leading, &rejected),
+        stories: stories(scene, causes.first().map(|cause| &cause.entity), !slowest.is_empty()),
         causes,
-        slowest: slowest(scene),
+        slowest,
         deep: None,
         alignment: scene.alignment.clone(),
         asked: observations.asked.clone(),

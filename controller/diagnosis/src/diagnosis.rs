@@ -11,6 +11,7 @@ use crate::drilldown::SlowOperation;
 use crate::entity::Entity;
 use crate::evidence::{Asked, Change};
 use crate::graph::RootCauseGraph;
+use crate::logs::anchor::TraceStory;
 
 /// Names of the causes that this room can find; policies match on them.
 pub mod cause {
@@ -78,6 +79,9 @@ pub struct Diagnosis {
     /// Where an alerting entity that became slower spends its time; empty when none did or nothing was traced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slowest: Vec<SlowOperation>,
+    /// Requests that failed, as all services wrote about them; empty when none was traced or logs carry no trace ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stories: Vec<TraceStory>,
     /// A second round of finer questions, where the first left the incident without an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deep: Option<DeepCollection>,

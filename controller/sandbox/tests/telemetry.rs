@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use amend_diagnosis::entity::{Entity, EntityKind};
-use amend_diagnosis::evidence::Window;
+use amend_diagnosis::evidence::{LogLine, Window};
 use amend_diagnosis::metric::name;
 use amend_diagnosis::signal::{Severity, Signal, SignalSource};
 use amend_sandbox::{SandboxClock, Scenario, World};
@@ -11,7 +11,7 @@ use amend_telemetry::contract::{Subject, holds};
 use amend_telemetry::egress::Egress;
 use amend_telemetry::gather::{Scope, Windows, gather};
 use amend_telemetry::golden::{Golden, golden};
-use amend_telemetry::questions::{Measure, Target};
+use amend_telemetry::questions::{LineFilter, LineQuestion, Measure, Selection, Target};
 use amend_telemetry::source::{SourceConfig, SourceKind, open};
 use amend_telemetry::sources::Sources;
 use jiff::{SignedDuration, Timestamp};
@@ -48,6 +48,20 @@ fn checkout() -> Target {
     Target::new(Entity::new(EntityKind::Deployment, "shop", "checkout"))
 }
 
+/// The id of a trace that some line of the last five minutes names.
+async fn traced(world: &World, now: Timestamp) -> String {
+    let source = open(config(world, SourceKind::Loki), &loopback()).unwrap();
+    let question = LineQuestion {
+        id: "traced".to_owned(),
+        of: Selection::everything("shop"),
+        window: Window { from: now - SignedDuration::from_mins(5), to: now },
+        only: LineFilter::Containing("trace_id=".to_owned()),
+        lines: 1,
+    };
+    let lines = source.lines(&question).await.outcome.unwrap();
+    lines[0].body.rsplit_once("trace_id=").unwrap().1.to_owned()
+}
+
 #[tokio::test]
 async fn every_store_keeps_the_contract() {
     let (world, now) = sick().await;
@@ -58,6 +72,7 @@ async fn every_store_keeps_the_contract() {
             target: checkout(),
             measure: Measure::Memory,
             window: Window { from: now - SignedDuration::from_mins(5), to: now },
+            trace: Some(traced(&world, now).await),
             alert: Some(Signal {
                 key: "k".to_owned(),
                 source: SignalSource::Alert,
@@ -116,7 +131,10 @@ async fn every_question_of_the_product_is_understood_and_the_fault_is_seen() {
         assert!(series.iter().any(|series| series.labels["__name__"] == expected), "{expected}");
     }
     assert!(found.spans.known().unwrap().iter().any(|span| span.error && span.service == "checkout"));
-    assert!(!found.logs.known().unwrap().is_empty());
+    let failed = found.spans.known().unwrap().iter().filter(|span| span.error).map(|span| span.trace_id.as_str());
+    let failed: std::collections::BTreeSet<&str> = failed.collect();
+    let told = |line: &LogLine| line.trace_id.as_deref().is_some_and(|trace| failed.contains(trace));
+    assert!(found.logs.known().unwrap().iter().any(told), "a failing request is anchored in what its services wrote");
     let edges = &found.topology.known().unwrap().edges;
     assert!(edges.iter().any(|edge| edge.from.name == "frontend" && edge.to.name == "checkout"), "{edges:?}");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use amend_diagnosis::diagnosis::{Cause, Diagnosis};
 use amend_diagnosis::evidence::{Answer, Asked};
-use amend_diagnosis::render::{self, SlowRow};
+use amend_diagnosis::render::{self, SlowRow, StoryShown};
 use amend_diagnosis::signal::{Severity, Signal};
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -195,6 +195,7 @@ struct IncidentPage<'a> {
     unexplained: Vec<String>,
     graph: Option<Graph>,
     slowest: Vec<SlowRow>,
+    stories: Vec<StoryShown>,
     /// A second round of finer questions: why, what came of it, and how many were asked.
     deep: Option<Deeper>,
     /// Questions that the diagnosis rests on, and those without an answer.
@@ -323,6 +324,7 @@ fn incident_page<'a>(view: &'a IncidentView, user: &'a str, now: Timestamp) -> I
             text: render::text(&diagnosis.graph),
         }),
         slowest: diagnosis.map(|diagnosis| render::slow_rows(&diagnosis.slowest)).unwrap_or_default(),
+        stories: diagnosis.map(|diagnosis| render::stories_shown(&diagnosis.stories)).unwrap_or_default(),
         deep: diagnosis.and_then(|diagnosis| diagnosis.deep.as_ref()).map(|deep| Deeper {
             because: one_line(&deep.because, 500),
             changed: one_line(&deep.changed, 300),
@@ -378,7 +380,8 @@ fn unexplained(diagnosis: &Diagnosis, signals: &[Signal]) -> Vec<String> {
 fn questions(diagnosis: &Diagnosis) -> (Vec<Question>, Vec<Question>) {
     let facts = diagnosis.causes.iter().flat_map(|cause| cause.facts_for.iter().chain(&cause.facts_against));
     let edges = diagnosis.graph.edges.iter().map(|edge| edge.asked.as_str());
-    let cited: BTreeSet<&str> = facts.map(|fact| fact.asked.as_str()).chain(edges).collect();
+    let told = diagnosis.stories.iter().flat_map(|story| &story.asked).map(String::as_str);
+    let cited: BTreeSet<&str> = facts.map(|fact| fact.asked.as_str()).chain(edges).chain(told).collect();
     let (first, rest): (Vec<&Asked>, Vec<&Asked>) =
         diagnosis.asked.iter().partition(|asked| asked.unknown.is_some() || cited.contains(asked.id.as_str()));
     (first.into_iter().map(question).collect(), rest.into_iter().map(question).collect())

@@ -65,7 +65,12 @@ async fn diagnosed(shell: &Shell, observations: &Arc<Observations>) -> Option<Di
     let looked_at = Arc::clone(observations);
     let found = tokio::task::spawn_blocking(move || diagnose(&looked_at)).await;
     shell.metrics.observe_diagnosis(began.elapsed());
-    found.ok()
+    let mut found = found.ok()?;
+    // Whole log lines go into the status of an object that more people may read than the logs.
+    for line in found.stories.iter_mut().flat_map(|story| &mut story.lines) {
+        line.text = shell.unknown_lines.redacted(&line.text);
+    }
+    Some(found)
 }
 
 /// Without a second round both come back as they are.

@@ -28,6 +28,8 @@ pub struct Subject {
     /// What is measured there, for metrics stores.
     pub measure: Measure,
     pub window: Window,
+    /// The id of a trace about which some line was written in `window`, for stores of logs.
+    pub trace: Option<String>,
     /// An alert that fires and is not silenced, for stores that know alerts.
     pub alert: Option<Signal>,
 }
@@ -110,6 +112,16 @@ pub async fn holds(subject: &Subject) -> Vec<Broken> {
             Ok(_) => Err("it was opened".to_owned()),
         },
     );
+    if let Some(trace) = subject.trace.as_deref().filter(|_| subject.config.kind.holds_logs()) {
+        promise(
+            "lines are found by the id of their trace",
+            matches(&of_trace(source.as_ref(), subject, trace).await, |found| found > 0),
+        );
+        for name in HOSTILE {
+            let reply = of_trace(source.as_ref(), subject, name).await;
+            promise("a hostile id of a trace selects nothing and breaks nothing", matches(&reply, |found| found == 0));
+        }
+    }
     if let Some(signal) = &subject.alert {
         let sources = Sources::new([source.clone()]);
         let deadline = subject.config.limits.timeout;
@@ -201,6 +213,20 @@ fn series_question(config: &SourceConfig, subject: &Subject, target: &Target) ->
 fn line_question(subject: &Subject, target: &Target) -> LineQuestion {
     let (id, of) = ("contract".to_owned(), Selection::one(target));
     LineQuestion { id, of, window: subject.window, only: LineFilter::All, lines: 100 }
+}
+
+/// Lines of a trace, whoever wrote them: by what the store knows and by their text.
+async fn of_trace(source: &dyn Source, subject: &Subject, trace: &str) -> Reply<usize> {
+    let (config, window) = (source.config(), subject.window);
+    let of = Selection::everything(&subject.target.entity.namespace);
+    let question = |only| LineQuestion { id: "contract".to_owned(), of: of.clone(), window, only, lines: 100 };
+    let known = counted(config, window, source.lines(&question(LineFilter::OfTrace(trace.to_owned()))).await);
+    let named = counted(config, window, source.lines(&question(LineFilter::Containing(trace.to_owned()))).await);
+    match (known.answer.known().copied(), named.answer.known().copied()) {
+        (Some(known), Some(more)) => named.map(|_| known + more),
+        (None, _) => known,
+        (_, None) => named,
+    }
 }
 
 /// That samples and lines lie in the window that was asked about: what is told of another time is taken for this one.

@@ -10,6 +10,7 @@ use futures::future::{BoxFuture, FutureExt, join_all};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
+use crate::anchored::anchored_lines;
 use crate::calls::traced;
 use crate::golden::ratio;
 use crate::measures::ERROR_LABEL;
@@ -85,10 +86,15 @@ pub struct Gathered {
 /// Asks every store everything about an incident, concurrently, and stops waiting at the deadline.
 pub async fn gather(sources: &Sources, scope: &Scope, windows: Windows, deadline: Duration) -> Gathered {
     let end = Instant::now() + deadline;
-    let (series, counts, spans, calls, logs) = futures::join!(
+    let requests = async {
+        let spans = spans(sources, scope, windows, end).await;
+        let lines = anchored_lines(sources, scope, windows, &spans, end).await;
+        (spans, lines)
+    };
+    let (series, counts, (spans, anchored), calls, logs) = futures::join!(
         series(sources, scope, windows, end),
         line_counts(sources, scope, windows, end),
-        spans(sources, scope, windows, end),
+        requests,
         calls(sources, windows, end),
         lines(sources, scope, windows, end),
     );
@@ -101,7 +107,14 @@ pub async fn gather(sources: &Sources, scope: &Scope, windows: Windows, deadline
     }
     let spans = settled(spans, "traces", &mut asked, &mut dropped).map(unique_spans);
     let calls = settled(calls, "call edges", &mut asked, &mut dropped);
-    let logs = settled(logs, "logs", &mut asked, &mut dropped).map(unique_lines).map(|lines| classed(lines, sources));
+    let logs = settled(logs, "logs", &mut asked, &mut dropped);
+    // Lines of a few requests do not stand for all lines: what the stores could not say stays unknown.
+    let anchored = settled(anchored, "logs", &mut asked, &mut dropped);
+    let logs = logs.map(|mut lines| {
+        // Behind the others: of a line that was found twice, the first is kept.
+        lines.extend(anchored.known().into_iter().flatten().cloned());
+        classed(unique_lines(lines), sources)
+    });
     Gathered {
         series: metrics.map(|series| derived(merged(series))),
         topology: topology(calls, &spans),
@@ -113,7 +126,7 @@ pub async fn gather(sources: &Sources, scope: &Scope, windows: Windows, deadline
 }
 
 /// Asks one store one question as many times as there are stores and variants of it.
-type Questions<'a, T> = Vec<BoxFuture<'a, Reply<Vec<T>>>>;
+pub(crate) type Questions<'a, T> = Vec<BoxFuture<'a, Reply<Vec<T>>>>;
 
 async fn series(sources: &Sources, scope: &Scope, windows: Windows, end: Instant) -> Vec<Reply<Vec<Series>>> {
     let mut questions: Questions<'_, Series> = Vec::new();
@@ -218,7 +231,7 @@ async fn lines(sources: &Sources, scope: &Scope, windows: Windows, end: Instant)
     join_all(questions).await
 }
 
-fn targets(scope: &Scope) -> impl Iterator<Item = &Target> {
+pub(crate) fn targets(scope: &Scope) -> impl Iterator<Item = &Target> {
     std::iter::once(&scope.focus).chain(&scope.neighbours)
 }
 

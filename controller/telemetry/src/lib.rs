@@ -6,6 +6,7 @@
 
 pub mod alert;
 mod alertmanager;
+mod anchored;
 mod calls;
 pub mod case;
 mod connection;

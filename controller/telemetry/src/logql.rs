@@ -11,6 +11,8 @@ use crate::promql::{duration, quoted};
 pub struct Lines {
     matchers: Vec<(String, &'static str, String)>,
     containing: Vec<String>,
+    /// Labels of which one has this value: of the stream, of structured metadata.
+    any_of: Option<(&'static [&'static str], String)>,
 }
 
 impl Lines {
@@ -27,6 +29,13 @@ impl Lines {
     /// Only lines that contain this text.
     pub fn containing(mut self, text: &str) -> Self {
         self.containing.push(text.to_owned());
+        self
+    }
+
+    /// Only lines with this value in one of these labels, be they of the stream or of structured metadata
+    /// (<https://grafana.com/docs/loki/latest/query/log_queries/#label-filter-expression>).
+    pub fn with_any(mut self, labels: &'static [&'static str], value: &str) -> Self {
+        self.any_of = Some((labels, value.to_owned()));
         self
     }
 
@@ -56,6 +65,11 @@ impl fmt::Display for Lines {
         for text in &self.containing {
             write!(out, " |= {}", quoted(text))?;
         }
+        if let Some((labels, value)) = &self.any_of {
+            let value = quoted(value);
+            let one_of: Vec<String> = labels.iter().map(|label| format!("{label}={value}")).collect();
+            write!(out, " | {}", one_of.join(" or "))?;
+        }
         Ok(())
     }
 }
@@ -78,5 +92,7 @@ mod tests {
     fn hostile_text_stays_inside_its_quotes() {
         let lines = Lines::default().is("pod", "a\"} |= \"").containing("x\" | json\n");
         assert_eq!(lines.to_string(), "{pod=\"a\\\"} |= \\\"\"} |= \"x\\\" | json\\n\"");
+        let traced = Lines::default().like("pod", ".+").with_any(&["trace_id", "traceId"], "x\" or a=\"");
+        assert_eq!(traced.to_string(), "{pod=~\".+\"} | trace_id=\"x\\\" or a=\\\"\" or traceId=\"x\\\" or a=\\\"\"");
     }
 }

@@ -22,6 +22,9 @@ const LINE_BYTES_MAX: usize = 4 << 10;
 /// Loki's own default for `max_entries_limit_per_query`; more is answered with 400.
 const LINES_MAX: usize = 5_000;
 
+/// What shippers call the id of a trace, OpenTelemetry's name first.
+const TRACE_LABELS: [&str; 4] = ["trace_id", "traceID", "traceId", "traceid"];
+
 const QUERY_RANGE: &str = "/loki/api/v1/query_range";
 
 /// A Loki.
@@ -54,6 +57,7 @@ impl Loki {
         match &question.only {
             LineFilter::All => lines,
             LineFilter::Containing(text) => lines.containing(text),
+            LineFilter::OfTrace(trace) => lines.with_any(&TRACE_LABELS, trace),
         }
     }
 
@@ -215,7 +219,7 @@ impl Entry {
             at_ns: at.parse().ok(),
             source: source.to_owned(),
             severity: field(&["severity_text", "level", "severity", "detected_level", "lvl"]),
-            trace_id: field(&["trace_id", "traceID", "traceId", "traceid"]),
+            trace_id: field(&TRACE_LABELS),
             span_id: field(&["span_id", "spanID", "spanId", "spanid"]),
             body: bounded(line),
             count: 1,

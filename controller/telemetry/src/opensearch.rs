@@ -63,8 +63,10 @@ impl OpenSearch {
         for (field, value) in &self.config.mapping.only {
             filter.push(json!({"term": {field.as_str(): value}}));
         }
-        if let LineFilter::Containing(text) = &question.only {
-            filter.push(json!({"match_phrase": {fields.message.as_str(): text}}));
+        match &question.only {
+            LineFilter::All => {}
+            LineFilter::Containing(text) => filter.push(json!({"match_phrase": {fields.message.as_str(): text}})),
+            LineFilter::OfTrace(trace) => filter.push(json!({"term": {fields.trace.as_str(): trace}})),
         }
         json!({"bool": {"filter": filter}})
     }

@@ -83,6 +83,17 @@ impl Selection {
         groups.into_iter().map(|(namespace, targets)| Self::together(namespace, &targets)).collect()
     }
 
+    /// Whatever runs in a namespace.
+    pub fn everything(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            pods: ".+".to_owned(),
+            services: ".+".to_owned(),
+            service_names: Vec::new(),
+            container: None,
+        }
+    }
+
     fn together(namespace: &str, targets: &[&Target]) -> Self {
         let mut service_names: Vec<String> = targets.iter().flat_map(|target| target.services.clone()).collect();
         service_names.sort();
@@ -231,13 +242,15 @@ pub enum LineFilter {
     All,
     /// Lines that contain this text, case and all.
     Containing(String),
+    /// Lines that the store knows to belong to the trace with this id, whatever their text.
+    OfTrace(String),
 }
 
 impl LineFilter {
     /// What counts of such lines are called.
     pub(crate) fn counted_as(&self) -> &'static str {
         match self {
-            Self::All => "log_lines",
+            Self::All | Self::OfTrace(_) => "log_lines",
             Self::Containing(_) => "log_error_lines",
         }
     }

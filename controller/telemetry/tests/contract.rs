@@ -118,7 +118,10 @@ async fn recorded(kind: SourceKind) -> String {
 
 fn reply_to(kind: SourceKind, path: &str, asked: &str) -> Option<&'static str> {
     // Names in questions that this server holds something about.
-    let known = asked.contains("checkout") || asked.contains("HighErrors") || asked.contains("AmendContract");
+    let known = asked.contains("checkout")
+        || asked.contains("HighErrors")
+        || asked.contains("AmendContract")
+        || asked.contains("a1b2c3d4e5f60718");
     Some(match (kind, path, known) {
         (SourceKind::Prometheus, "/api/v1/query", _) if asked.starts_with("query=1") => {
             r#"{"status":"success","data":{"resultType":"scalar","result":[1763700000,"1"]}}"#
@@ -153,7 +156,7 @@ fn reply_to(kind: SourceKind, path: &str, asked: &str) -> Option<&'static str> {
         (SourceKind::OpenSearch, "/logs-*,filebeat-*,logstash-*/_search", _) => {
             r#"{"took":1,"timed_out":false,"_shards":{"total":1,"failed":0},"hits":{"total":{"value":0},"hits":[]}}"#
         }
-        (SourceKind::Loki, "/loki/api/v1/query_range", _) if known || asked.contains(".%2B") => {
+        (SourceKind::Loki, "/loki/api/v1/query_range", _) if known || asked.ends_with("limit=1") => {
             include_str!("replies/loki-streams.json")
         }
         (SourceKind::Loki, "/loki/api/v1/query_range", _) => {
@@ -188,6 +191,7 @@ fn subject(kind: SourceKind, url: &str) -> Subject {
         target: Target::new(signal.entity.clone()),
         measure: Measure::Memory,
         window: Window { from: at(1_763_700_000), to: at(1_763_700_600) },
+        trace: Some("a1b2c3d4e5f60718".to_owned()),
         alert: Some(signal),
     }
 }

@@ -75,6 +75,7 @@ fn diagnosis() -> Diagnosis {
         unexplained: Vec::new(),
         graph: RootCauseGraph::default(),
         slowest: Vec::new(),
+        stories: Vec::new(),
         deep: None,
         alignment: Default::default(),
         asked: Vec::new(),

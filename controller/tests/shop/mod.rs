@@ -10,6 +10,7 @@ use amend_diagnosis::drilldown::SlowOperation;
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{Answer, Asked, Window};
 use amend_diagnosis::graph::{Edge, Node, NodeRole, RootCauseGraph};
+use amend_diagnosis::logs::anchor::{StoryLine, TraceStory};
 use amend_diagnosis::signal::{Severity, Signal, SignalSource};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -237,6 +238,11 @@ fn signals(now: Timestamp) -> Vec<Signal> {
     ]
 }
 
+fn story_line(at: Timestamp, service: &str, severity: &str, text: &str) -> StoryLine {
+    let (service, severity, text) = (service.to_owned(), severity.to_owned(), text.to_owned());
+    StoryLine { at, service, severity, class: None, text }
+}
+
 fn diagnosis(now: Timestamp) -> Diagnosis {
     let workload = |name: &str| Entity::new(EntityKind::Deployment, "shop", name);
     let fact = |sentence: &str, asked: &str| Fact { sentence: sentence.to_owned(), asked: asked.to_owned() };
@@ -323,6 +329,19 @@ fn diagnosis(now: Timestamp) -> Diagnosis {
             unaligned: 7,
             names: vec![UnalignedName { name: "pod=<b>ghost</b>-1".to_owned(), count: 7 }],
         },
+        stories: vec![TraceStory {
+            trace: "0af7651916cd43dd8448eb211c80319c".to_owned(),
+            entity: workload("checkout"),
+            operation: "POST /checkout".to_owned(),
+            failed: true,
+            within: 30,
+            lines: vec![
+                story_line(now, "checkout", "fatal", "Out of memory: killed <b>process</b> 1"),
+                story_line(now, "frontend", "error", "call to checkout failed"),
+            ],
+            left_out: 1,
+            asked: vec!["l1".to_owned()],
+        }],
         deep: Some(DeepCollection {
             because: "checkout and payment explain the signals <i>equally</i> well".to_owned(),
             asked: vec!["m1".to_owned(), "l1".to_owned()],

@@ -58,6 +58,27 @@ impl Loki {
         web::text(request).await.map(|_| ())
     }
 
+    /// Pushes one line with structured metadata, as OpenTelemetry's exporter does.
+    ///
+    /// # Errors
+    /// When Loki refuses it.
+    pub async fn push_with(
+        &self,
+        labels: &[(&str, &str)],
+        at: Timestamp,
+        line: &str,
+        metadata: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        let named = |pairs: &[(&str, &str)]| -> Map<String, Value> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
+        };
+        let values = json!([[at.as_nanosecond().to_string(), line, named(metadata)]]);
+        let request = web::client()?
+            .post(format!("{}/loki/api/v1/push", self.url))
+            .json(&json!({"streams": [{"stream": named(labels), "values": values}]}));
+        web::text(request).await.map(|_| ())
+    }
+
     /// The lines that a log query finds in the last hour, newest first.
     ///
     /// # Errors

@@ -55,6 +55,7 @@ fn subject(kind: SourceKind, url: &str) -> anyhow::Result<Subject> {
         target: Target::new(Entity::new(EntityKind::Deployment, NAMESPACE, WORKLOAD)),
         measure: Measure::Memory,
         window: Window { from: to - SignedDuration::from_millis(1_201_237), to },
+        trace: None,
         alert: None,
     })
 }
@@ -172,9 +173,20 @@ async fn a_real_loki_keeps_the_promises_of_its_kind() -> anyhow::Result<()> {
         .zip(&lines)
         .map(|(step, line)| (now - SignedDuration::from_mins(1) * (39 - step), line.as_str()))
         .collect();
-    bench.loki().push(&[("namespace", NAMESPACE), ("pod", POD), ("container", "app")], &lines).await?;
+    let labels = [("namespace", NAMESPACE), ("pod", POD), ("container", "app")];
+    bench.loki().push(&labels, &lines).await?;
+    // One service writes the id of a trace into its lines, another sends it beside them.
+    let (named, known) = ("0af7651916cd43dd8448eb211c80319c", "4bf92f3577b34da6a3ce929d0e0e4736");
+    let text = format!("level=error msg=\"no stock\" trace_id={named}");
+    bench.loki().push(&labels, &[(now - SignedDuration::from_secs(3), text.as_str())]).await?;
+    let at = now - SignedDuration::from_secs(2);
+    bench.loki().push_with(&labels, at, "refused", &[("trace_id", known), ("severity_text", "ERROR")]).await?;
 
-    keeps_its_promises(&subject(SourceKind::Loki, bench.loki().url())?).await
+    for trace in [named, known] {
+        let subject = subject(SourceKind::Loki, bench.loki().url())?;
+        keeps_its_promises(&Subject { trace: Some(trace.to_owned()), ..subject }).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,12 +6,14 @@ mod mermaid;
 mod slow;
 mod svg;
 mod text;
+mod traced;
 
 pub use dot::dot;
 pub use mermaid::mermaid;
 pub use slow::{SlowRow, slow_rows, slowest};
 pub use svg::svg;
 pub use text::text;
+pub use traced::{StoryRow, StoryShown, stories, stories_shown};
 
 use crate::graph::{Node, NodeRole};
 

@@ -107,6 +107,7 @@ impl Model {
         self.serve(seconds, &health, &mut step);
         if !self.quiet {
             self.sample_requests(seconds, &health, &mut step);
+            step.logs.sort_by_key(|line| line.at);
         }
         for pod in &self.seen.pods {
             if let Some(life) = self.lives.get(&pod.uid) {

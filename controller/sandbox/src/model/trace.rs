@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::graph::{Operation, Service};
 use super::traffic::{Health, LOST_SECONDS};
-use super::{Model, Step};
+use super::{Model, Step, log};
 
 /// How many requests per second of virtual time become a trace.
 const SAMPLED: f64 = 0.4;
@@ -103,7 +103,8 @@ impl Model {
         if ready.is_empty() {
             return (0.003, true);
         }
-        let pod = &self.seen.pods[ready[(self.chance.bits() % ready.len() as u64) as usize]];
+        let chosen = ready[(self.chance.bits() % ready.len() as u64) as usize];
+        let pod = &self.seen.pods[chosen];
         let own_errors = self.own_errors(name, pod, own);
         let (namespace, pod) = (pod.namespace.clone(), pod.name.clone());
         let id = format!("{:016x}", self.chance.bits());
@@ -114,6 +115,7 @@ impl Model {
         };
         let own_failed = self.chance.happens(own_errors);
         let (mut spent, mut passed_on) = (own_time / 2.0, false);
+        let mut failed_callee = None;
         for call in &service.calls {
             let times = self.chance.whole(call.per_request) as usize;
             for _ in 0..times {
@@ -139,9 +141,22 @@ impl Model {
                 });
                 spent += took;
                 passed_on |= failed;
+                if failed {
+                    failed_callee.get_or_insert(&call.to);
+                }
             }
         }
         let total = spent + own_time / 2.0;
+        let failure = match failed_callee {
+            _ if own_failed => Some((500, service.version(self.seen.pods[chosen].tag()).error_message.clone())),
+            Some(callee) => Some((503, format!("call to {callee} failed"))),
+            None => None,
+        };
+        if let Some((status, error)) = failure {
+            let line =
+                format!("level=error msg=\"{operation} failed\" status={status} error=\"{error}\" trace_id={trace}");
+            step.logs.push(log(later(at, total).min(self.now), &self.seen.pods[chosen], line));
+        }
         step.spans.push(Span {
             trace: trace.to_owned(),
             id,

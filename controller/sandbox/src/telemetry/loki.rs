@@ -1,4 +1,4 @@
-//! Loki's query API over log lines in memory: `{matchers} |= "text" ...` and
+//! Loki's query API over log lines in memory: `{matchers} |= "text" ... | label="value" or ...` and
 //! `sum by (labels) (count_over_time({...} |= "text" [5m]))`; anything else is an error.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -42,15 +42,18 @@ enum Filter {
     Lacks(String),
     Matches(Regex),
     Differs(Regex),
+    /// One of these labels has this value.
+    Labelled(Vec<(String, String)>),
 }
 
 impl Filter {
-    fn passes(&self, line: &str) -> bool {
+    fn passes(&self, line: &LogLine) -> bool {
         match self {
-            Self::Contains(text) => line.contains(text),
-            Self::Lacks(text) => !line.contains(text),
-            Self::Matches(pattern) => pattern.is_match(line),
-            Self::Differs(pattern) => !pattern.is_match(line),
+            Self::Contains(text) => line.line.contains(text),
+            Self::Lacks(text) => !line.line.contains(text),
+            Self::Matches(pattern) => pattern.is_match(&line.line),
+            Self::Differs(pattern) => !pattern.is_match(&line.line),
+            Self::Labelled(any) => any.iter().any(|(label, value)| line.labels.get(label) == Some(value)),
         }
     }
 }
@@ -65,7 +68,7 @@ struct Selection {
 impl Selection {
     fn takes(&self, line: &LogLine) -> bool {
         self.matchers.iter().all(|matcher| matcher.fits(&line.labels))
-            && self.filters.iter().all(|filter| filter.passes(&line.line))
+            && self.filters.iter().all(|filter| filter.passes(line))
     }
 }
 
@@ -158,6 +161,12 @@ fn selection(text: &str) -> Result<Selection, String> {
     let mut filters = Vec::new();
     let mut rest = text[end..].trim_start();
     while !rest.is_empty() {
+        if let Some(labels) = rest.strip_prefix("| ") {
+            let (any, left) = labelled(labels)?;
+            filters.push(Filter::Labelled(any));
+            rest = left.trim_start();
+            continue;
+        }
         let (operator, after) = rest.split_at_checked(2).ok_or_else(|| format!("parse error: unexpected {rest:?}"))?;
         let after = after.trim_start();
         let quote = after
@@ -177,6 +186,26 @@ fn selection(text: &str) -> Result<Selection, String> {
         rest = left.trim_start();
     }
     Ok(Selection { matchers, filters })
+}
+
+/// `a="x" or b="y"` and what stands behind it.
+fn labelled(text: &str) -> Result<(Vec<(String, String)>, &str), String> {
+    let mut any = Vec::new();
+    let mut rest = text;
+    loop {
+        let unsupported = || format!("{rest:?} is not understood by the sandbox");
+        let (label, after) = rest.split_once('=').ok_or_else(unsupported)?;
+        let named = !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !named || !after.starts_with('"') {
+            return Err(unsupported());
+        }
+        let (value, left) = promql::quoted(after, '"').map_err(|error| error.to_string())?;
+        any.push((label.to_owned(), value));
+        match left.strip_prefix(" or ") {
+            Some(more) => rest = more,
+            None => return Ok((any, left)),
+        }
+    }
 }
 
 /// Nanoseconds, seconds with fraction, or RFC 3339, in nanoseconds.
@@ -345,6 +374,8 @@ mod tests {
             ("{pod=\"a\"} |= \"error\"", 1),
             ("{pod=~\".+\"} |= \"error\" != \"x}\"", 1),
             ("{pod=~\".+\"} |~ \"^ok$\"", 1),
+            ("{pod=~\".+\"} | trace_id=\"t\" or pod=\"b\"", 1),
+            ("{pod=~\".+\"} |= \"error\" | pod=\"x\\\" or pod=\"", 0),
         ] {
             let selection = of(query);
             assert_eq!(store().iter().filter(|line| selection.takes(line)).count(), found, "{query}");

@@ -94,6 +94,7 @@ mod tests {
             unexplained: Vec::new(),
             graph: RootCauseGraph::default(),
             slowest: Vec::new(),
+            stories: Vec::new(),
             deep: None,
             alignment: Default::default(),
             asked: Vec::new(),
