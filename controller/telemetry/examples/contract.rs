@@ -1,8 +1,9 @@
 //! Checks a real store against the contract of its kind:
 //!
-//!     cargo run -p amend-telemetry --features contract --example contract -- Prometheus http://127.0.0.1:9090 shop checkout [ALERT]
+//!     cargo run -p amend-telemetry --features contract --example contract -- Prometheus http://127.0.0.1:9090 shop checkout [ALERT|TRACE]
 //!
-//! The workload must have reported memory, traces or log lines within the last five minutes. Loopback and private
+//! The workload must have reported memory, traces or log lines within the last five minutes. The last word names an alert that
+//! fires, or, for a store of logs, a trace about which it has lines. Loopback and private
 //! addresses are allowed here, since the person who runs this chose the address.
 
 use std::process::ExitCode;
@@ -25,8 +26,8 @@ type Failure = Box<dyn std::error::Error>;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode, Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [kind, url, namespace, workload, alert @ ..] = arguments.as_slice() else {
-        return Err("usage: contract KIND URL NAMESPACE WORKLOAD [ALERT]".into());
+    let [kind, url, namespace, workload, named @ ..] = arguments.as_slice() else {
+        return Err("usage: contract KIND URL NAMESPACE WORKLOAD [ALERT|TRACE]".into());
     };
     let kind = match kind.as_str() {
         "Prometheus" => SourceKind::Prometheus,
@@ -51,7 +52,8 @@ async fn main() -> Result<ExitCode, Failure> {
         target: target.clone(),
         measure: Measure::Memory,
         window: Window { from: now - SignedDuration::from_mins(5), to: now },
-        alert: alert.first().map(|name| Signal {
+        trace: named.first().filter(|_| kind.holds_logs()).cloned(),
+        alert: named.first().filter(|_| !kind.holds_logs()).map(|name| Signal {
             key: name.clone(),
             source: SignalSource::Alert,
             name: name.clone(),
