@@ -108,6 +108,31 @@ async fn a_watcher_sees_what_is_there_and_then_every_change() {
 }
 
 #[tokio::test]
+async fn a_watcher_that_asks_for_pages_sees_every_object_once_and_what_changed_between_them() {
+    let server = server().await;
+    let maps: Api<ConfigMap> = Api::namespaced(admin(&server).await, "shop");
+    for name in ["a", "b", "c", "d", "e"] {
+        maps.create(&PostParams::default(), &config_map(name, "1")).await.unwrap();
+    }
+    let first = maps.list(&ListParams::default().limit(2)).await.unwrap();
+    let told: Vec<String> = first.iter().map(ResourceExt::name_any).collect();
+    assert_eq!((told, first.metadata.remaining_item_count), (vec!["a".to_owned(), "b".to_owned()], Some(3)));
+    let mut seen = Box::pin(watcher(maps.clone(), watcher::Config::default().page_size(2)).applied_objects());
+    let mut told = Vec::new();
+    for _ in 0..5 {
+        let next = tokio::time::timeout(Duration::from_secs(10), seen.try_next()).await.unwrap().unwrap().unwrap();
+        told.push(next.name_any());
+        if told.len() == 1 {
+            // Before the place at which the list goes on: only the watch can tell it.
+            maps.create(&PostParams::default(), &config_map("0", "1")).await.unwrap();
+        }
+    }
+    assert_eq!(told, ["a", "b", "c", "d", "e"]);
+    let next = tokio::time::timeout(Duration::from_secs(10), seen.try_next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(next.name_any(), "0");
+}
+
+#[tokio::test]
 async fn a_watch_from_a_forgotten_version_is_answered_with_410() {
     let server = server().await;
     let maps: Api<ConfigMap> = Api::namespaced(admin(&server).await, "shop");

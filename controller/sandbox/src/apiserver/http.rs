@@ -11,6 +11,7 @@ use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::paging::Page;
 use super::patch::{self, Patch};
 use super::rbac::{self, Deed, Identity};
 use super::request::{Target, query};
@@ -222,8 +223,15 @@ fn serve(shared: &Shared, call: &Call, target: &Target, verb: &str) -> Result<Re
         }
         "list" => {
             let (version, objects) = shared.store.list_selected(&key, namespace, &selector(call)?);
-            let items: Vec<Value> = objects.iter().map(|object| shape.of_one(object)).collect();
-            Ok(answer(StatusCode::OK, &shape.of_list(version, items)))
+            let asked = |name: &str| call.query.get(name).map_or("", String::as_str);
+            let page = Page::of(version, objects, asked("limit"), asked("continue"))?;
+            let items: Vec<Value> = page.objects.iter().map(|object| shape.of_one(object)).collect();
+            let mut list = shape.of_list(page.version, items);
+            if let Some((token, left)) = page.next {
+                list["metadata"]["continue"] = json!(token);
+                list["metadata"]["remainingItemCount"] = json!(left);
+            }
+            Ok(answer(StatusCode::OK, &list))
         }
         "watch" => watch(shared, call, target, key, namespace, shape),
         "create" => {

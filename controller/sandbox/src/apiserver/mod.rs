@@ -1,15 +1,16 @@
 //! An in-memory Kubernetes API over real HTTP, for the real client.
 //!
-//! Served: discovery, create, read, list, watch with bookmarks, replace with `resourceVersion`, the four
+//! Served: discovery, create, read, list in pages, watch with bookmarks, replace with `resourceVersion`, the four
 //! kinds of patch, `/status`, deletion with finalizers and garbage collection, `dryRun=All`, CRDs with validation,
 //! access and token reviews, impersonation, RBAC on every request, and an audit list.
-//! Not served: CEL rules and admission policies, tables, protobuf, `limit`/`continue` (lists come whole), exec, logs.
+//! Not served: CEL rules and admission policies, tables, protobuf, exec, logs.
 
 mod admission;
 mod builtin;
 pub mod event;
 pub mod fields;
 mod http;
+mod paging;
 pub mod patch;
 pub mod rbac;
 mod request;
