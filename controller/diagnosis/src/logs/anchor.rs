@@ -76,6 +76,9 @@ impl Anchor {
     }
 }
 
+/// A request that failed in some way: the more spans the earlier, and its deepest span that failed.
+type Example<'s> = (Reverse<usize>, &'s Span);
+
 /// Requests since the trouble began that failed, each way of failing once before any a second time; the slowest requests where
 /// none failed. The most frequent way stands first. Spans may come in any order and more than once.
 pub fn anchors<'s>(spans: impl IntoIterator<Item = &'s Span> + Clone, since_ns: u64) -> Vec<Anchor> {
@@ -89,7 +92,7 @@ pub fn anchors<'s>(spans: impl IntoIterator<Item = &'s Span> + Clone, since_ns: 
     for span in spans.into_iter().filter(told).filter(|span| failed.contains(span.trace_id.as_str())) {
         traces.entry(&span.trace_id).or_default().entry(&span.span_id).or_insert(span);
     }
-    let mut ways: BTreeMap<(&str, &str), Vec<(Reverse<usize>, &Span)>> = BTreeMap::new();
+    let mut ways: BTreeMap<(&str, &str), Vec<Example<'_>>> = BTreeMap::new();
     for trace in traces.values() {
         if let Some(deepest) = deepest_failed(trace) {
             ways.entry((&deepest.service, &deepest.operation)).or_default().push((Reverse(trace.len()), deepest));

@@ -188,8 +188,11 @@ fn selection(text: &str) -> Result<Selection, String> {
     Ok(Selection { matchers, filters })
 }
 
+/// A label and the value that it must have.
+type Labelled = (String, String);
+
 /// `a="x" or b="y"` and what stands behind it.
-fn labelled(text: &str) -> Result<(Vec<(String, String)>, &str), String> {
+fn labelled(text: &str) -> Result<(Vec<Labelled>, &str), String> {
     let mut any = Vec::new();
     let mut rest = text;
     loop {
