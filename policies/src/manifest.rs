@@ -191,6 +191,22 @@ pub fn remove(file: &SourceFile, object: &ObjectRef, field: &FieldPath) -> Resul
     }
 }
 
+/// Whether a file may go back to an earlier text: no comment forbids one of the changes, and nothing else would write them again.
+///
+/// # Errors
+/// The comment that forbids it, or that the file is not YAML.
+pub fn may_go_back(now: &SourceFile, then: Option<&SourceFile>, edits: &[FieldEdit]) -> Result<(), Refusal> {
+    let documents = read(now)?;
+    for edit in edits {
+        // An object that comes back has no comments yet, and what stands behind an alias is compared line by line below.
+        let Ok((position, _)) = find(now, &documents, &edit.object) else { continue };
+        let Ok(located) = locate(now, &documents[position], &edit.field) else { continue };
+        let to = edit.to.as_deref().unwrap_or_default();
+        guard::refuse_commented(now, &documents[position], located.keys(), &edit.field, to)?;
+    }
+    guard::refuse_replaced_lines(now, then)
+}
+
 impl SourceFile {
     /// The line of a byte, from 1.
     pub(crate) fn line_at(&self, byte: usize) -> usize {

@@ -217,6 +217,27 @@ fn a_commit_is_taken_back_only_when_that_is_safe_and_helps() {
 }
 
 #[test]
+fn a_commit_is_not_taken_back_where_a_comment_forbids_it_or_a_robot_would_write_it_again() {
+    let refused_for = |now: &str, then: &str| {
+        let commit = reverted(&source(now), then);
+        refused("revertCommit: {}", cause::BAD_CONFIG, |inputs| inputs.reverted = Some(commit))
+    };
+    let marked = |comment: &str| MANIFEST.replace("released on Friday", comment);
+    let older = |text: String| text.replace("checkout:1.1", "checkout:1.0");
+    let setter = "{\"$imagepolicy\": \"flux-system:checkout\"}";
+    for (comment, expected) in [(setter, "image automation writes"), ("amend:ignore", "says amend:ignore")] {
+        let now = marked(comment);
+        assert!(refused_for(&now, &older(now.clone())).contains(expected), "{comment}");
+    }
+    let above = MANIFEST.replace("spec:\n  replicas", "# amend:ignore\nspec:\n  replicas");
+    assert_ne!(above, MANIFEST);
+    assert!(refused_for(&above, &older(above.clone())).contains("says amend:ignore"));
+    // Files without an object: the images of a kustomization.
+    let tags = |tag: &str| format!("images:\n  - name: checkout\n    newTag: {tag} # {setter}\n");
+    assert!(refused_for(&tags("1.1"), &tags("1.0")).contains("line 3: image automation writes \"newTag\""));
+}
+
+#[test]
 fn a_fingerprint_is_about_the_field_and_not_the_value() {
     let plan_for = |git: &str| {
         let (policy, cause, live) = (policy_with(&story::yaml_value(git)), oom(), story::live());

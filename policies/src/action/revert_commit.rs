@@ -71,6 +71,9 @@ impl RevertRule {
                 continue;
             }
             let edits = manifest::differences(file.now.as_ref(), file.then.as_ref())?;
+            if let Some(now) = &file.now {
+                manifest::may_go_back(now, file.then.as_ref(), &edits)?;
+            }
             for edit in edits.iter().filter(|edit| is_target(&edit.object, &target)) {
                 expected.push(ExpectedField { field: edit.field.clone(), value: edit.to.clone() });
             }

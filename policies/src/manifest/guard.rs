@@ -9,6 +9,13 @@ use crate::plan::{ObjectRef, SourceFile};
 use crate::policy::quoted;
 use crate::quantity::Quantity;
 
+/// How Flux marks a value that its image automation writes
+/// (<https://fluxcd.io/flux/guides/image-update/#configure-image-update-for-custom-resources>).
+const SETTER: &str = "{\"$imagepolicy\"";
+
+/// How people mark what Amend must leave alone.
+const IGNORE: &str = "amend:ignore";
+
 /// Refuses documents whose text means more than it says.
 pub(super) fn refuse_unsafe(
     file: &SourceFile,
@@ -72,6 +79,17 @@ pub(super) fn refuse_guarded(
             return Err(Refusal::Shared { path: file.path.clone(), field: field.to_string(), what });
         }
     }
+    refuse_commented(file, document, keys, field, to)
+}
+
+/// Refuses what a comment on the way to a field forbids.
+pub(super) fn refuse_commented(
+    file: &SourceFile,
+    document: &Node,
+    keys: &[Option<&Node>],
+    field: &FieldPath,
+    to: &str,
+) -> Result<(), Refusal> {
     let lines: Vec<&str> = file.text.lines().collect();
     let leaf = keys.iter().flatten().next_back().map(|key| file.line_at(key.span.start));
     let mut places: Vec<usize> = keys.iter().flatten().map(|key| file.line_at(key.span.start)).collect();
@@ -81,6 +99,25 @@ pub(super) fn refuse_guarded(
         for (line, comment) in comments_at(&lines, place) {
             let is_leaf = Some(place) == leaf;
             refuse_comment(file, line, comment, is_leaf, field, to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses lines that go away although a comment behind them forbids it, in files of any kind: `kustomization.yaml` and values of
+/// a chart hold no object whose fields could be compared.
+pub(super) fn refuse_replaced_lines(now: &SourceFile, then: Option<&SourceFile>) -> Result<(), Refusal> {
+    let kept: BTreeSet<&str> = then.iter().flat_map(|file| file.text.lines()).collect();
+    let gone = now.text.lines().enumerate().filter(|(_, line)| !kept.contains(line));
+    for (position, line) in gone {
+        let Some(comment) = trailing_comment(line) else { continue };
+        let key = line.trim_start().trim_start_matches("- ").split([':', ' ']).next().unwrap_or_default();
+        let (path, line, field) = (now.path.clone(), position + 1, quoted(key));
+        if comment.contains(SETTER) {
+            return Err(Refusal::Automated { path, line, field });
+        }
+        if comment.split_whitespace().any(|word| word == IGNORE) {
+            return Err(Refusal::Guarded { path, line, field });
         }
     }
     Ok(())
@@ -137,11 +174,11 @@ fn refuse_comment(
     to: &str,
 ) -> Result<(), Refusal> {
     let (path, shown) = (file.path.clone(), field.to_string());
-    if is_leaf && comment.contains("{\"$imagepolicy\"") {
+    if is_leaf && comment.contains(SETTER) {
         return Err(Refusal::Automated { path, line, field: shown });
     }
     for word in comment.split_whitespace() {
-        if word == "amend:ignore" {
+        if word == IGNORE {
             return Err(Refusal::Guarded { path, line, field: shown });
         }
         if let Some(max) = word.strip_prefix("amend:max=") {

@@ -1,5 +1,7 @@
-//! A silence in Alertmanager, `amend.dev/hold`, an autoscaler that writes the same field: held with the right sentence.
+//! A silence in Alertmanager, `amend.dev/hold`, an autoscaler or image automation that writes the same field: held or refused with
+//! the right sentence.
 
+use amend_sandbox::model::graph::Version;
 use amend_tests::bench::until;
 use amend_tests::stage::{FOLDER, PROPOSED, SOON, Scenery, Stage, World};
 use jiff::SignedDuration;
@@ -61,4 +63,32 @@ async fn whoever_else_has_a_say_is_named_and_nothing_is_proposed_until_they_are_
     .await?;
     stage.ready_pull_request(PROPOSED).await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_automation_writes_is_left_to_it() -> anyhow::Result<()> {
+    let mut scenery = Scenery::shop("automated");
+    scenery.behaves("payment", "v3.2.0", |usual| Version {
+        error_ratio: 0.35,
+        latency_factor: 3.0,
+        error_message: "card processor answered: unknown field 'amount_minor'".into(),
+        ..usual
+    });
+    scenery.policy("revert-bad-release", |_| {});
+    let image = "image: registry.shop.example/payment:v3.1.4";
+    if let Some(text) = scenery.files.get_mut(&format!("{FOLDER}/payment.yaml")) {
+        *text = text.replacen(image, &format!("{image} # {{\"$imagepolicy\": \"automated:payment\"}}"), 1);
+    }
+    let stage = Stage::set(World::shared().await?, scenery).await?;
+
+    // What the automation would have committed.
+    stage.release("payment", "v3.1.4", "v3.2.0").await?;
+    let told = "image automation writes spec.template.spec.containers[app].image (its setter comment stands there)";
+    stage
+        .until_seen("the automation to be named", PROPOSED, |seen| {
+            anyhow::ensure!(seen.pull_requests.is_empty(), "a pull request against the automation");
+            let statuses = seen.standing().into_iter().filter_map(|one| one.status.as_ref());
+            Ok(statuses.map(|status| &status.because).find(|because| because.contains(told)).map(drop))
+        })
+        .await
 }
