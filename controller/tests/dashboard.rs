@@ -116,6 +116,7 @@ async fn one_incident_shows_cause_graph_evidence_gates_diff_and_record() {
         "checkout and payment explain the signals &#60;i&#62;equally&#60;/i&#62; well",
         "2 finer questions, 1 without an answer",
         "7 of 819 series, spans and log lines name nothing that is known here: pod=&#60;b&#62;ghost&#60;/b&#62;-1 (7)",
+        "series and spans that these clusters sent were left out: &#60;b&#62;staging&#60;/b&#62; (3)",
         "<tr class=\"del\">",
         "memory: 96Mi",
         "href=\"https://git.example/shop/fleet/pulls/7\"",

@@ -96,6 +96,9 @@ fn text(diagnosis: &Diagnosis) -> String {
     if let Some(left_over) = diagnosis.alignment.left_over() {
         out.push_str(&format!("\nnot aligned: {left_over}\n"));
     }
+    if let Some(foreign) = diagnosis.alignment.foreign.told() {
+        out.push_str(&format!("\nof other clusters: {foreign}\n"));
+    }
     // A case quotes logs and names of the outside world: none of it may steer a terminal.
     out.lines().map(|line| plain(line) + "\n").collect()
 }

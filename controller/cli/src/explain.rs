@@ -98,6 +98,9 @@ fn told(incident: &Incident, remediation: Option<&Remediation>) -> String {
         if let Some(left_over) = diagnosis.alignment.left_over() {
             let _ = writeln!(out, "\nnot aligned: {}", plain(&left_over));
         }
+        if let Some(foreign) = diagnosis.alignment.foreign.told() {
+            let _ = writeln!(out, "\nof other clusters: {}", plain(&foreign));
+        }
         let _ = writeln!(out, "\n{}", render::text(&diagnosis.graph).trim_end());
         if !diagnosis.slowest.is_empty() {
             let _ = write!(out, "\nwhere the time goes:\n{}", render::slowest(&diagnosis.slowest));

@@ -2,13 +2,21 @@
 //!
 //! Aliases come, in this order of trust, from the closed list of candidates and the symptoms themselves, from Kubernetes
 //! objects (owner references, labels, selectors), from the topology, and last from the shape of a name (pod hash, ordinal).
+//! Addresses and container ids mean somebody for a time only.
+
+mod held;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use crate::cluster::Cluster;
 use crate::entity::{Entity, EntityKind};
-use crate::evidence::Observations;
+use crate::evidence::{LogLine, Observations, Series};
+
+pub use held::Tenure;
+use held::{Held, bare};
 
 /// Labels that name a workload outright, the more specific first.
 const WORKLOAD_LABELS: [&str; 10] = [
@@ -26,6 +34,8 @@ const WORKLOAD_LABELS: [&str; 10] = [
 const POD_LABELS: [&str; 5] = ["k8s.pod.name", "pod", "pod_name", "kubernetes_pod_name", "instance_name"];
 const NAMESPACE_LABELS: [&str; 4] = ["k8s.namespace.name", "service.namespace", "namespace", "kubernetes_namespace"];
 const NODE_LABELS: [&str; 3] = ["k8s.node.name", "node", "kubernetes_node"];
+/// Labels that tell an address or the id of a container: asked last, since those go from one pod to the next.
+const HELD_LABELS: [&str; 5] = ["k8s.pod.ip", "pod_ip", "container.id", "container_id", "instance"];
 
 /// Where an alias was learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,12 +55,18 @@ pub struct Alias {
     pub name: String,
     pub entity: Entity,
     pub source: AliasSource,
+    /// When it meant that.
+    pub held: Tenure,
 }
 
 /// The alias table of one diagnosis.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Aligner {
     exact: BTreeMap<(String, String), (Entity, AliasSource)>,
+    /// Addresses and container ids, by the time when they meant somebody.
+    held: Held,
+    /// The moment of the snapshot.
+    now: Timestamp,
     /// Names without a namespace; `None` when two entities share the name.
     loose: BTreeMap<String, Option<Entity>>,
     /// Whether only listed entities may answer.
@@ -59,8 +75,21 @@ pub struct Aligner {
 }
 
 impl Aligner {
+    fn empty(now: Timestamp) -> Self {
+        Self {
+            exact: BTreeMap::new(),
+            held: Held::default(),
+            now,
+            loose: BTreeMap::new(),
+            closed: false,
+            seen: RefCell::default(),
+        }
+    }
+
     pub fn new(observations: &Observations, cluster: &Cluster) -> Self {
-        let mut table = Self { closed: observations.candidates.is_some(), ..Self::default() };
+        let mut table = Self::empty(observations.at);
+        table.closed = observations.candidates.is_some();
+        table.held = Held::of(cluster);
         for entity in observations.candidates.iter().flatten() {
             table.learn(&entity.namespace, &entity.name, entity, AliasSource::Declared);
         }
@@ -104,7 +133,8 @@ impl Aligner {
     /// Adds a name unless a more trusted source already gave it a meaning.
     fn learn(&mut self, namespace: &str, name: &str, entity: &Entity, source: AliasSource) {
         let key = (namespace.to_owned(), name.to_owned());
-        if self.exact.contains_key(&key) {
+        // What goes from one to the next has no meaning for all time.
+        if self.exact.contains_key(&key) || self.held.knows(name) {
             return;
         }
         let entity = self.resolve(entity);
@@ -132,17 +162,28 @@ impl Aligner {
         if let Some((entity, _)) = self.exact.get(&(namespace.to_owned(), name.to_owned())) {
             return Some(entity.clone());
         }
+        if self.held.knows(name) {
+            return self.held.at(name, self.now).cloned();
+        }
         match namespace.is_empty() || self.closed {
             true => self.loose.get(name).cloned().flatten(),
             false => self.exact.get(&(String::new(), name.to_owned())).map(|(entity, _)| entity.clone()),
         }
     }
 
-    /// The entity behind a raw name, by alias or by the shape of the name.
+    /// The entity behind a raw name, by alias or by the shape of the name; an address means whoever holds it now.
     pub fn named(&self, namespace: &str, name: &str) -> Option<Entity> {
+        self.named_at(namespace, name, None)
+    }
+
+    /// The same for a name that was said at some time: an address meant whoever held it then.
+    fn named_at(&self, namespace: &str, name: &str, at: Option<Timestamp>) -> Option<Entity> {
         let key = (namespace.to_owned(), name.to_owned());
         if let Some(known) = self.seen.borrow().get(&key) {
             return known.clone();
+        }
+        if self.held.knows(bare(name)) {
+            return self.held.at(bare(name), at.unwrap_or(self.now)).cloned();
         }
         let found = self
             .lookup(namespace, name)
@@ -151,40 +192,64 @@ impl Aligner {
         found
     }
 
-    /// The entity that wrote a log line: the store names a pod, a workload, or `namespace/name`.
+    /// The entity that wrote something: the store names a pod, a workload, `namespace/name`, an address or a container.
     pub fn source(&self, source: &str) -> Option<Entity> {
-        let (namespace, name) = source.split_once('/').unwrap_or(("", source));
-        self.named(namespace, name)
+        self.source_at(source, None)
     }
 
-    /// The entity that a series or a resource speaks about.
-    pub fn labelled(&self, labels: &BTreeMap<String, String>) -> Option<Entity> {
+    /// The entity that wrote a log line, by who bore the name of its source then.
+    pub fn of_line(&self, line: &LogLine) -> Option<Entity> {
+        self.source_at(&line.source, line.at_ns.and_then(|at| Timestamp::from_nanosecond(i128::from(at)).ok()))
+    }
+
+    fn source_at(&self, source: &str, at: Option<Timestamp>) -> Option<Entity> {
+        match source.split_once('/') {
+            Some((namespace, name)) if !source.contains("://") => self.named_at(namespace, name, at),
+            _ => self.named_at("", source, at),
+        }
+    }
+
+    /// The entity that a series speaks about, by who bore its labels when it was last measured.
+    pub fn of_series(&self, series: &Series) -> Option<Entity> {
+        let last = series.samples.last().and_then(|(at, _)| Timestamp::from_millisecond((at * 1e3) as i64).ok());
+        self.labelled(&series.labels, last)
+    }
+
+    fn labelled(&self, labels: &BTreeMap<String, String>, at: Option<Timestamp>) -> Option<Entity> {
         let first = |keys: &[&str]| keys.iter().find_map(|key| labels.get(*key)).map(String::as_str);
         let namespace = first(&NAMESPACE_LABELS).unwrap_or("");
         let pod = first(&POD_LABELS).and_then(|pod| self.named(namespace, pod));
         let workload =
             || WORKLOAD_LABELS.iter().filter_map(|key| labels.get(*key)).find_map(|name| self.named(namespace, name));
-        pod.or_else(workload).or_else(|| first(&NODE_LABELS).and_then(|node| self.named("", node)))
+        let held = || {
+            let told = HELD_LABELS.iter().filter_map(|key| labels.get(*key));
+            told.filter(|name| self.held.knows(bare(name))).find_map(|name| self.named_at("", name, at))
+        };
+        pod.or_else(workload).or_else(|| first(&NODE_LABELS).and_then(|node| self.named("", node))).or_else(held)
     }
 
     /// What labels call the thing that they speak about, for people.
     pub fn shown(&self, labels: &BTreeMap<String, String>) -> String {
-        let mut keys = POD_LABELS.iter().chain(&WORKLOAD_LABELS).chain(&["source", "destination"]).chain(&NODE_LABELS);
-        let key = keys.find_map(|key| Some((*key, labels.get(*key)?)));
+        let named = POD_LABELS.iter().chain(&WORKLOAD_LABELS).chain(&["source", "destination"]).chain(&NODE_LABELS);
+        let key = named.chain(&HELD_LABELS).find_map(|key| Some((*key, labels.get(*key)?)));
         key.map_or_else(|| "series without a workload label".to_owned(), |(key, value)| format!("{key}={value}"))
     }
 
     /// The whole table, for people.
     pub fn aliases(&self) -> Vec<Alias> {
-        self.exact
+        let alias = |namespace: &str, name: &str, entity: &Entity, source, held| Alias {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            entity: entity.clone(),
+            source,
+            held,
+        };
+        let names = self
+            .exact
             .iter()
-            .map(|((namespace, name), (entity, source))| Alias {
-                namespace: namespace.clone(),
-                name: name.clone(),
-                entity: entity.clone(),
-                source: *source,
-            })
-            .collect()
+            .map(|((namespace, name), (entity, source))| alias(namespace, name, entity, *source, Tenure::ALWAYS));
+        let held = self.held.all().map(|(name, (tenure, entity, source))| alias("", name, entity, *source, *tenure));
+        names.chain(held).collect()
     }
 }
 
@@ -225,12 +290,64 @@ mod tests {
 
     #[test]
     fn a_name_in_two_namespaces_is_nobody_without_its_namespace() {
-        let mut table = Aligner::default();
+        let mut table = Aligner::empty(Timestamp::UNIX_EPOCH);
         for namespace in ["a", "b"] {
             let entity = Entity::new(EntityKind::Deployment, namespace, "web");
             table.learn(namespace, "web", &entity, AliasSource::Object);
         }
         assert_eq!(table.named("", "web"), None);
         assert_eq!(table.named("a", "web-5d9c7b9f4-x2x9k").map(|entity| entity.namespace), Some("a".into()));
+    }
+
+    fn pod(name: &str, phase: &str, since: &str, finished: Option<&str>) -> serde_json::Value {
+        let id = if name == "job-old" { "a" } else { "b" };
+        let state = match finished {
+            Some(at) => {
+                serde_json::json!({"terminated": {"startedAt": since, "finishedAt": at, "containerID": format!("containerd://{}", id.repeat(64))}})
+            }
+            None => serde_json::json!({"running": {"startedAt": since}}),
+        };
+        serde_json::json!({
+            "kind": "Pod", "metadata": {"namespace": "shop", "name": name, "creationTimestamp": since},
+            "spec": {"containers": [{"name": "app"}]},
+            "status": {"phase": phase, "podIP": "10.0.0.7", "startTime": since, "containerStatuses": [
+                {"name": "app", "state": state, "containerID": format!("containerd://{}", id.repeat(64))}]},
+        })
+    }
+
+    fn reborn() -> Aligner {
+        let mut seen = crate::clusters::tests::observed(Vec::new(), Vec::new());
+        seen.at = "2026-01-01T12:00:00Z".parse().unwrap();
+        seen.objects = crate::evidence::Answer::Known(vec![
+            pod("job-old", "Succeeded", "2026-01-01T10:00:00Z", Some("2026-01-01T10:30:00Z")),
+            pod("web-new", "Running", "2026-01-01T11:00:00Z", None),
+        ]);
+        Aligner::new(&seen, &Cluster::new(&seen))
+    }
+
+    #[test]
+    fn an_address_means_whoever_held_it_then() {
+        let table = reborn();
+        let at = |time: &str| Some(format!("2026-01-01T{time}:00Z").parse().unwrap());
+        let name = |time| table.source_at("10.0.0.7:8080", time).map(|entity| entity.name);
+        assert_eq!(name(at("10:10")).as_deref(), Some("job-old"));
+        assert_eq!(name(at("10:45")), None, "given back, and nobody else had it yet");
+        assert_eq!(name(at("11:30")).as_deref(), Some("web-new"));
+        assert_eq!(name(None).as_deref(), Some("web-new"));
+        let samples = vec![(at("10:10").unwrap().as_second() as f64, 1.0)];
+        let labels = BTreeMap::from([("instance".to_owned(), "10.0.0.7:8080".to_owned())]);
+        let series = Series { labels, samples, asked: String::new() };
+        assert_eq!(table.of_series(&series).map(|entity| entity.name).as_deref(), Some("job-old"));
+    }
+
+    #[test]
+    fn a_container_id_is_of_one_life_only_and_aliases_say_when() {
+        let table = reborn();
+        let id = format!("containerd://{}", "a".repeat(64));
+        let at = |time: &str| Some(format!("2026-01-01T{time}:00Z").parse().unwrap());
+        assert_eq!(table.source_at(&id, at("10:10")).map(|entity| entity.name).as_deref(), Some("job-old"));
+        assert_eq!(table.source_at(&id, at("11:30")), None);
+        let until = table.aliases().into_iter().find(|alias| alias.name == "10.0.0.7").unwrap().held.until;
+        assert_eq!(until, at("10:30"));
     }
 }

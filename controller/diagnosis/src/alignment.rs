@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::align::Aligner;
+use crate::clusters::Foreign;
 use crate::evidence::Observations;
 
 /// Names of what did not align that are shown; more would be the same mistake again.
@@ -22,6 +23,9 @@ pub struct Alignment {
     /// What the rest called itself, the most frequent first; at most twenty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<UnalignedName>,
+    /// What other clusters sent; it was left out before anything was aligned.
+    #[serde(default, skip_serializing_if = "Foreign::is_empty")]
+    pub foreign: Foreign,
 }
 
 /// A name under which telemetry came that belongs to nothing known.
@@ -37,28 +41,28 @@ impl Alignment {
         let mut counted = Counted::default();
         for one in observations.series.known().into_iter().flatten() {
             let end = |label: &str| one.labels.get(label).and_then(|name| aligner.named("", name));
-            let known = aligner.labelled(&one.labels).or_else(|| end("destination")).or_else(|| end("source"));
+            let known = aligner.of_series(one).or_else(|| end("destination")).or_else(|| end("source"));
             counted.note(known.is_some(), 1, || aligner.shown(&one.labels));
         }
         for span in observations.spans.known().into_iter().flatten() {
             counted.note(aligner.source(&span.service).is_some(), 1, || format!("service {}", span.service));
         }
         for line in observations.logs.known().into_iter().flatten() {
-            let known = aligner.source(&line.source).is_some();
+            let known = aligner.of_line(line).is_some();
             counted.note(known, line.count, || format!("log source {}", line.source));
         }
         counted.told()
     }
 
-    /// Whether nothing was left over.
+    /// Whether nothing was left over, and nothing left out.
     pub fn is_whole(&self) -> bool {
-        self.unaligned == 0
+        self.unaligned == 0 && self.foreign.is_empty()
     }
 
     /// What was left over, as one line for people; none when nothing was.
     pub fn left_over(&self) -> Option<String> {
         let names: Vec<String> = self.names.iter().take(3).map(|one| format!("{} ({})", one.name, one.count)).collect();
-        (!self.is_whole()).then(|| {
+        (self.unaligned > 0).then(|| {
             format!(
                 "{} of {} series, spans and log lines name nothing that is known here: {}",
                 self.unaligned,
@@ -92,7 +96,7 @@ impl Counted {
         for one in &mut names {
             one.name = one.name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
         }
-        Alignment { aligned: self.aligned, unaligned, names }
+        Alignment { aligned: self.aligned, unaligned, names, foreign: Foreign::default() }
     }
 }
 

@@ -215,7 +215,7 @@ fn strings(value: Option<&Value>) -> BTreeMap<String, String> {
     pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
-fn time(value: &Value, pointer: &str) -> Option<Timestamp> {
+pub fn time(value: &Value, pointer: &str) -> Option<Timestamp> {
     text(value, pointer).parse().ok()
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::clusters;
 use crate::diagnosis::{Cause, Diagnosis};
 use crate::entity::{Entity, EntityKind};
 use crate::evidence::{Asked, Observations};
@@ -88,7 +89,8 @@ pub fn finer(observations: &Observations, found: &Diagnosis) -> Vec<FinerQuestio
     if found.actionable().is_some() {
         return Vec::new();
     }
-    let scene = Scene::new(observations);
+    let (observations, _) = clusters::own(observations);
+    let scene = Scene::new(&observations);
     let workloads = candidates(&scene, found);
     let mut questions = Vec::new();
     for about in [Finer::Pods, Finer::Operations, Finer::Pressure, Finer::Versions, Finer::Lines] {

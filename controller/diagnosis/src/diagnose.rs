@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::calibration::{SPEAK, confidence};
+use crate::clusters;
 use crate::diagnosis::{Cause, Diagnosis, Fact, cause};
 use crate::drilldown::slowest;
 use crate::evidence::{Answer, Observations};
@@ -24,7 +25,16 @@ const FACTS_MAX: usize = 8;
 ///
 /// Lines whose class people taught explain and rank, and can make an answer less sure. They never make one possible: it may
 /// be acted on only when the same cause on the same entity is sure enough without them.
+///
+/// What another cluster sent is left out before anything else, and counted.
 pub fn diagnose(observations: &Observations) -> Diagnosis {
+    let (observations, foreign) = clusters::own(observations);
+    let mut found = diagnosed(&observations);
+    found.alignment.foreign = foreign;
+    found
+}
+
+fn diagnosed(observations: &Observations) -> Diagnosis {
     let mut scene = Scene::new(observations);
     let found = concluded(&scene, None);
     let taught = observations.logs.known().is_some_and(|lines| lines.iter().any(|line| line.taught.is_some()));

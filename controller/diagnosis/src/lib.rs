@@ -8,6 +8,7 @@ pub mod alignment;
 pub mod build;
 pub mod calibration;
 pub mod cluster;
+pub mod clusters;
 pub mod deep;
 pub mod diagnose;
 pub mod diagnosis;

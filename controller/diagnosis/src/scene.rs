@@ -58,7 +58,7 @@ impl<'a> Scene<'a> {
         let mut series: BTreeMap<Entity, Vec<&Series>> = BTreeMap::new();
         let mut finer: BTreeMap<Entity, Vec<&Series>> = BTreeMap::new();
         for one in observations.series.known().into_iter().flatten() {
-            if let Some(entity) = aligner.labelled(&one.labels) {
+            if let Some(entity) = aligner.of_series(one) {
                 let of = if finer::is(name_of(&one.labels)) { &mut finer } else { &mut series };
                 of.entry(entity).or_default().push(one);
             }
@@ -68,7 +68,7 @@ impl<'a> Scene<'a> {
         }
         let mut logs: BTreeMap<Entity, Vec<&LogLine>> = BTreeMap::new();
         for line in observations.logs.known().into_iter().flatten() {
-            if let Some(entity) = aligner.source(&line.source) {
+            if let Some(entity) = aligner.of_line(line) {
                 logs.entry(entity).or_default().push(line);
             }
         }

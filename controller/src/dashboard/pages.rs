@@ -204,6 +204,8 @@ struct IncidentPage<'a> {
     also_asked: Vec<Question>,
     /// What came from the stores and names nothing known.
     left_over: Option<String>,
+    /// What other clusters sent.
+    foreign: Option<String>,
     timeline: Timeline,
     signals: Vec<SignalLook>,
     policies: &'a [PolicyView],
@@ -334,6 +336,7 @@ fn incident_page<'a>(view: &'a IncidentView, user: &'a str, now: Timestamp) -> I
         asked,
         also_asked,
         left_over: diagnosis.and_then(|diagnosis| diagnosis.alignment.left_over()).map(|told| one_line(&told, 500)),
+        foreign: diagnosis.and_then(|diagnosis| diagnosis.alignment.foreign.told()).map(|told| one_line(&told, 500)),
         timeline: timeline(&view.timeline),
         signals: view.signals.iter().map(|signal| signal_look(signal, now)).collect(),
         policies: &view.policies,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use amend_controller::dashboard::views::*;
 use amend_diagnosis::alignment::{Alignment, UnalignedName};
+use amend_diagnosis::clusters::Foreign;
 use amend_diagnosis::deep::DeepCollection;
 use amend_diagnosis::diagnosis::{Cause, Diagnosis, Fact};
 use amend_diagnosis::drilldown::SlowOperation;
@@ -328,6 +329,7 @@ fn diagnosis(now: Timestamp) -> Diagnosis {
             aligned: 812,
             unaligned: 7,
             names: vec![UnalignedName { name: "pod=<b>ghost</b>-1".to_owned(), count: 7 }],
+            foreign: Foreign { left_out: [("<b>staging</b>".to_owned(), 3)].into(), assumed: None },
         },
         stories: vec![TraceStory {
             trace: "0af7651916cd43dd8448eb211c80319c".to_owned(),

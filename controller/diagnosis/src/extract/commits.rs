@@ -116,7 +116,7 @@ fn moved_series(scene: &Scene<'_>) -> Vec<(f64, Option<Entity>, String)> {
         let onset =
             series.samples.windows(3).find(|three| three.iter().all(|(_, value)| out(*value))).map(|three| three[0].0);
         if let Some(onset) = onset {
-            moved.push((onset, scene.aligner.labelled(&series.labels), name_of(&series.labels).to_owned()));
+            moved.push((onset, scene.aligner.of_series(series), name_of(&series.labels).to_owned()));
         }
     }
     moved

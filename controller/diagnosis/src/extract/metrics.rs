@@ -138,7 +138,7 @@ fn latencies(scene: &Scene<'_>, windows: &Windows) -> Vec<Finding> {
             let (Some(source), Some(destination)) = (end("source"), end("destination")) else { continue };
             note(&destination, quantile_key(name), moved, series);
             edges.entry((source, destination)).or_default().push(moved);
-        } else if let Some(entity) = scene.aligner.labelled(&series.labels) {
+        } else if let Some(entity) = scene.aligner.of_series(series) {
             note(&entity, quantile_key(name), moved, series);
         }
     }

@@ -91,7 +91,7 @@ pub fn sightings(observations: &Observations, cleaned: &dyn Fn(&str) -> String) 
     let aligner = Aligner::new(observations, &Cluster::new(observations));
     let mut of_workload: BTreeMap<Entity, Vec<&LogLine>> = BTreeMap::new();
     for line in lines.iter().filter(|line| line.taught.is_none()).take(LINES_MAX) {
-        if let Some(workload) = aligner.source(&line.source) {
+        if let Some(workload) = aligner.of_line(line) {
             of_workload.entry(workload.workload()).or_default().push(line);
         }
     }
