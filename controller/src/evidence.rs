@@ -102,6 +102,7 @@ async fn observe_within(
         topology: told.gathered.topology,
         series: told.gathered.series,
         spans: told.gathered.spans,
+        exemplars: told.gathered.exemplars,
         logs: told.gathered.logs,
         changes: told.changes,
         objects: match look.objects.is_empty() {

@@ -237,6 +237,7 @@ fn nothing_but(objects: Vec<serde_json::Value>, calls: Vec<TopologyEdge>, now: T
         topology: Answer::Known(Topology { nodes: Vec::new(), edges: calls }),
         series: Answer::unknown(not_asked()),
         spans: Answer::unknown(not_asked()),
+        exemplars: Answer::unknown(not_asked()),
         logs: Answer::unknown(not_asked()),
         changes: Answer::unknown(not_asked()),
         objects: Answer::Known(objects),

@@ -215,6 +215,7 @@ fn nothing_diagnosed() -> amend_diagnosis::diagnosis::Diagnosis {
         unexplained: Vec::new(),
         graph: amend_diagnosis::graph::RootCauseGraph::default(),
         slowest: Vec::new(),
+        followed: None,
         stories: Vec::new(),
         deep: None,
         alignment: Default::default(),

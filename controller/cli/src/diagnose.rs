@@ -75,7 +75,7 @@ fn text(diagnosis: &Diagnosis) -> String {
         out.push_str(&format!("\n{}", render::text(&diagnosis.graph)));
     }
     if !diagnosis.slowest.is_empty() {
-        out.push_str(&format!("\nwhere the time goes:\n{}", render::slowest(&diagnosis.slowest)));
+        out.push_str(&format!("\nwhere the time goes:\n{}", render::slowest(&diagnosis.slowest, diagnosis.followed)));
     }
     if !diagnosis.stories.is_empty() {
         out.push_str(&format!("\nwhat the services wrote:\n{}", render::stories(&diagnosis.stories)));

@@ -103,7 +103,7 @@ fn told(incident: &Incident, remediation: Option<&Remediation>) -> String {
         }
         let _ = writeln!(out, "\n{}", render::text(&diagnosis.graph).trim_end());
         if !diagnosis.slowest.is_empty() {
-            let _ = write!(out, "\nwhere the time goes:\n{}", render::slowest(&diagnosis.slowest));
+            let _ = write!(out, "\nwhere the time goes:\n{}", render::slowest(&diagnosis.slowest, diagnosis.followed));
         }
         if !diagnosis.stories.is_empty() {
             let _ = write!(out, "\nwhat the services wrote:\n{}", render::stories(&diagnosis.stories));

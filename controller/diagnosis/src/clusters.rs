@@ -193,8 +193,10 @@ pub fn own<'o>(observations: &'o Observations) -> (Cow<'o, Observations>, Foreig
     if let Answer::Known(series) = &mut ours.series {
         series.retain(|one| keeps(&one.labels));
     }
-    if let Answer::Known(spans) = &mut ours.spans {
-        spans.retain(|span| keeps(&span.attributes));
+    for spans in [&mut ours.spans, &mut ours.exemplars] {
+        if let Answer::Known(spans) = spans {
+            spans.retain(|span| keeps(&span.attributes));
+        }
     }
     let mut counted: Vec<(String, u64)> = counted.into_iter().collect();
     counted.sort_by(|(one, many), (other, more)| (more, one).cmp(&(many, other)));
@@ -216,8 +218,7 @@ impl Named {
                 || OF_A_CLUSTER.iter().any(|start| name_of(labels).starts_with(start))
         };
         let measured = series.map(|one| &one.labels).filter(|labels| strict(labels));
-        let traced = observations.spans.known().into_iter().flatten().map(|span| &span.attributes);
-        let traced = traced.filter(|attributes| strict(attributes));
+        let traced = traced(observations).filter(|attributes| strict(attributes));
         Self { all: measured.chain(traced).filter_map(ClusterName::told).collect() }
     }
 
@@ -231,6 +232,11 @@ impl Named {
         }
         apart.len()
     }
+}
+
+fn traced(observations: &Observations) -> impl Iterator<Item = &BTreeMap<String, String>> {
+    let spans = [&observations.spans, &observations.exemplars].into_iter().filter_map(Answer::known).flatten();
+    spans.map(|span| &span.attributes)
 }
 
 /// What our cluster is called: by the signals, and by whoever measures pods that run in it.
@@ -254,8 +260,7 @@ fn own_names(observations: &Observations, named: &Named) -> BTreeSet<ClusterName
         pods.contains(&(first(["namespace", "k8s.namespace.name"]), first(["pod", "k8s.pod.name"])))
     };
     let measured = observations.series.known().into_iter().flatten().map(|one| &one.labels);
-    let traced = observations.spans.known().into_iter().flatten().map(|span| &span.attributes);
-    own.extend(measured.chain(traced).filter(|labels| ours(labels)).filter_map(ClusterName::told));
+    own.extend(measured.chain(traced(observations)).filter(|labels| ours(labels)).filter_map(ClusterName::told));
     // Signals may bear a `cluster` of another sort: then it names none of those that telemetry knows.
     match own.iter().any(|ours| named.all.iter().any(|name| ours.may_be(name))) {
         true => own,

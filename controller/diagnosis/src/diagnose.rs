@@ -90,7 +90,8 @@ fn concluded(scene: &Scene<'_>, doubt: Option<String>) -> Diagnosis {
         .iter()
         .filter(|one| !leading.iter().any(|led| led.entity.workload() == one.entity.workload() && led.kind == one.kind))
         .collect();
-    let slowest = slowest(scene);
+    let (followed, slowest) = slowest(scene).unzip();
+    let slowest = slowest.unwrap_or_default();
     Diagnosis {
         abstained,
         unexplained: observations
@@ -106,6 +107,7 @@ fn concluded(scene: &Scene<'_>, doubt: Option<String>) -> Diagnosis {
         stories: stories(scene, causes.first().map(|cause| &cause.entity), !slowest.is_empty()),
         causes,
         slowest,
+        followed,
         deep: None,
         alignment: scene.alignment.clone(),
         asked: observations.asked.clone(),

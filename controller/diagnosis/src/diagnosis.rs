@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alignment::Alignment;
 use crate::deep::DeepCollection;
-use crate::drilldown::SlowOperation;
+use crate::drilldown::{Followed, SlowOperation};
 use crate::entity::Entity;
 use crate::evidence::{Asked, Change};
 use crate::graph::RootCauseGraph;
@@ -79,6 +79,9 @@ pub struct Diagnosis {
     /// Where an alerting entity that became slower spends its time; empty when none did or nothing was traced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slowest: Vec<SlowOperation>,
+    /// Whose time that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed: Option<Followed>,
     /// Requests that failed, as all services wrote about them; empty when none was traced or logs carry no trace ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stories: Vec<TraceStory>,

@@ -1,8 +1,8 @@
 //! Where the time goes: from a latency that rose down to the operations that take it.
 //!
 //! ```text
-//! alerting entity -> its slowest requests since the trouble began -> every span below them
-//!     -> time of its own by service and operation, compared with the requests from before
+//! alerting entity -> requests that exemplars of its latency point at, else its slowest since the trouble began
+//!     -> every span below them -> time of its own by service and operation, compared with the requests from before
 //! ```
 //!
 //! The tail is followed, not the mean: the slowest tenth of requests shows what the p99 objective suffers from
@@ -55,23 +55,50 @@ pub struct SlowOperation {
     pub spans: u32,
 }
 
-/// The operations that make an alerting entity slow, the one with the most additional time of its own first.
+/// Which requests were followed down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Followed {
+    pub requests: u32,
+    /// Whether exemplars of the latency histogram point at them; else they were the slowest that were traced.
+    pub exemplars: bool,
+}
+
+impl Followed {
+    /// Which requests, for people.
+    pub fn sentence(&self) -> String {
+        match (self.exemplars, self.requests) {
+            (true, 1) => "1 request that an exemplar of the latency points at".to_owned(),
+            (true, many) => format!("{many} requests that exemplars of the latency point at"),
+            (false, 1) => "the slowest request that was traced".to_owned(),
+            (false, many) => format!("the {many} slowest requests that were traced"),
+        }
+    }
+}
+
+/// The operations that make an alerting entity slow, the one with the most additional time of its own first, and the requests
+/// that say so.
 ///
-/// Empty when there are no traces, when too few requests were traced, or when no alerting entity became slower.
-pub fn slowest(scene: &Scene<'_>) -> Vec<SlowOperation> {
-    let Some(forest) = Forest::of(scene) else { return Vec::new() };
+/// Nothing when there are no traces, when too few requests were traced, or when no alerting entity became slower.
+pub fn slowest(scene: &Scene<'_>) -> Option<(Followed, Vec<SlowOperation>)> {
+    let forest = Forest::of(scene)?;
     let alerting: BTreeSet<Entity> =
         scene.observations.symptoms.iter().map(|signal| scene.symptom_entity(&signal.entity).workload()).collect();
     let slower = alerting
         .iter()
         .filter_map(|entity| forest.requests_to(entity).slower())
         .max_by(|(one, _), (other, _)| one.total_cmp(other));
-    slower.map(|(_, requests)| forest.table(&requests)).unwrap_or_default()
+    let (followed, rows) = slower.map(|(_, requests)| forest.table(&requests))?;
+    (!rows.is_empty()).then_some((followed, rows))
 }
 
 /// Spans by their service and their children.
 struct Forest<'s> {
-    spans: &'s [Span],
+    spans: Vec<&'s Span>,
+    /// How many of them, from the front, were sampled without regard to how slow they were.
+    sampled: usize,
+    /// Traces that exemplars point at.
+    exemplars: BTreeSet<&'s str>,
     of: Vec<Option<Entity>>,
     /// Sorted by start.
     children: Vec<Vec<usize>>,
@@ -84,26 +111,37 @@ struct Forest<'s> {
 struct Requests {
     before: Vec<(usize, f64)>,
     since: Vec<(usize, f64)>,
+    /// Since the trouble began, in traces that exemplars point at.
+    exemplars: Vec<(usize, f64)>,
 }
 
 impl Requests {
     /// By how many milliseconds their tail is slower, when it is.
     fn slower(self) -> Option<(f64, Self)> {
-        if self.before.len() < REQUESTS_MIN || self.since.len() < REQUESTS_MIN {
+        // A store that keeps few traces may have those that matter.
+        let since = if self.since.len() < REQUESTS_MIN { &self.exemplars } else { &self.since };
+        if self.before.len() < REQUESTS_MIN || (since.len() < REQUESTS_MIN && self.exemplars.is_empty()) {
             return None;
         }
         let tail = |list: &[(usize, f64)]| quantile(&list.iter().map(|(_, ms)| *ms).collect::<Vec<_>>(), 0.99);
-        let (usual, now) = (tail(&self.before)?, tail(&self.since)?);
+        let (usual, now) = (tail(&self.before)?, tail(since)?);
         (now > SLOWER.0 * usual && now > usual + SLOWER.1).then_some((now - usual, self))
     }
 
-    /// Those since the trouble began that are as slow as the slowest tenth, the slowest first.
-    fn slow(&self) -> Vec<usize> {
+    /// Those that exemplars point at, where one of them is as slow as the slowest tenth; else the slowest tenth itself. The slowest
+    /// first.
+    fn slow(&self) -> (bool, Vec<usize>) {
         let all: Vec<f64> = self.since.iter().map(|(_, ms)| *ms).collect();
-        let bound = quantile(&all, TAIL).unwrap_or(f64::INFINITY);
-        let mut slow: Vec<(usize, f64)> = self.since.iter().copied().filter(|(_, ms)| *ms >= bound).collect();
-        slow.sort_by(|one, other| other.1.total_cmp(&one.1));
-        slow.into_iter().take(FOLLOWED_MAX).map(|(at, _)| at).collect()
+        let bound = quantile(&all, TAIL).unwrap_or(0.0);
+        let slow = |of: &[(usize, f64)]| -> Vec<usize> {
+            let mut slow: Vec<(usize, f64)> = of.iter().copied().filter(|(_, ms)| *ms >= bound).collect();
+            slow.sort_by(|one, other| other.1.total_cmp(&one.1));
+            slow.into_iter().take(FOLLOWED_MAX).map(|(at, _)| at).collect()
+        };
+        match slow(&self.exemplars) {
+            pointed_at if !pointed_at.is_empty() => (true, pointed_at),
+            _ => (false, slow(&self.since)),
+        }
     }
 }
 
@@ -117,7 +155,17 @@ struct Sums {
 
 impl<'s> Forest<'s> {
     fn of(scene: &'s Scene<'_>) -> Option<Self> {
-        let spans = scene.observations.spans.known()?.as_slice();
+        let mut spans: Vec<&Span> = scene.observations.spans.known()?.iter().collect();
+        let sampled = spans.len();
+        let pointed_at = scene.observations.exemplars.known().map_or(&[][..], Vec::as_slice);
+        let exemplars: BTreeSet<&str> = pointed_at.iter().map(|span| span.trace_id.as_str()).collect();
+        if !pointed_at.is_empty() {
+            let known: BTreeSet<(&str, &str)> =
+                spans.iter().map(|span| (span.trace_id.as_str(), span.span_id.as_str())).collect();
+            spans.extend(
+                pointed_at.iter().filter(|span| !known.contains(&(span.trace_id.as_str(), span.span_id.as_str()))),
+            );
+        }
         let since = scene.onset.map(seconds).or(scene.windows.map(|windows| windows.sick.0))?;
         let mut names: BTreeMap<&str, Option<Entity>> = BTreeMap::new();
         let of = spans.iter().map(|span| {
@@ -142,7 +190,7 @@ impl<'s> Forest<'s> {
         for list in &mut children {
             list.sort_by_key(|at| (spans[*at].start_ns, &spans[*at].span_id));
         }
-        Some(Self { spans, of, children, parents, since_ns: (since * 1e9).max(0.0) as u64 })
+        Some(Self { spans, sampled, exemplars, of, children, parents, since_ns: (since * 1e9).max(0.0) as u64 })
     }
 
     /// Every span with which a request entered this entity.
@@ -151,33 +199,52 @@ impl<'s> Forest<'s> {
         for (at, span) in self.spans.iter().enumerate() {
             let inside = |at: usize| self.of[at].as_ref() == Some(entity);
             if inside(at) && !self.parents[at].is_some_and(inside) {
-                let side = if span.start_ns >= self.since_ns { &mut requests.since } else { &mut requests.before };
-                side.push((at, span.duration_ns as f64 / 1e6));
+                let request = (at, span.duration_ns as f64 / 1e6);
+                let late = span.start_ns >= self.since_ns;
+                if at < self.sampled {
+                    let side = if late { &mut requests.since } else { &mut requests.before };
+                    side.push(request);
+                }
+                if late && self.exemplars.contains(span.trace_id.as_str()) {
+                    requests.exemplars.push(request);
+                }
             }
         }
         requests
     }
 
-    fn table(&self, requests: &Requests) -> Vec<SlowOperation> {
+    fn table(&self, requests: &Requests) -> (Followed, Vec<SlowOperation>) {
         let mut sums: BTreeMap<(&Entity, &str), Sums> = BTreeMap::new();
         let before: Vec<usize> = requests.before.iter().map(|(at, _)| *at).collect();
-        let slow = requests.slow();
+        let (exemplars, slow) = requests.slow();
         for (side, roots) in [&before, &slow].into_iter().enumerate() {
             for at in self.below(roots) {
                 if let Some(entity) = &self.of[at] {
-                    let span = &self.spans[at];
-                    let children = self.children[at].iter().map(|child| &self.spans[*child]);
+                    let span = self.spans[at];
+                    let children = self.children[at].iter().map(|child| self.spans[*child]);
                     sums.entry((entity, &span.operation)).or_default().own_ms[side] +=
                         own_ns(span, children) as f64 / 1e6;
                 }
             }
         }
-        for (at, span) in self.spans.iter().enumerate() {
-            let known = self.of[at].as_ref().and_then(|entity| sums.get_mut(&(entity, span.operation.as_str())));
-            if let Some(sum) = known {
-                let side = usize::from(span.start_ns >= self.since_ns);
-                sum.took_ms[side].push(span.duration_ns as f64 / 1e6);
-                sum.failed += u32::from(side == 1 && span.error);
+        let count = |span: &Span, sum: &mut Sums| {
+            let side = usize::from(span.start_ns >= self.since_ns);
+            sum.took_ms[side].push(span.duration_ns as f64 / 1e6);
+            sum.failed += u32::from(side == 1 && span.error);
+        };
+        let (sampled, pointed_at) = self.spans.split_at(self.sampled);
+        for (span, of) in sampled.iter().zip(&self.of) {
+            if let Some(sum) = of.as_ref().and_then(|entity| sums.get_mut(&(entity, span.operation.as_str()))) {
+                count(span, sum);
+            }
+        }
+        // What is told of an operation is told by the sample; by the exemplars where the sample missed it.
+        let missed: BTreeSet<(&Entity, &str)> =
+            sums.iter().filter(|(_, sum)| sum.took_ms[1].is_empty()).map(|(key, _)| *key).collect();
+        for (span, of) in pointed_at.iter().zip(&self.of[self.sampled..]) {
+            let key = of.as_ref().map(|entity| (entity, span.operation.as_str())).filter(|key| missed.contains(key));
+            if let Some(sum) = key.and_then(|key| sums.get_mut(&key)) {
+                count(span, sum);
             }
         }
         let (many_before, many_slow) = (before.len().max(1) as f64, slow.len().max(1) as f64);
@@ -200,7 +267,7 @@ impl<'s> Forest<'s> {
             .collect();
         rows.sort_by(|one, other| (other.own_ms - other.own_before_ms).total_cmp(&(one.own_ms - one.own_before_ms)));
         rows.truncate(ROWS_MAX);
-        rows
+        (Followed { requests: u32::try_from(slow.len()).unwrap_or(u32::MAX), exemplars }, rows)
     }
 
     /// These spans and everything below them, each once even when parents go in circles.
@@ -286,6 +353,7 @@ mod tests {
         Observations {
             began: Some(at),
             spans: Answer::Known(spans.collect()),
+            exemplars: Answer::unknown("the model keeps none"),
             topology: Answer::Known(Topology {
                 nodes: names.map(service).into(),
                 edges: vec![edge("builder", "git-proxy"), edge("git-proxy", "object-store"), edge("builder", "cache")],
@@ -318,7 +386,8 @@ mod tests {
     #[test]
     fn the_slowest_upstream_is_found_by_the_growth_of_its_own_time() {
         let observations = observed(900);
-        let rows = slowest(&Scene::new(&observations));
+        let (followed, rows) = slowest(&Scene::new(&observations)).unwrap();
+        assert_eq!(followed, Followed { requests: 20, exemplars: false });
         assert_eq!(rows.len(), 1, "who only waits has no row: {rows:#?}");
         let row = &rows[0];
         assert_eq!((row.entity.name.as_str(), row.operation.as_str()), ("object-store", "read"));
@@ -328,14 +397,14 @@ mod tests {
 
     #[test]
     fn a_latency_that_did_not_rise_is_not_looked_into() {
-        assert_eq!(slowest(&Scene::new(&observed(11))), []);
+        assert_eq!(slowest(&Scene::new(&observed(11))), None);
     }
 
     #[test]
     fn without_traces_there_is_no_table() {
         let mut observations = observed(900);
         observations.spans = Answer::unknown("no trace store");
-        assert_eq!(slowest(&Scene::new(&observations)), []);
+        assert_eq!(slowest(&Scene::new(&observations)), None);
     }
 
     #[test]
@@ -346,7 +415,7 @@ mod tests {
                 span.parent_id = Some("d".into());
             }
         }
-        let rows = slowest(&Scene::new(&observations));
+        let (_, rows) = slowest(&Scene::new(&observations)).unwrap();
         assert_eq!(rows.iter().map(|row| row.own_ms).collect::<Vec<_>>(), [900.0], "{rows:#?}");
     }
 
@@ -359,5 +428,48 @@ mod tests {
             span(0, "d", None, "git-proxy fetch", 90, 50),
         ];
         assert_eq!(own_ns(&parent, children.iter()), 40 * MS);
+    }
+
+    /// Requests of a second way to be slow, which the sample missed: a lock in the cache.
+    fn pointed_at(count: usize, slow_ms: u64) -> Vec<Span> {
+        let of = |trace: usize| {
+            let spans = [
+                span(trace, "a", None, "builder build", 0, 100 + slow_ms),
+                span(trace, "d", Some("a"), "cache lock", 60, slow_ms),
+            ];
+            spans.map(|one| Span { trace_id: format!("e{trace}"), ..one })
+        };
+        (30..30 + count).flat_map(of).collect()
+    }
+
+    #[test]
+    fn requests_that_exemplars_point_at_are_followed_before_the_slowest() {
+        let mut observations = observed(900);
+        observations.exemplars = Answer::Known(pointed_at(3, 2_000));
+        let (followed, rows) = slowest(&Scene::new(&observations)).unwrap();
+        assert_eq!(followed, Followed { requests: 3, exemplars: true });
+        assert_eq!((rows[0].operation.as_str(), rows[0].own_ms), ("lock", 2_000.0), "{rows:#?}");
+        assert_eq!(followed.sentence(), "3 requests that exemplars of the latency point at");
+    }
+
+    #[test]
+    fn exemplars_that_are_not_slow_are_not_followed_and_slow_ones_make_nothing_slow() {
+        let mut observations = observed(900);
+        observations.exemplars = Answer::Known(pointed_at(3, 1));
+        assert!(!slowest(&Scene::new(&observations)).unwrap().0.exemplars);
+        let mut observations = observed(11);
+        observations.exemplars = Answer::Known(pointed_at(3, 2_000));
+        assert_eq!(slowest(&Scene::new(&observations)), None, "the sample says that it is as quick as before");
+    }
+
+    #[test]
+    fn where_hardly_anything_was_traced_since_exemplars_stand_for_the_tail() {
+        let mut observations = observed(900);
+        if let Answer::Known(spans) = &mut observations.spans {
+            spans.retain(|span| span.start_ns < BEGAN as u64 * 1_000 * MS);
+        }
+        observations.exemplars = Answer::Known(pointed_at(2, 2_000));
+        let (followed, rows) = slowest(&Scene::new(&observations)).unwrap();
+        assert_eq!((followed.requests, rows[0].operation.as_str(), rows[0].spans), (2, "lock", 2));
     }
 }

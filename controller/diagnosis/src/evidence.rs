@@ -91,6 +91,9 @@ pub struct Observations {
     pub topology: Answer<Topology>,
     pub series: Answer<Vec<Series>>,
     pub spans: Answer<Vec<Span>>,
+    /// Whole traces that exemplars of latency and errors point at, since the trouble began. They are there because they were slow
+    /// or failed: their share and their tail mean nothing, so they are no part of `spans`.
+    pub exemplars: Answer<Vec<Span>>,
     pub logs: Answer<Vec<LogLine>>,
     pub changes: Answer<Vec<Change>>,
     /// Kubernetes objects as JSON (`kind`, `metadata`, `spec`, `status`), each with the aliases it gives.

@@ -164,6 +164,7 @@ mod tests {
             unexplained: Vec::new(),
             graph: RootCauseGraph::default(),
             slowest: Vec::new(),
+            followed: None,
             stories: Vec::new(),
             deep: None,
             alignment: Default::default(),

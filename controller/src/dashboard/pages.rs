@@ -195,6 +195,8 @@ struct IncidentPage<'a> {
     unexplained: Vec<String>,
     graph: Option<Graph>,
     slowest: Vec<SlowRow>,
+    /// Whose time that is.
+    followed: String,
     stories: Vec<StoryShown>,
     /// A second round of finer questions: why, what came of it, and how many were asked.
     deep: Option<Deeper>,
@@ -326,6 +328,9 @@ fn incident_page<'a>(view: &'a IncidentView, user: &'a str, now: Timestamp) -> I
             text: render::text(&diagnosis.graph),
         }),
         slowest: diagnosis.map(|diagnosis| render::slow_rows(&diagnosis.slowest)).unwrap_or_default(),
+        followed: diagnosis
+            .and_then(|diagnosis| diagnosis.followed)
+            .map_or_else(|| "one of the slowest requests".to_owned(), |followed| followed.sentence()),
         stories: diagnosis.map(|diagnosis| render::stories_shown(&diagnosis.stories)).unwrap_or_default(),
         deep: diagnosis.and_then(|diagnosis| diagnosis.deep.as_ref()).map(|deep| Deeper {
             because: one_line(&deep.because, 500),

@@ -91,6 +91,7 @@ pub async fn observe(
         }),
         series: gathered.series,
         spans: gathered.spans,
+        exemplars: gathered.exemplars,
         logs: gathered.logs,
         changes,
         objects: match pods.is_empty() {

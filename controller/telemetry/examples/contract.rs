@@ -3,7 +3,7 @@
 //!     cargo run -p amend-telemetry --features contract --example contract -- Prometheus http://127.0.0.1:9090 shop checkout [ALERT|TRACE]
 //!
 //! The workload must have reported memory, traces or log lines within the last five minutes. The last word names an alert that
-//! fires, or, for a store of logs, a trace about which it has lines. Loopback and private
+//! fires, or, for a store of traces or logs, a trace that it has or about which it has lines. Loopback and private
 //! addresses are allowed here, since the person who runs this chose the address.
 
 use std::process::ExitCode;
@@ -45,6 +45,7 @@ async fn main() -> Result<ExitCode, Failure> {
         allowed.push(network.parse()?);
     }
     let now = Timestamp::now();
+    let by_trace = kind.holds_logs() || kind.holds_traces();
     let target = Target::new(Entity::new(EntityKind::Deployment, namespace, workload));
     let subject = Subject {
         config,
@@ -52,8 +53,8 @@ async fn main() -> Result<ExitCode, Failure> {
         target: target.clone(),
         measure: Measure::Memory,
         window: Window { from: now - SignedDuration::from_mins(5), to: now },
-        trace: named.first().filter(|_| kind.holds_logs()).cloned(),
-        alert: named.first().filter(|_| !kind.holds_logs()).map(|name| Signal {
+        trace: named.first().filter(|_| by_trace).cloned(),
+        alert: named.first().filter(|_| !by_trace).map(|name| Signal {
             key: name.clone(),
             source: SignalSource::Alert,
             name: name.clone(),

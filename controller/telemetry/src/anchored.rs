@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use amend_diagnosis::evidence::{LogLine, Span};
+use amend_diagnosis::evidence::{Answer, LogLine, Span};
 use amend_diagnosis::logs::anchor::{Anchor, NEAR, TRACES_MAX, WIDE, anchors};
 use futures::future::{FutureExt, join_all};
 use jiff::SignedDuration;
@@ -22,18 +22,22 @@ const LINES: usize = 200;
 /// Namespaces that are looked through: a request that crosses more is told from the nearest.
 const NAMESPACES_MAX: usize = 3;
 
-/// Asks for the lines of failing requests 30 s around each; two minutes for those of which nobody found any.
+/// The requests whose lines are asked for, out of the traces that were found.
+pub(crate) fn followed(spans: &[Reply<Vec<Span>>], exemplars: &Answer<Vec<Span>>, windows: Windows) -> Vec<Anchor> {
+    let found = spans.iter().filter_map(|reply| reply.answer.known()).chain(exemplars.known()).flatten();
+    let since = u64::try_from(windows.fault.from.as_nanosecond()).unwrap_or(0);
+    let mut followed = anchors(found, since);
+    followed.truncate(TRACES_MAX);
+    followed
+}
+
+/// Asks for the lines of these requests 30 s around each; two minutes for those of which nobody found any.
 pub(crate) async fn anchored_lines(
     sources: &Sources,
     scope: &Scope,
-    windows: Windows,
-    spans: &[Reply<Vec<Span>>],
+    followed: Vec<Anchor>,
     end: Instant,
 ) -> Vec<Reply<Vec<LogLine>>> {
-    let known = spans.iter().filter_map(|reply| reply.answer.known()).flatten();
-    let since = u64::try_from(windows.fault.from.as_nanosecond()).unwrap_or(0);
-    let mut followed = anchors(known, since);
-    followed.truncate(TRACES_MAX);
     let near = asked(sources, scope, &followed, NEAR, end).await;
     let mut found: BTreeMap<&str, bool> = BTreeMap::new();
     for (trace, reply) in &near {

@@ -108,7 +108,8 @@ pub fn read(directory: &Path) -> Result<Case, CaseError> {
         symptoms: alerts.iter().enumerate().filter_map(|(index, alert)| symptom(alert, index, &names, at)).collect(),
         topology: known(topology(directory, &names)?, &about, "topology.json"),
         series: known(series, &about, "metrics.csv"),
-        spans: known(spans::read(directory)?, &about, "spans.jsonl"),
+        spans: known(spans::read(directory, "spans.jsonl")?, &about, "spans.jsonl"),
+        exemplars: known(spans::read(directory, "exemplars.jsonl")?, &about, "exemplars.jsonl"),
         logs: known(logs, &about, "logs.jsonl"),
         changes: known(
             changes.map(|list| list.iter().filter_map(|one| change(one, &names)).collect()),

@@ -14,7 +14,10 @@ use tokio::net::TcpListener;
 use crate::alert::{Muting, firing, silenced};
 use crate::digest::Canonical;
 use crate::egress::{Allowed, Egress};
-use crate::questions::{LineFilter, LineQuestion, Measure, Selection, SeriesQuestion, Target, TraceQuestion};
+use crate::questions::{
+    ExemplarQuestion, LineFilter, LineQuestion, Measure, Selection, SeriesQuestion, Target, TraceQuestion,
+    WholeTraceQuestion,
+};
 use crate::source::{Credentials, Reply, Source, SourceConfig, SourceKind, open};
 use crate::sources::Sources;
 
@@ -28,7 +31,7 @@ pub struct Subject {
     /// What is measured there, for metrics stores.
     pub measure: Measure,
     pub window: Window,
-    /// The id of a trace about which some line was written in `window`, for stores of logs.
+    /// The id of a trace that the store holds, or about which some line was written in `window`; for stores of traces and logs.
     pub trace: Option<String>,
     /// An alert that fires and is not silenced, for stores that know alerts.
     pub alert: Option<Signal>,
@@ -122,6 +125,25 @@ pub async fn holds(subject: &Subject) -> Vec<Broken> {
             promise("a hostile id of a trace selects nothing and breaks nothing", matches(&reply, |found| found == 0));
         }
     }
+    if let Some(trace) = subject.trace.as_deref().filter(|_| subject.config.kind.holds_traces()) {
+        let found = whole(source.as_ref(), subject, trace).await;
+        promise("a trace is found by its id", matches(&found, |found| found > 0));
+        let nowhere = whole(source.as_ref(), subject, "deadbeefdeadbeefdeadbeefdeadbeef").await;
+        promise("a trace that the store does not have is an empty answer", matches(&nowhere, |found| found == 0));
+        for name in HOSTILE {
+            let reply = whole(source.as_ref(), subject, name).await;
+            promise(
+                "a hostile id of a trace is not asked for",
+                check(reply.answer.known().is_none(), &reply.asked.query),
+            );
+        }
+    }
+    if subject.config.kind.holds_metrics() {
+        let of = Selection::one(&subject.target);
+        let question = ExemplarQuestion { id: "contract".to_owned(), of, window: subject.window };
+        let told = counted(&subject.config, subject.window, source.exemplars(&question).await);
+        promise("exemplars are asked for in words that the store knows", known(&told.answer));
+    }
     if let Some(signal) = &subject.alert {
         let sources = Sources::new([source.clone()]);
         let deadline = subject.config.limits.timeout;
@@ -213,6 +235,12 @@ fn series_question(config: &SourceConfig, subject: &Subject, target: &Target) ->
 fn line_question(subject: &Subject, target: &Target) -> LineQuestion {
     let (id, of) = ("contract".to_owned(), Selection::one(target));
     LineQuestion { id, of, window: subject.window, only: LineFilter::All, lines: 100 }
+}
+
+async fn whole(source: &dyn Source, subject: &Subject, trace: &str) -> Reply<usize> {
+    let (id, window) = ("contract".to_owned(), subject.window);
+    let question = WholeTraceQuestion { id, trace: trace.to_owned(), window };
+    counted(source.config(), window, source.whole_trace(&question).await)
 }
 
 /// Lines of a trace, whoever wrote them: by what the store knows and by their text.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use amend_diagnosis::evidence::{LogLine, Series, Span, TopologyEdge};
 use sha2::{Digest, Sha256};
 
+use crate::questions::Exemplar;
+
 /// An answer that can be hashed: every part is written with its length in front, maps in key order.
 pub trait Canonical {
     fn write(&self, out: &mut Writer);
@@ -86,6 +88,14 @@ impl Canonical for Span {
         out.number(self.duration_ns);
         out.number(u64::from(self.error));
         out.map(&self.attributes);
+    }
+}
+
+impl Canonical for Exemplar {
+    fn write(&self, out: &mut Writer) {
+        out.text(&self.trace_id);
+        out.float(self.took.unwrap_or(f64::NAN));
+        out.float(self.at);
     }
 }
 

@@ -10,8 +10,9 @@ use futures::future::{BoxFuture, FutureExt, join_all};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use crate::anchored::anchored_lines;
+use crate::anchored::{anchored_lines, followed};
 use crate::calls::traced;
+use crate::exemplars::pointed_at;
 use crate::golden::ratio;
 use crate::measures::ERROR_LABEL;
 use crate::questions::{LineFilter, LineQuestion, Measure, Selection, SeriesQuestion, Target, TraceQuestion};
@@ -75,6 +76,8 @@ pub struct Windows {
 pub struct Gathered {
     pub series: Answer<Vec<Series>>,
     pub spans: Answer<Vec<Span>>,
+    /// Traces that exemplars of the focus' latency point at.
+    pub exemplars: Answer<Vec<Span>>,
     pub logs: Answer<Vec<LogLine>>,
     /// Call edges, from the trace store's own sums and from the spans fetched.
     pub topology: Answer<Topology>,
@@ -87,18 +90,19 @@ pub struct Gathered {
 pub async fn gather(sources: &Sources, scope: &Scope, windows: Windows, deadline: Duration) -> Gathered {
     let end = Instant::now() + deadline;
     let requests = async {
-        let spans = spans(sources, scope, windows, end).await;
-        let lines = anchored_lines(sources, scope, windows, &spans, end).await;
-        (spans, lines)
+        let pointed_at = pointed_at(sources, scope, windows.fault, end);
+        let (spans, (exemplars, pointing)) = futures::join!(spans(sources, scope, windows, end), pointed_at);
+        let lines = anchored_lines(sources, scope, followed(&spans, &exemplars, windows), end).await;
+        (spans, exemplars, pointing, lines)
     };
-    let (series, counts, (spans, anchored), calls, logs) = futures::join!(
+    let (series, counts, (spans, exemplars, pointing, anchored), calls, logs) = futures::join!(
         series(sources, scope, windows, end),
         line_counts(sources, scope, windows, end),
         requests,
         calls(sources, windows, end),
         lines(sources, scope, windows, end),
     );
-    let mut asked = Vec::new();
+    let mut asked = pointing;
     let mut dropped = 0;
     let mut metrics = settled(series, "metrics", &mut asked, &mut dropped);
     let counted = settled(counts, "logs", &mut asked, &mut dropped);
@@ -119,6 +123,7 @@ pub async fn gather(sources: &Sources, scope: &Scope, windows: Windows, deadline
         series: metrics.map(|series| derived(merged(series))),
         topology: topology(calls, &spans),
         spans,
+        exemplars: exemplars.map(unique_spans),
         logs,
         asked,
         dropped,
@@ -269,7 +274,12 @@ pub(crate) fn ending_now(window: Window, step: SignedDuration) -> Window {
 }
 
 /// All answers of one kind put together; `Unknown` when nothing was asked or nothing answered.
-fn settled<T>(replies: Vec<Reply<Vec<T>>>, what: &str, asked: &mut Vec<Asked>, dropped: &mut usize) -> Answer<Vec<T>> {
+pub(crate) fn settled<T>(
+    replies: Vec<Reply<Vec<T>>>,
+    what: &str,
+    asked: &mut Vec<Asked>,
+    dropped: &mut usize,
+) -> Answer<Vec<T>> {
     if replies.is_empty() {
         return Answer::unknown(nobody(what));
     }

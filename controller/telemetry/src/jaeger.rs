@@ -15,7 +15,8 @@ use serde_json::Value;
 use crate::calls::{edges, named, traced};
 use crate::connection::{Connection, clean};
 use crate::egress::Egress;
-use crate::questions::TraceQuestion;
+use crate::exemplars::is_trace_id;
+use crate::questions::{TraceQuestion, WholeTraceQuestion};
 use crate::source::{Asking, Source, SourceConfig, SourceError, Told};
 
 /// Attributes kept of one span, and bytes of each: untrusted and unbounded at the sender.
@@ -62,6 +63,21 @@ impl Jaeger {
             Err(error) => Err(error),
         };
         Told::new(query, outcome)
+    }
+
+    async fn ask_whole(&self, question: &WholeTraceQuestion) -> Told<Vec<Span>> {
+        if !is_trace_id(&question.trace) {
+            let why = format!("a trace id {:?}", clean(&question.trace));
+            return Told::new("", Err(SourceError::Malformed { why }));
+        }
+        let path = format!("/api/traces/{}", question.trace);
+        let outcome = match self.connection.get::<Envelope<Trace>>(&path, &[]).await {
+            Ok(envelope) => envelope.whole().and_then(|traces| self.spans(traces)),
+            // Not sampled, or expired.
+            Err(SourceError::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
+        Told::new(path, outcome)
     }
 
     fn spans(&self, traces: Vec<Trace>) -> Result<Vec<Span>, SourceError> {
@@ -127,6 +143,10 @@ impl Source for Jaeger {
 
     fn traces<'a>(&'a self, question: &'a TraceQuestion) -> Asking<'a, Vec<Span>> {
         self.ask_traces(question).boxed()
+    }
+
+    fn whole_trace<'a>(&'a self, question: &'a WholeTraceQuestion) -> Asking<'a, Vec<Span>> {
+        self.ask_whole(question).boxed()
     }
 
     fn calls(&self, window: Window) -> Asking<'_, Vec<TopologyEdge>> {

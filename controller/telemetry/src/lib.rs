@@ -15,6 +15,7 @@ pub mod contract;
 pub mod deep;
 pub mod digest;
 pub mod egress;
+mod exemplars;
 pub mod gather;
 pub mod golden;
 pub mod history;

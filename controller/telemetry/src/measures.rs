@@ -336,6 +336,18 @@ fn latency(mapping: &Mapping, of: &Selection, rate: SignedDuration, told_by: By)
         .collect()
 }
 
+/// Every latency histogram and every count of failed requests that may be there, in one expression: exemplars are looked up by
+/// its selectors.
+pub(crate) fn slow_or_failed(mapping: &Mapping, of: &Selection) -> Option<Expr> {
+    let selectors = ways(mapping).into_iter().flat_map(|(family, by)| {
+        let slow = picked(&family, mapping, of, &format!("{}_bucket", family.duration), by);
+        let counted = picked(&family, mapping, of, &family.requests, by).filter(|_| !family.code.is_empty());
+        let failed = counted.map(|counted| counted.like(&family.code, &family.error_codes));
+        slow.into_iter().chain(failed)
+    });
+    selectors.map(Expr::from).reduce(|all, one| all.with(Operator::Or, one))
+}
+
 pub(crate) fn only(selector: Selector, mapping: &Mapping) -> Selector {
     mapping.only.iter().fold(selector, |selector, (label, value)| selector.is(label, value))
 }

@@ -13,10 +13,11 @@ use crate::alert::{AlertQuestion, AlertState};
 use crate::calls::{CALL_METRICS, edges};
 use crate::connection::{Connection, Parameters, clean};
 use crate::egress::Egress;
+use crate::exemplars;
 use crate::history::HistoryQuestion;
 use crate::measures;
 use crate::promql::{Aggregation, OverTime, Selector};
-use crate::questions::SeriesQuestion;
+use crate::questions::{Exemplar, ExemplarQuestion, SeriesQuestion};
 use crate::samples::Response;
 use crate::source::{Asking, Source, SourceConfig, SourceError, Told};
 
@@ -130,6 +131,21 @@ impl Prometheus {
         first.unwrap_or_else(|| Told::new("", Ok(Vec::new())))
     }
 
+    /// Requests that histograms of latency and counts of errors remember.
+    async fn ask_exemplars(&self, question: &ExemplarQuestion) -> Told<Vec<Exemplar>> {
+        let Some(of) = measures::slow_or_failed(&self.config.mapping, &question.of) else {
+            return Told::new("", Ok(Vec::new()));
+        };
+        let query = of.to_string();
+        let parameters =
+            [("query", query.clone()), ("start", seconds(question.window.from)), ("end", seconds(question.window.to))];
+        let outcome = match self.connection.query::<exemplars::Response>("/api/v1/query_exemplars", &parameters).await {
+            Ok(response) => response.read(&self.config.limits),
+            Err(error) => Err(error),
+        };
+        Told::new(query, outcome)
+    }
+
     /// Who calls whom by the first metric that knows of any call.
     async fn ask_calls(&self, window: Window) -> Told<Vec<TopologyEdge>> {
         let over = window.to.duration_since(window.from).max(self.config.sample_every * 4);
@@ -224,6 +240,10 @@ impl Source for Prometheus {
 
     fn series<'a>(&'a self, question: &'a SeriesQuestion) -> Asking<'a, Vec<Series>> {
         self.measured(question).boxed()
+    }
+
+    fn exemplars<'a>(&'a self, question: &'a ExemplarQuestion) -> Asking<'a, Vec<Exemplar>> {
+        self.ask_exemplars(question).boxed()
     }
 
     fn calls(&self, window: Window) -> Asking<'_, Vec<TopologyEdge>> {

@@ -69,6 +69,8 @@ pub enum Operator {
     Divide,
     Greater,
     Less,
+    /// Between vectors: those of both sides.
+    Or,
 }
 
 /// A metric with label matchers.
@@ -271,6 +273,7 @@ impl Operator {
             Self::Divide => "/",
             Self::Greater => ">",
             Self::Less => "<",
+            Self::Or => "or",
         }
     }
 }

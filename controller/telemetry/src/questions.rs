@@ -226,6 +226,34 @@ pub struct TraceQuestion {
     pub traces: usize,
 }
 
+/// A request that was kept as an example with what counts it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exemplar {
+    pub trace_id: String,
+    /// How long it took where a histogram of latency remembers it, in seconds or milliseconds as that counts; else it failed.
+    pub took: Option<f64>,
+    /// Unix seconds.
+    pub at: f64,
+}
+
+/// Requests that histograms of latency and counts of errors of a selection remember.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExemplarQuestion {
+    pub id: String,
+    pub of: Selection,
+    pub window: Window,
+}
+
+/// One whole trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WholeTraceQuestion {
+    pub id: String,
+    /// From another store: hexadecimal digits, or nothing is asked.
+    pub trace: String,
+    /// When it was under way, for stores that look faster then.
+    pub window: Window,
+}
+
 /// Log lines of a selection, the newest first when there are more than `lines`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LineQuestion {

@@ -18,7 +18,7 @@ use crate::egress::{Egress, EgressError};
 use crate::history::HistoryQuestion;
 use crate::load::Load;
 use crate::mapping::{Mapping, MappingError};
-use crate::questions::{LineQuestion, SeriesQuestion, TraceQuestion};
+use crate::questions::{Exemplar, ExemplarQuestion, LineQuestion, SeriesQuestion, TraceQuestion, WholeTraceQuestion};
 use crate::{alertmanager, jaeger, loki, opensearch, prometheus, tempo};
 
 /// Which protocol a store speaks.
@@ -293,6 +293,16 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// Traces in which a service took part.
     fn traces<'a>(&'a self, _question: &'a TraceQuestion) -> Asking<'a, Vec<Span>> {
+        not_held(self.config().kind, "traces")
+    }
+
+    /// Which slow and failed requests of a selection are remembered; those that failed first, then the slowest.
+    fn exemplars<'a>(&'a self, _question: &'a ExemplarQuestion) -> Asking<'a, Vec<Exemplar>> {
+        not_held(self.config().kind, "exemplars")
+    }
+
+    /// The spans of one trace; none when the store does not have it.
+    fn whole_trace<'a>(&'a self, _question: &'a WholeTraceQuestion) -> Asking<'a, Vec<Span>> {
         not_held(self.config().kind, "traces")
     }
 

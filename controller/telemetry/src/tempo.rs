@@ -13,9 +13,10 @@ use serde_json::Value;
 use crate::calls::{edges, traced};
 use crate::connection::{Connection, clean};
 use crate::egress::Egress;
+use crate::exemplars::is_trace_id;
 use crate::otlp;
 use crate::promql::quoted;
-use crate::questions::TraceQuestion;
+use crate::questions::{TraceQuestion, WholeTraceQuestion};
 use crate::source::{Asking, Source, SourceConfig, SourceError, Told};
 
 /// Traces fetched for one question: each is a request of its own.
@@ -64,7 +65,7 @@ impl Tempo {
     }
 
     async fn fetched(&self, id: String) -> Result<Vec<Span>, SourceError> {
-        if id.is_empty() || id.len() > 32 || !id.chars().all(|c| c.is_ascii_hexdigit()) {
+        if !is_trace_id(&id) {
             return Err(SourceError::Malformed { why: format!("a trace id {:?}", clean(&id)) });
         }
         let answer: Value = self.connection.get(&format!("/api/v2/traces/{id}"), &[]).await?;
@@ -75,6 +76,16 @@ impl Tempo {
             true => Ok(otlp::spans(&answer["trace"]["resourceSpans"]).into_iter().map(bounded).collect()),
             false => Err(SourceError::Malformed { why: "a trace without resourceSpans".to_owned() }),
         }
+    }
+
+    async fn ask_whole(&self, question: &WholeTraceQuestion) -> Told<Vec<Span>> {
+        let query = format!("/api/v2/traces/{}", clean(&question.trace));
+        let outcome = match self.fetched(question.trace.clone()).await {
+            // Not sampled, or expired.
+            Err(SourceError::NotFound { .. }) => Ok(Vec::new()),
+            told => told,
+        };
+        Told::new(query, outcome)
     }
 
     async fn ask_traces(&self, question: &TraceQuestion) -> Told<Vec<Span>> {
@@ -107,6 +118,10 @@ impl Source for Tempo {
 
     fn traces<'a>(&'a self, question: &'a TraceQuestion) -> Asking<'a, Vec<Span>> {
         self.ask_traces(question).boxed()
+    }
+
+    fn whole_trace<'a>(&'a self, question: &'a WholeTraceQuestion) -> Asking<'a, Vec<Span>> {
+        self.ask_whole(question).boxed()
     }
 
     fn calls(&self, window: Window) -> Asking<'_, Vec<TopologyEdge>> {

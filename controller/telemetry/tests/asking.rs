@@ -399,3 +399,32 @@ async fn lines_of_a_few_requests_do_not_stand_for_logs_that_could_not_be_read() 
     assert!(found.asked.iter().any(|asked| asked.id.contains("/anchored/") && asked.unknown.is_none()), "{found:#?}");
     assert!(matches!(&found.logs, Answer::Unknown { why } if why.contains("refused")), "{:?}", found.logs);
 }
+
+#[tokio::test]
+async fn requests_that_exemplars_point_at_are_fetched_whole_and_kept_apart_from_the_sample() {
+    let metrics = store("prom", SourceKind::Prometheus, |path, query| match path {
+        "/api/v1/query_exemplars" if query.contains("http_request_duration_seconds_bucket{namespace=\"shop\"") => {
+            serde_json::from_str(include_str!("replies/prometheus-exemplars.json")).unwrap()
+        }
+        "/api/v1/query_exemplars" => json!({"status": "success", "data": []}),
+        _ => matrix(&[]),
+    });
+    let traces = store("jaeger", SourceKind::Jaeger, |path, _| match path {
+        "/api/traces/0af7651916cd43dd8448eb211c80319c" => {
+            let whole =
+                include_str!("replies/jaeger-traces.json").replace("\"a1\"", "\"0af7651916cd43dd8448eb211c80319c\"");
+            serde_json::from_str(&whole).unwrap()
+        }
+        "/api/dependencies" => json!({"data": []}),
+        _ => serde_json::from_str(include_str!("replies/jaeger-traces.json")).unwrap(),
+    });
+    let found = gathered(&together(&[&metrics.await, &traces.await]), DEADLINE).await;
+    let ids = |spans: &Answer<Vec<amend_diagnosis::evidence::Span>>| -> Vec<String> {
+        spans.known().unwrap().iter().map(|span| span.trace_id.clone()).collect()
+    };
+    assert_eq!(ids(&found.exemplars), ["0af7651916cd43dd8448eb211c80319c"; 2]);
+    assert_eq!(ids(&found.spans), ["a1"; 2], "slow by choice: no part of the sample");
+    let asked = |id: &str| found.asked.iter().find(|asked| asked.id == id).unwrap();
+    assert!(asked("prom/exemplars/shop/checkout").query.contains(" or "));
+    assert_eq!(asked("jaeger/exemplar/0af7651916cd43dd").query, "/api/traces/0af7651916cd43dd8448eb211c80319c");
+}

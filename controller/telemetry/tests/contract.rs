@@ -132,6 +132,7 @@ fn reply_to(kind: SourceKind, path: &str, asked: &str) -> Option<&'static str> {
         (SourceKind::Prometheus, "/api/v1/query", _) => {
             r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#
         }
+        (SourceKind::Prometheus, "/api/v1/query_exemplars", _) => include_str!("replies/prometheus-exemplars.json"),
         (SourceKind::Prometheus, "/api/v1/query_range", true) => include_str!("replies/prometheus-range.json"),
         (SourceKind::Prometheus, "/api/v1/query_range", false) => {
             r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#
@@ -149,7 +150,10 @@ fn reply_to(kind: SourceKind, path: &str, asked: &str) -> Option<&'static str> {
             r#"{"traces":[{"traceID":"a1","rootServiceName":"frontend","startTimeUnixNano":"1763700001000000000"}]}"#
         }
         (SourceKind::Tempo, "/api/search", _) => r#"{"traces":[],"metrics":{"completedJobs":1,"totalJobs":1}}"#,
-        (SourceKind::Tempo, "/api/v2/traces/a1", _) => include_str!("replies/tempo-trace.json"),
+        (SourceKind::Jaeger, "/api/traces/a1b2c3d4e5f60718", _) => include_str!("replies/jaeger-traces.json"),
+        (SourceKind::Tempo, "/api/v2/traces/a1" | "/api/v2/traces/a1b2c3d4e5f60718", _) => {
+            include_str!("replies/tempo-trace.json")
+        }
         (SourceKind::OpenSearch, "/logs-*,filebeat-*,logstash-*/_search", _) if known => {
             include_str!("replies/opensearch-search.json")
         }
@@ -248,6 +252,7 @@ async fn victoriametrics() -> String {
         let known = asked.contains("checkout") && !asked.contains("NoSuchAlert");
         let body = match (request.uri().path(), known, as_prometheus) {
             (path, ..) if !path.starts_with("/api/v1/query") => return StatusCode::BAD_REQUEST.into_response(),
+            ("/api/v1/query_exemplars", ..) => r#"{"status":"success","data":[]}"#,
             ("/api/v1/query_range", true, true) => include_str!("replies/victoriametrics-range.json"),
             ("/api/v1/query_range", true, false) => include_str!("replies/victoriametrics-range-moved.json"),
             ("/api/v1/query_range", false, _) => include_str!("replies/victoriametrics-no-range.json"),

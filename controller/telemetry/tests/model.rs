@@ -75,6 +75,7 @@ fn diagnosis() -> Diagnosis {
         unexplained: Vec::new(),
         graph: RootCauseGraph::default(),
         slowest: Vec::new(),
+        followed: None,
         stories: Vec::new(),
         deep: None,
         alignment: Default::default(),

@@ -7,7 +7,7 @@ use amend_diagnosis::alignment::{Alignment, UnalignedName};
 use amend_diagnosis::clusters::Foreign;
 use amend_diagnosis::deep::DeepCollection;
 use amend_diagnosis::diagnosis::{Cause, Diagnosis, Fact};
-use amend_diagnosis::drilldown::SlowOperation;
+use amend_diagnosis::drilldown::{Followed, SlowOperation};
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{Answer, Asked, Window};
 use amend_diagnosis::graph::{Edge, Node, NodeRole, RootCauseGraph};
@@ -331,6 +331,7 @@ fn diagnosis(now: Timestamp) -> Diagnosis {
             names: vec![UnalignedName { name: "pod=<b>ghost</b>-1".to_owned(), count: 7 }],
             foreign: Foreign { left_out: [("<b>staging</b>".to_owned(), 3)].into(), assumed: None },
         },
+        followed: Some(Followed { requests: 4, exemplars: true }),
         stories: vec![TraceStory {
             trace: "0af7651916cd43dd8448eb211c80319c".to_owned(),
             entity: workload("checkout"),

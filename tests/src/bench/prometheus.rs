@@ -45,6 +45,7 @@ impl Prometheus {
             Program::new(&format!("prometheus-{port}"), binaries.path(Build::Prometheus, "prometheus")?, &dir)?
                 .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data", "--storage.tsdb.retention.time=30d"])
                 .args(["--web.enable-remote-write-receiver", "--web.enable-otlp-receiver", "--web.enable-lifecycle"])
+                .args(["--enable-feature=exemplar-storage"])
                 // Without it a silence of resolved alerts follows each restart.
                 .args([
                     "--rules.alert.resend-delay=1s",

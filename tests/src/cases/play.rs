@@ -72,6 +72,7 @@ impl Stage {
             topology: Answer::Known(self.topology()),
             series: Answer::Known(series),
             spans: Answer::Known(spans),
+            exemplars: Answer::unknown("the model keeps none"),
             logs: Answer::Known(logs),
             changes: Answer::Known(self.changes.clone()),
             objects: Answer::Known(self.objects()),

@@ -8,7 +8,7 @@ use amend_diagnosis::signal::{Severity, Signal, SignalSource};
 use amend_telemetry::alert::{AlertState, Muting, firing, silenced};
 use amend_telemetry::contract::{HOSTILE, Subject, asked, holds};
 use amend_telemetry::egress::Egress;
-use amend_telemetry::questions::{Measure, Selection, SeriesQuestion, Target};
+use amend_telemetry::questions::{ExemplarQuestion, Measure, Selection, SeriesQuestion, Target};
 use amend_telemetry::source::{SourceConfig, SourceKind, open};
 use amend_telemetry::sources::Sources;
 use amend_tests::bench::{Bench, Part, Series, until};
@@ -47,10 +47,10 @@ fn alert(name: &str) -> Signal {
 }
 
 /// A real store, asked about the twenty minutes that end now. Neither end is a multiple of anything.
-fn subject(kind: SourceKind, url: &str) -> anyhow::Result<Subject> {
+fn subject(name: &str, kind: SourceKind, url: &str) -> anyhow::Result<Subject> {
     let to = Timestamp::now();
     Ok(Subject {
-        config: SourceConfig { sample_every: EVERY, ..SourceConfig::new("real", kind, url.parse()?) },
+        config: SourceConfig { sample_every: EVERY, ..SourceConfig::new(name, kind, url.parse()?) },
         egress: Egress::new(["127.0.0.0/8".parse()?]),
         target: Target::new(Entity::new(EntityKind::Deployment, NAMESPACE, WORKLOAD)),
         measure: Measure::Memory,
@@ -114,10 +114,45 @@ async fn a_real_prometheus_keeps_the_promises_of_its_kind() -> anyhow::Result<()
     let bench = Bench::shared(&[Part::Prometheus]).await?;
     bench.prometheus().write(&[memory(), rule_state("ContractPrometheus")]).await?;
 
-    let subject = subject(SourceKind::Prometheus, bench.prometheus().url())?;
+    let subject = subject("prometheus", SourceKind::Prometheus, bench.prometheus().url())?;
     let subject = Subject { alert: Some(alert("ContractPrometheus")), ..subject };
     newest_is_told(&subject).await?;
     keeps_its_promises(&subject).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_prometheus_tells_which_slow_and_failed_requests_it_remembers() -> anyhow::Result<()> {
+    let bench = Bench::shared(&[Part::Prometheus]).await?;
+    let (slow, failed) = ("0af7651916cd43dd8448eb211c80319c", "4bf92f3577b34da6a3ce929d0e0e4736");
+    let metrics = format!(
+        "# TYPE http_request_duration_seconds histogram\n\
+         http_request_duration_seconds_bucket{{namespace=\"exemplary\",service=\"cart\",le=\"+Inf\"}} 1 # {{trace_id=\"{slow}\"}} 2.5\n\
+         http_request_duration_seconds_count{{namespace=\"exemplary\",service=\"cart\"}} 1\n\
+         http_request_duration_seconds_sum{{namespace=\"exemplary\",service=\"cart\"}} 2.5\n\
+         # TYPE http_requests counter\n\
+         http_requests_total{{namespace=\"exemplary\",service=\"cart\",code=\"503\"}} 4 # {{trace_id=\"{failed}\"}} 1\n\
+         http_requests_total{{namespace=\"exemplary\",service=\"cart\",code=\"200\"}} 9 # {{trace_id=\"ab\"}} 1\n# EOF\n"
+    );
+    let kind = [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    let router = axum::Router::new().route("/metrics", axum::routing::get(move || async move { (kind, metrics) }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    bench.prometheus().scrape("exemplary", &address, &[]).await?;
+
+    let asked_about = subject("prometheus", SourceKind::Prometheus, bench.prometheus().url())?;
+    let source = open(asked_about.config, &asked_about.egress)?;
+    let cart = Target::new(Entity::new(EntityKind::Deployment, "exemplary", "cart"));
+    let found = until("both exemplars", SOON, || async {
+        let window = Window { from: Timestamp::now() - SignedDuration::from_mins(5), to: Timestamp::now() };
+        let question = ExemplarQuestion { id: "exemplars".to_owned(), of: Selection::one(&cart), window };
+        let found = source.exemplars(&question).await.outcome?;
+        Ok::<_, anyhow::Error>(Some(found).filter(|found| found.len() >= 2))
+    })
+    .await?;
+    let told: Vec<_> = found.iter().map(|exemplar| (exemplar.trace_id.as_str(), exemplar.took)).collect();
+    assert_eq!(told, [(failed, None), (slow, Some(2.5))], "of those that answered well nothing is asked");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +160,7 @@ async fn a_real_victoriametrics_keeps_the_promises_of_prometheus() -> anyhow::Re
     let bench = Bench::shared(&[Part::VictoriaMetrics]).await?;
     bench.victoriametrics().write(&[memory(), rule_state("ContractVictoria")]).await?;
 
-    let subject = subject(SourceKind::Prometheus, bench.victoriametrics().url())?;
+    let subject = subject("victoriametrics", SourceKind::Prometheus, bench.victoriametrics().url())?;
     let subject = Subject { alert: Some(alert("ContractVictoria")), ..subject };
     newest_is_told(&subject).await?;
     keeps_its_promises(&subject).await
@@ -138,7 +173,7 @@ async fn a_real_alertmanager_keeps_the_promises_of_its_kind_and_knows_hostile_na
     let fired: Vec<_> = names.iter().map(|name| json!({"labels": alert(name).labels})).collect();
     bench.alertmanager().post_alerts(&json!(fired)).await?;
 
-    let subject = subject(SourceKind::Alertmanager, &bench.alertmanager().url())?;
+    let subject = subject("alertmanager", SourceKind::Alertmanager, &bench.alertmanager().url())?;
     let subject = Subject { alert: Some(alert("ContractAlertmanager")), ..subject };
     keeps_its_promises(&subject).await?;
 
@@ -160,7 +195,8 @@ async fn a_real_jaeger_keeps_the_promises_of_its_kind() -> anyhow::Result<()> {
     let bench = Bench::shared(&[Part::Jaeger]).await?;
     bench.jaeger().send(&server_span(WORKLOAD, 0xC0, "POST /checkout")?).await?;
 
-    keeps_its_promises(&subject(SourceKind::Jaeger, bench.jaeger().url())?).await
+    let subject = subject("jaeger", SourceKind::Jaeger, bench.jaeger().url())?;
+    keeps_its_promises(&Subject { trace: Some("c0".repeat(16)), ..subject }).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,7 +219,7 @@ async fn a_real_loki_keeps_the_promises_of_its_kind() -> anyhow::Result<()> {
     bench.loki().push_with(&labels, at, "refused", &[("trace_id", known), ("severity_text", "ERROR")]).await?;
 
     for trace in [named, known] {
-        let subject = subject(SourceKind::Loki, bench.loki().url())?;
+        let subject = subject("loki", SourceKind::Loki, bench.loki().url())?;
         keeps_its_promises(&Subject { trace: Some(trace.to_owned()), ..subject }).await?;
     }
     Ok(())
@@ -192,7 +228,7 @@ async fn a_real_loki_keeps_the_promises_of_its_kind() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_of_a_real_prometheus_fires_and_then_is_over() -> anyhow::Result<()> {
     let bench = Bench::shared(&[Part::Prometheus]).await?;
-    let subject = subject(SourceKind::Prometheus, bench.prometheus().url())?;
+    let subject = subject("prometheus", SourceKind::Prometheus, bench.prometheus().url())?;
     let sources = Sources::new([open(subject.config.clone(), &subject.egress)?]);
     let state = |wanted| {
         let sources = &sources;

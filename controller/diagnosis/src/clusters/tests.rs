@@ -38,6 +38,7 @@ pub(crate) fn observed(series: Vec<Series>, spans: Vec<Span>) -> Observations {
         topology: Answer::unknown("nobody was asked"),
         series: Answer::Known(series),
         spans: Answer::Known(spans),
+        exemplars: Answer::unknown("nobody was asked"),
         logs: Answer::unknown("nobody was asked"),
         changes: Answer::unknown("nobody was asked"),
         objects: Answer::unknown("nobody was asked"),

@@ -200,7 +200,8 @@ pub fn stories(scene: &Scene<'_>, cause: Option<&Entity>, slower: bool) -> Vec<T
     // The same beginning as when lines were asked for, so that the same requests are told.
     let began = scene.observations.fault.map(|window| window.from).or(scene.onset);
     let Some(began) = began else { return Vec::new() };
-    let anchors = anchors(spans, (seconds(began) * 1e9).max(0.0) as u64);
+    let pointed_at = scene.observations.exemplars.known().into_iter().flatten();
+    let anchors = anchors(spans.iter().chain(pointed_at), (seconds(began) * 1e9).max(0.0) as u64);
     let mut found = by_trace(&anchors, lines);
     let mut told: Vec<TraceStory> = anchors
         .iter()

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::harmless;
-use crate::drilldown::SlowOperation;
+use crate::drilldown::{Followed, SlowOperation};
 
 /// One operation in words: what a terminal and a page show alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +35,15 @@ pub fn slow_rows(rows: &[SlowOperation]) -> Vec<SlowRow> {
     rows.iter().map(row).collect()
 }
 
-/// One line per operation under a heading; empty when there is none.
-pub fn slowest(rows: &[SlowOperation]) -> String {
+/// One line per operation under a heading, which says whose time it is; empty when there is none.
+pub fn slowest(rows: &[SlowOperation], followed: Option<Followed>) -> String {
     let mut out = String::new();
     if rows.is_empty() {
         return out;
+    }
+    if let Some(followed) = followed {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "  in {}:", followed.sentence());
     }
     let mut line =
         |own: &str, own_before: &str, p99: &str, p99_before: &str, errors: &str, spans: &str, place: &str| {
@@ -80,12 +84,13 @@ mod tests {
             error_ratio: 0.25,
             spans: 42,
         };
-        let table = slowest(&[row]);
-        assert_eq!(table.lines().count(), 2, "{table}");
+        let table = slowest(&[row], Some(Followed { requests: 2, exemplars: true }));
+        assert_eq!(table.lines().count(), 3, "{table}");
+        assert!(table.starts_with("  in 2 requests that exemplars"), "{table}");
         for part in ["12.3 s", "9.9 ms", "900 ms", "new", "25 %", "42  object-store"] {
             assert!(table.contains(part), "{part} in {table}");
         }
         assert!(!table.contains('\u{1b}'));
-        assert_eq!(slowest(&[]), "");
+        assert_eq!(slowest(&[], None), "");
     }
 }

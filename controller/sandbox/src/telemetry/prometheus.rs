@@ -25,6 +25,8 @@ pub fn router(stores: Stores) -> Router {
     Router::new()
         .route("/api/v1/query", get(query).post(query))
         .route("/api/v1/query_range", get(query_range).post(query_range))
+        // As a Prometheus that keeps no exemplars, which is the default.
+        .route("/api/v1/query_exemplars", get(exemplars).post(exemplars))
         .route("/api/v1/series", get(series).post(series))
         .route("/api/v1/labels", get(labels).post(labels))
         .route("/api/v1/label/{name}/values", get(label_values))
@@ -77,6 +79,10 @@ fn time_or(all: &Parameters, name: &str, otherwise: i64) -> Result<i64, Box<Resp
             ))
         }),
     }
+}
+
+async fn exemplars() -> Json<Value> {
+    success(json!([]))
 }
 
 fn parsed(all: &Parameters) -> Result<Expression, Box<Response>> {

@@ -34,6 +34,7 @@ pub fn write(
     let mut case = Case { directory, unknown: Map::new(), modalities: Vec::new(), redaction };
     case.metrics(&seen.series).map_err(failed)?;
     case.lines("spans.jsonl", "traces", &seen.spans, traces).map_err(failed)?;
+    case.lines("exemplars.jsonl", "exemplars", &seen.exemplars, traces).map_err(failed)?;
     case.lines("logs.jsonl", "logs", &seen.logs, |lines, clean| lines.iter().map(|line| log(line, clean)).collect())
         .map_err(failed)?;
     case.lines("changes.jsonl", "changes", &seen.changes, |all, clean| {

@@ -66,6 +66,7 @@ fn observed(spans: Vec<Span>, logs: Vec<LogLine>) -> Observations {
         topology: Answer::unknown("nobody was asked"),
         series: Answer::unknown("nobody was asked"),
         spans: Answer::Known(spans),
+        exemplars: Answer::unknown("nobody was asked"),
         logs: Answer::Known(logs),
         changes: Answer::unknown("nobody was asked"),
         objects: Answer::unknown("nobody was asked"),

@@ -33,6 +33,7 @@ fn seen(lines: &[(Option<i64>, &str)]) -> Observations {
         topology: Answer::unknown("nobody was asked"),
         series: Answer::unknown("nobody was asked"),
         spans: Answer::unknown("nobody was asked"),
+        exemplars: Answer::unknown("nobody was asked"),
         logs: Answer::Known(lines.iter().map(line).collect()),
         changes: Answer::unknown("nobody was asked"),
         objects: nobody(),
