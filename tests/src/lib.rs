@@ -4,5 +4,6 @@ pub mod bench;
 pub mod cases;
 pub mod embedded;
 pub mod figures;
+pub mod recording;
 pub mod stage;
 pub mod workload;

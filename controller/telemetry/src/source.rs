@@ -10,6 +10,7 @@ use amend_diagnosis::logs::taught::Taught;
 use futures::future::{BoxFuture, FutureExt};
 use jiff::SignedDuration;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::alert::{AlertQuestion, AlertState, Muting};
@@ -22,7 +23,7 @@ use crate::questions::{Exemplar, ExemplarQuestion, LineQuestion, SeriesQuestion,
 use crate::{alertmanager, jaeger, loki, opensearch, prometheus, tempo};
 
 /// Which protocol a store speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SourceKind {
     /// Also Thanos, Mimir and VictoriaMetrics.
     Prometheus,

@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::Window;
 use amend_diagnosis::signal::{Severity, Signal, SignalSource};
+use amend_telemetry::contract::recorded::Recorded;
 use amend_telemetry::contract::{Subject, asked, holds, unknown};
 use amend_telemetry::egress::Egress;
 use amend_telemetry::questions::{Measure, Target};
@@ -197,6 +198,39 @@ fn subject(kind: SourceKind, url: &str) -> Subject {
         window: Window { from: at(1_763_700_000), to: at(1_763_700_600) },
         trace: Some("a1b2c3d4e5f60718".to_owned()),
         alert: Some(signal),
+    }
+}
+
+/// A server that knows what a real store once answered, and nothing else.
+async fn replayed(recorded: Recorded) -> String {
+    let recorded = Arc::new(recorded);
+    let reply = move |request: Request| {
+        let recorded = Arc::clone(&recorded);
+        async move {
+            let (parts, body) = request.into_parts();
+            let asked = format!("{} {}", parts.method, parts.uri.path_and_query().unwrap());
+            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            match recorded.reply_to(&asked, &String::from_utf8_lossy(&body)) {
+                Some(exchange) => {
+                    let json = [(header::CONTENT_TYPE, "application/json")];
+                    (StatusCode::from_u16(exchange.status).unwrap(), json, exchange.reply.clone()).into_response()
+                }
+                None => StatusCode::NOT_FOUND.into_response(),
+            }
+        }
+    };
+    serve(Router::new().fallback(reply)).await
+}
+
+#[tokio::test]
+async fn what_real_stores_answered_keeps_the_promises_of_their_kinds() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recorded");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "json")) {
+        let recorded: Recorded = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let url = replayed(recorded.clone()).await;
+        let broken = holds(&recorded.subject(&url).unwrap()).await;
+        assert_eq!(broken, [], "{}; where a question has changed, record again as its README says", file.display());
     }
 }
 

@@ -1,19 +1,23 @@
 //! Every source keeps its promises to a real store too, not only to the fakes in `controller/telemetry/tests/contract.rs`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::Window;
 use amend_diagnosis::signal::{Severity, Signal, SignalSource};
 use amend_telemetry::alert::{AlertState, Muting, firing, silenced};
+use amend_telemetry::contract::recorded::Recorded;
 use amend_telemetry::contract::{HOSTILE, Subject, asked, holds};
 use amend_telemetry::egress::Egress;
 use amend_telemetry::questions::{ExemplarQuestion, Measure, Selection, SeriesQuestion, Target};
 use amend_telemetry::source::{SourceConfig, SourceKind, open};
 use amend_telemetry::sources::Sources;
 use amend_tests::bench::{Bench, Part, Series, until};
+use amend_tests::recording::play;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
+use tokio::process::Command;
 
 use crate::SOON;
 use crate::telemetry::server_span;
@@ -72,7 +76,32 @@ async fn keeps_its_promises(subject: &Subject) -> anyhow::Result<()> {
     })
     .await?;
     assert_eq!(holds(subject).await, []);
-    Ok(())
+    rerecorded(subject).await
+}
+
+/// The recorder keeps what this store answers, and what it kept holds the promises without the store. The file stays where
+/// `AMEND_RECORD_TO` says.
+async fn rerecorded(subject: &Subject) -> anyhow::Result<()> {
+    if subject.config.kind == SourceKind::Alertmanager {
+        // Its promises are about alerts, which are asked for by the time of the question.
+        return Ok(());
+    }
+    let passing = tempfile::tempdir()?;
+    let folder = std::env::var_os("AMEND_RECORD_TO").map_or_else(|| passing.path().to_owned(), PathBuf::from);
+    let file = folder.join(format!("{}.json", subject.config.name));
+    let kind = serde_json::to_value(subject.config.kind)?;
+    let mut recorder = Command::new(env!("CARGO_BIN_EXE_record"));
+    recorder
+        .args(["--kind", kind.as_str().unwrap_or_default(), "--url", subject.config.url.as_str()])
+        .args(["--store", &format!("{} of the bench", subject.config.name)])
+        .args(["--namespace", NAMESPACE, "--workload", WORKLOAD, "--sample-every", &EVERY.as_secs().to_string()])
+        .args(subject.trace.iter().flat_map(|trace| ["--trace", trace]))
+        .arg(&file);
+    let told = recorder.output().await?;
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let recorded: Recorded = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+    assert!(!recorded.exchanges.is_empty());
+    play(&recorded).await
 }
 
 /// Memory of the workload's pod up to now, where it doubled.
