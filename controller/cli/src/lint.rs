@@ -1,5 +1,8 @@
-//! `amend lint FILE...`: what is wrong with policies, sources and targets, before they reach a cluster.
+//! `amend lint PATH...`: what is wrong with policies, sources and targets, before they reach a cluster.
 
+mod files;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,8 +11,8 @@ use amend_crds::{GROUP, GitTargetSpec, TelemetrySourceSpec, VERSION};
 use amend_gitops::access::GitAccess;
 use amend_policies::lint::{Finding, Severity, read};
 use amend_policies::manifest::line_of;
-use amend_policies::policy::{nearest, problems_against, quoted};
-use amend_telemetry::mapping::Mapping;
+use amend_policies::policy::{UnknownField, nearest, problems_against, quoted};
+use amend_telemetry::mapping::{KEYS, Mapping, MappingError};
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
@@ -20,9 +23,9 @@ use crate::connection::{Flags, plain, print};
 /// Checks files with objects of Amend; exits non-zero when one would not be accepted.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// YAML files; kinds that are not Amend's are passed over
+    /// YAML and JSON files, and folders of them, searched to the bottom; kinds that are not Amend's are passed over
     #[arg(required = true)]
-    files: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
     /// Exit non-zero for warnings too
     #[arg(long)]
     strict: bool,
@@ -42,9 +45,16 @@ struct Placed {
 
 pub fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCode> {
     let (mut found, mut looked_at) = (Vec::new(), 0);
-    for file in &arguments.files {
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        looked_at += lint(&file.display().to_string(), &text, &mut found)?;
+    for path in &arguments.paths {
+        if path.is_dir() {
+            for file in files::below(path)? {
+                let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                looked_at += lint_found(&file.display().to_string(), &String::from_utf8_lossy(&bytes), &mut found)?;
+            }
+        } else {
+            let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            looked_at += lint(&path.display().to_string(), &text, &mut found)?;
+        }
     }
     match flags.output() {
         Some(output) => print(&found, output)?,
@@ -63,18 +73,40 @@ pub fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCode> {
 
 /// Adds what is wrong with a file, and says how many objects of ours it holds.
 fn lint(file: &str, text: &str, found: &mut Vec<Placed>) -> anyhow::Result<usize> {
-    let documents = match serde_saphyr::from_multiple::<Value>(text) {
-        Ok(documents) => documents,
-        Err(why) => {
-            let line = why.location().map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
-            // Its own text draws the place as well, over several lines.
-            let why = why.to_string();
-            let why = why.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    match documents(text) {
+        Ok(documents) => check(file, text, &documents, found),
+        Err((line, why)) => {
             let finding = error("", format!("this is no YAML: {why}"));
             found.push(Placed { file: file.into(), line, object: String::new(), finding });
-            return Ok(0);
+            Ok(0)
         }
-    };
+    }
+}
+
+/// The same for a file that nobody named: folders hold much that is not ours, and templates.
+fn lint_found(file: &str, text: &str, found: &mut Vec<Placed>) -> anyhow::Result<usize> {
+    if !text.contains(GROUP) {
+        return Ok(0);
+    }
+    if text.contains("{{") && documents(text).is_err() {
+        let finding = warning("", "this is a template: check what it renders to".to_owned());
+        found.push(Placed { file: file.into(), line: 1, object: String::new(), finding });
+        return Ok(0);
+    }
+    lint(file, text, found)
+}
+
+/// What a file holds, or the line where it stops being YAML and why.
+fn documents(text: &str) -> Result<Vec<Value>, (usize, String)> {
+    serde_saphyr::from_multiple::<Value>(text).map_err(|why| {
+        let line = why.location().map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
+        // Its own text draws the place as well, over several lines.
+        let why = why.to_string();
+        (line, why.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
+    })
+}
+
+fn check(file: &str, text: &str, documents: &[Value], found: &mut Vec<Placed>) -> anyhow::Result<usize> {
     let mut ours = 0;
     for (position, document) in documents.iter().filter(|one| !one.is_null()).enumerate() {
         let api = document["apiVersion"].as_str().unwrap_or_default();
@@ -109,15 +141,16 @@ fn judged(document: &Value) -> anyhow::Result<Vec<Finding>> {
         let hint = nearest(kind, known).map_or("remove it".to_owned(), |near| format!("did you mean {near}?"));
         return Ok(vec![error("kind", format!("{} is no kind of {GROUP}: {hint}", quoted(kind)))]);
     };
+    let schema = definition.spec.versions.first().and_then(|version| version.schema.as_ref());
+    let schema = serde_json::to_value(schema.and_then(|schema| schema.open_api_v3_schema.as_ref()))?;
+    let mut around = around(document, &schema);
     if document["metadata"]["name"].as_str().is_none_or(str::is_empty) {
-        return Ok(vec![error("metadata.name", "is missing".to_owned())]);
+        around.push(error("metadata.name", "is missing".to_owned()));
     }
     let spec = &document["spec"];
     let mut findings = if kind == "RemediationPolicy" {
         read(spec).1
     } else {
-        let schema = definition.spec.versions.first().and_then(|version| version.schema.as_ref());
-        let schema = serde_json::to_value(schema.and_then(|schema| schema.open_api_v3_schema.as_ref()))?;
         let problems = problems_against(&schema["properties"]["spec"], spec);
         problems.into_iter().map(|problem| error(&problem.path, problem.sentence)).collect()
     };
@@ -131,7 +164,48 @@ fn judged(document: &Value) -> anyhow::Result<Vec<Finding>> {
         };
         finding.path = below;
     }
-    Ok(findings)
+    around.extend(findings);
+    Ok(around)
+}
+
+/// Unknown fields beside the spec and in the metadata: the API server drops them without a word.
+fn around(document: &Value, schema: &Value) -> Vec<Finding> {
+    let own = schema["properties"].as_object().into_iter().flat_map(|fields| fields.keys().map(String::as_str));
+    let known: Vec<&str> = own.chain(["apiVersion", "kind", "metadata"]).collect();
+    let mut findings = unknown(document, "", &known);
+    findings.extend(unknown(&document["metadata"], "metadata.", &METADATA));
+    findings
+}
+
+/// What `ObjectMeta` of Kubernetes holds.
+const METADATA: [&str; 15] = [
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+fn unknown(fields: &Value, before: &str, known: &[&str]) -> Vec<Finding> {
+    let names = fields.as_object().into_iter().flat_map(|fields| fields.keys());
+    names
+        .filter(|name| !known.contains(&name.as_str()))
+        .map(|name| {
+            let nearest = nearest(name, known.iter().copied());
+            let problem = UnknownField { path: format!("{before}{name}"), nearest }.problem();
+            error(&problem.path, problem.sentence)
+        })
+        .collect()
 }
 
 /// What the schema of a well-formed object cannot say.
@@ -140,8 +214,11 @@ fn meaning(kind: &str, spec: &Value) -> Vec<Finding> {
     match kind {
         "TelemetrySource" => {
             let Ok(source) = serde_json::from_value::<TelemetrySourceSpec>(spec.clone()) else { return findings };
-            if let Err(why) = Mapping::declared(&source.mapping) {
-                findings.push(error("mapping", why.to_string()));
+            for (key, value) in &source.mapping {
+                // One by one, so that each is told.
+                if let Err(why) = Mapping::declared(&BTreeMap::from([(key.clone(), value.clone())])) {
+                    findings.push(error(&format!("mapping.{key}"), of_mapping(key, &why)));
+                }
             }
             if let Err(why) = http(&source.url) {
                 findings.push(error("url", why));
@@ -169,6 +246,14 @@ fn meaning(kind: &str, spec: &Value) -> Vec<Finding> {
         _ => {}
     }
     findings
+}
+
+fn of_mapping(key: &str, why: &MappingError) -> String {
+    let near = matches!(why, MappingError::UnknownKey { .. }).then(|| nearest(key, KEYS.into_iter())).flatten();
+    near.map_or_else(
+        || why.to_string(),
+        |near| format!("mapping key {} is not known: did you mean {near}?", quoted(key)),
+    )
 }
 
 /// An http(s) URL without user info.
@@ -256,7 +341,7 @@ kind: RemediationPolice
     }
 
     #[test]
-    fn a_mapping_that_no_store_understands_is_refused() {
+    fn every_key_of_a_mapping_that_no_store_understands_is_refused() {
         let text = "\
 apiVersion: amend.dev/v1alpha1
 kind: TelemetrySource
@@ -266,10 +351,39 @@ spec:
   url: http://prometheus:9090
   mapping:
     servce: app
+    pod: instance
+    code: \"no label\"
 ";
         let found = found(text);
-        assert_eq!((found[0].0, found[0].1.as_str()), (7, "spec.mapping"));
-        assert!(found[0].2.contains("servce"), "{found:?}");
+        let places: Vec<_> = found.iter().map(|(line, path, _)| (*line, path.as_str())).collect();
+        assert_eq!(places, [(10, "spec.mapping.code"), (8, "spec.mapping.servce")], "{found:?}");
+        assert!(found[1].2.contains("did you mean service?"), "{found:?}");
+    }
+
+    #[test]
+    fn every_unknown_field_of_an_object_is_told_wherever_it_stands() {
+        let text = "\
+apiVersion: amend.dev/v1alpha1
+kind: TelemetrySource
+metadata:
+  name: prometheus
+  lables: { team: shop }
+spec:
+  kind: Prometheus
+  url: http://prometheus:9090
+  limit: { timeout: 5s }
+  limits: { timeuot: 5s }
+  zzz: 1
+statsu: {}
+";
+        let found = found(text);
+        let told: Vec<_> = found.iter().map(|(line, path, _)| (*line, path.as_str())).collect();
+        let expected =
+            [(12, "statsu"), (5, "metadata.lables"), (9, "spec.limit"), (10, "spec.limits.timeuot"), (11, "spec.zzz")];
+        assert_eq!(told, expected, "{found:?}");
+        for (finding, hint) in found.iter().zip(["status?", "labels?", "limits?", "timeout?", "remove it"]) {
+            assert!(finding.2.contains(hint), "{finding:?}");
+        }
     }
 
     #[test]

@@ -173,7 +173,8 @@ pub enum MappingError {
     NotAUnit { value: String },
 }
 
-const KEYS: [&str; 19] = [
+/// Every key of a mapping; `only.LABEL` stands for `only.` before the name of any label.
+pub const KEYS: [&str; 19] = [
     "namespace",
     "pod",
     "container",

@@ -189,6 +189,38 @@ fn lint_points_at_file_and_line_and_names_the_nearest_field() {
 }
 
 #[test]
+fn lint_searches_a_folder_to_the_bottom_and_passes_over_what_is_not_ours() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |path: &str, text: &str| {
+        let file = folder.path().join(path);
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+        std::fs::write(file, text).expect("a file");
+    };
+    let wrong = OBJECTS.replace("serviceAccountName", "serviceAcountName");
+    write("b/deep/policy.yml", &wrong);
+    write("a.yaml", OBJECTS);
+    write("b/chart/templates/web.yaml", "{{- if .Values.web }}\nkind: [\n{{ end }}");
+    write("b/chart/templates/ours.yaml", "apiVersion: amend.dev/v1alpha1\n{{- if .Values.web }}\nkind: [\n{{ end }}");
+    write("b/notes.md", &wrong);
+    write(".git/policy.yaml", &wrong);
+    write(
+        "c/source.json",
+        r#"{"apiVersion": "amend.dev/v1alpha1", "kind": "TelemetrySource", "metadata": {"name": "p"}, "spek": {}}"#,
+    );
+    let path = folder.path().display().to_string();
+    let output = amend(&["lint", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stdout);
+    let mut files: Vec<&str> =
+        told.lines().filter(|line| line.contains(": error: ")).filter_map(|line| line.split(':').next()).collect();
+    files.dedup();
+    let expected = ["b/deep/policy.yml", "c/source.json"].map(|file| format!("{path}/{file}"));
+    assert_eq!(files, expected, "{told}");
+    assert!(told.contains("templates/ours.yaml:1: warning: this is a template"), "{told}");
+    assert!(told.contains("did you mean serviceAccountName?") && told.contains("did you mean spec?"), "{told}");
+}
+
+#[test]
 fn uninstall_shows_its_plan_and_drops_finalizers_when_told_to() {
     let incident = r#"
 apiVersion: amend.dev/v1alpha1
