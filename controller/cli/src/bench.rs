@@ -1,6 +1,8 @@
 //! `amend bench rca --root DIR`: how often the diagnosis is right on labelled cases.
 
+mod leave_out;
 mod risk;
+mod sureness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,6 +17,8 @@ use amend_telemetry::case;
 use anyhow::Context;
 use clap::Subcommand;
 use serde_json::Value;
+
+use self::sureness::{Told, calibration_error, coverage};
 
 /// Measurements.
 #[derive(Debug, Subcommand)]
@@ -35,11 +39,11 @@ pub enum Verb {
         /// Cases that are worked on at the same time; times per case are only true with 1.
         #[arg(long, default_value_t = 1)]
         jobs: usize,
+        /// Also tells what the confidence is worth on cases and data sets that it was not fitted on.
+        #[arg(long)]
+        leave_out: bool,
     },
 }
-
-/// Which precision an answer must keep: coverage is the share of cases above the best threshold that keeps it.
-const PRECISION: f64 = 0.95;
 
 /// One labelled case with what became of it.
 struct Outcome {
@@ -53,7 +57,7 @@ struct Outcome {
 }
 
 pub fn run(verb: &Verb) -> anyhow::Result<()> {
-    let Verb::Rca { root, datasets, misses, save, jobs } = verb;
+    let Verb::Rca { root, datasets, misses, save, jobs, leave_out } = verb;
     let path = root.join("labels.jsonl");
     let labels = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let labels: Vec<Value> = labels.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
@@ -78,6 +82,9 @@ pub fn run(verb: &Verb) -> anyhow::Result<()> {
     }
     print(&outcomes);
     print!("{}", risk::table(&outcomes));
+    if *leave_out {
+        print!("{}", leave_out::table(&outcomes));
+    }
     Ok(())
 }
 
@@ -188,6 +195,10 @@ impl Outcome {
     fn confidence(&self) -> f64 {
         self.answer["confidence"].as_f64().unwrap_or(0.0)
     }
+
+    fn told(&self) -> Told {
+        Told { confidence: self.confidence(), right: self.right() }
+    }
 }
 
 fn share(all: &[&Outcome], is: impl Fn(&Outcome) -> bool) -> f64 {
@@ -203,35 +214,6 @@ fn seconds(all: &[&Outcome], share: f64) -> f64 {
     sorted.sort_by(f64::total_cmp);
     let at = ((sorted.len() as f64 * share).ceil() as usize).saturating_sub(1);
     sorted.get(at).copied().unwrap_or(0.0)
-}
-
-/// The largest share of cases, surest first, of which [`PRECISION`] are right; equal confidences stand or fall together.
-fn coverage(all: &[&Outcome]) -> f64 {
-    let mut sorted = all.to_vec();
-    sorted.sort_by(|a, b| b.confidence().total_cmp(&a.confidence()));
-    let (mut right, mut best) = (0, 0);
-    for (index, one) in sorted.iter().enumerate() {
-        right += usize::from(one.right());
-        let last_of_its_value = sorted.get(index + 1).is_none_or(|next| next.confidence() < one.confidence());
-        if last_of_its_value && right as f64 >= PRECISION * (index + 1) as f64 {
-            best = index + 1;
-        }
-    }
-    best as f64 / all.len().max(1) as f64
-}
-
-/// Expected calibration error over ten bins: how far confidence and frequency lie apart.
-fn calibration_error(all: &[&Outcome]) -> f64 {
-    let mut bins: BTreeMap<usize, Vec<&Outcome>> = BTreeMap::new();
-    for one in all {
-        bins.entry(((one.confidence() * 10.0) as usize).min(9)).or_default().push(one);
-    }
-    let apart = |bin: &[&Outcome]| {
-        let told: f64 = bin.iter().map(|one| one.confidence()).sum();
-        let right = bin.iter().filter(|one| one.right()).count() as f64;
-        (told - right).abs()
-    };
-    bins.values().map(|bin| apart(bin)).sum::<f64>() / all.len().max(1) as f64
 }
 
 fn print(outcomes: &[Outcome]) {
@@ -253,6 +235,7 @@ fn print(outcomes: &[Outcome]) {
 
 fn row(name: &str, all: &[&Outcome]) {
     let answered: Vec<&Outcome> = all.iter().copied().filter(|one| one.answered()).collect();
+    let told: Vec<Told> = all.iter().map(|one| one.told()).collect();
     println!(
         "{name:24} {:5} {:6.3} {:6.3} {:6.3} {:7.3} {:7.3} {:7.3} {:6.3} {:7.3} {:7.3} {}",
         all.len(),
@@ -261,8 +244,8 @@ fn row(name: &str, all: &[&Outcome]) {
         share(all, Outcome::exact),
         share(all, Outcome::answered),
         share(&answered, Outcome::right),
-        coverage(all),
-        calibration_error(all),
+        coverage(&told),
+        calibration_error(&told),
         seconds(all, 0.5),
         seconds(all, 0.99),
         aligned(all).map_or("      -".to_owned(), |share| format!("{share:7.4}")),
