@@ -12,7 +12,7 @@ use amend_policies::gate::environment::{FieldWriter, Hold, Silence, Silences};
 use amend_policies::gate::fits::{LimitRange, QuotaRoom};
 use amend_policies::gate::rollback::DryRun;
 use amend_policies::gate::{GateFacts, clear, clear_for_draft, evaluate_all};
-use amend_policies::plan::{FieldEdit, Plan};
+use amend_policies::plan::FieldEdit;
 use amend_policies::policy::Autonomy;
 use amend_policies::verdict::{GateName, Outcome, Readiness, Verdict, readiness};
 use serde_json::json;
@@ -103,24 +103,39 @@ fn without_an_alertmanager_people_get_a_draft_that_says_so_and_nothing_acts() {
     assert!(matches!(readiness(Autonomy::Propose, &verdicts), Readiness::Blocked { .. }));
 }
 
+/// What follows from an answer of this confidence, and what the gate says to it.
+fn at_confidence(sure: f64, autonomy: Autonomy) -> (Readiness, String) {
+    let mut plan = plan();
+    plan.autonomy = autonomy;
+    let mut facts = facts(&plan);
+    facts.cause.confidence = sure;
+    let verdicts = evaluate_all(&policy(), &plan, &facts, now());
+    let verdict = verdicts.iter().find(|one| one.gate == GateName::Confidence).unwrap();
+    (readiness(autonomy, &verdicts), verdict.sentence.clone())
+}
+
+#[test]
+fn an_answer_that_says_no_probability_is_a_draft_at_most() {
+    for sure in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.2, 1.01] {
+        let (proposed, sentence) = at_confidence(sure, Autonomy::Propose);
+        assert!(sentence.contains("the answer says no probability"), "{sure}: {sentence}");
+        let Readiness::Draft { gaps } = proposed else { panic!("{sure}: {proposed:?}") };
+        assert!(gaps.len() == 1 && gaps[0].contains("no probability"), "{sure}: {gaps:?}");
+        let (acted, _) = at_confidence(sure, Autonomy::Act);
+        assert!(matches!(acted, Readiness::Blocked { .. }), "{sure}: {acted:?}");
+    }
+}
+
 #[test]
 fn an_answer_below_the_bar_of_its_class_is_told_to_people_and_never_acted_on() {
-    for (sure, told) in
-        [(0.95, "the answer is 95 % sure; a scale follows by itself from 98.75 % on"), (f64::NAN, "NaN % sure")]
-    {
-        let mut plan = plan();
-        let mut facts = facts(&plan);
-        facts.cause.confidence = sure;
-        let said = |plan: &Plan, facts: &GateFacts| {
-            let verdicts = evaluate_all(&policy(), plan, facts, now());
-            let verdict = verdicts.iter().find(|one| one.gate == GateName::Confidence).unwrap().clone();
-            (readiness(plan.autonomy, &verdicts), verdict.sentence)
-        };
-        let (ready, sentence) = said(&plan, &facts);
+    for (sure, told) in [
+        (0.95, "the answer is 95 % sure; a scale follows by itself from 98.75 % on"),
+        (0.01, "the answer is 1 % sure; a scale follows by itself from 98.75 % on"),
+    ] {
+        let (ready, sentence) = at_confidence(sure, Autonomy::Propose);
         assert!(sentence.contains(told) && sentence.ends_with("people decide"), "{sentence}");
         assert_eq!(ready, Readiness::Ready, "people merge it");
-        plan.autonomy = Autonomy::Act;
-        let (ready, _) = said(&plan, &facts);
+        let (ready, _) = at_confidence(sure, Autonomy::Act);
         let Readiness::Blocked { reasons } = ready else { panic!("{ready:?}") };
         assert!(
             reasons.iter().any(|reason| reason.starts_with("confidence: ") && reason.contains(told)),

@@ -2,7 +2,7 @@
 //!
 //! An answer that is good enough to be read may be too unsure to be acted on; how sure it must be is measured, class by class (see
 //! [`class`](crate::action::class)). Below that an `Act` is held; a `Propose` leaves it to people anyway and tells them. Where nobody
-//! has measured it, an `Act` is held as well, and a `Propose` opens a draft that says so.
+//! has measured it, and where the answer says no probability at all, an `Act` is held as well, and a `Propose` opens a draft that says so.
 
 use amend_diagnosis::diagnosis::Cause;
 
@@ -28,14 +28,16 @@ pub fn evaluate(plan: &Plan, cause: &Cause) -> Verdict {
     };
     // A change of another class than the cause asks for is as doubtful as the graver of the two.
     let class = class.max(mends);
+    if !is_probability(cause.confidence) {
+        return held(format!("the answer says no probability ({}); people decide", cause.confidence));
+    }
     let told = percent(cause.confidence);
     match class.bar() {
         Bar::Unproven { right, wrong } => held(format!(
             "{} labelled answers ({wrong} wrong) are too few to let a {class} follow by itself; people decide",
             right + wrong
         )),
-        // A confidence that is not a number is below every bar.
-        Bar::From { confidence, .. } if cause.confidence.is_nan() || cause.confidence < confidence => {
+        Bar::From { confidence, .. } if cause.confidence < confidence => {
             let sentence = format!(
                 "the answer is {told} sure; a {class} follows by itself from {} on, where at most one answer in twenty is wrong; people decide",
                 percent(confidence)
@@ -55,6 +57,11 @@ pub fn evaluate(plan: &Plan, cause: &Cause) -> Verdict {
             ),
         ),
     }
+}
+
+/// Whether a confidence is one: what no diagnosis can say, infinity among it, is below every bar and never above one.
+fn is_probability(confidence: f64) -> bool {
+    confidence > 0.0 && confidence <= 1.0
 }
 
 /// With two decimals where they say something: the bars lie close to certainty.
