@@ -44,16 +44,12 @@ const CEILING: f64 = 0.97;
 /// Below this share a hypothesis is one of many, and stays what it is.
 const ONE_OF_MANY: f64 = 0.2;
 
-/// How much is left of an answer that rests on inheritable signs, or on one sign only, in alerts alone: on public data such answers are right
-/// four times in ten, whatever their share.
-const INHERITABLE: f64 = 0.45;
+/// How much is left of an answer that rests on inheritable signs, or on one sign only, in alerts alone: on public data every second
+/// such answer is right, at any share.
+const INHERITABLE: f64 = 0.6;
 
-/// Power of the share where alerts alone say that a resource of an entity rose, and not by how much.
-///
-/// Memory and CPU of others move in the same minutes for reasons of their own. On public cases the square root that fits other
-/// answers of this sort is too sure by eight points; this, with its ceiling, is within five.
-const DIRECTION_ONLY: f64 = 0.6;
-/// What is left of the confidence of such an answer above nine tenths: of those, every tenth was wrong, whatever their share.
+/// What is left above nine tenths where alerts alone say that a resource rose, and not by how much: of those, every tenth was
+/// wrong, whatever their share.
 const ABOVE_SPEAK: f64 = 0.3;
 
 /// What each sort of observation that says nothing takes from the log-odds of an answer: it could have spoken against it.
@@ -75,6 +71,10 @@ fn moved(probability: f64, nats: f64) -> f64 {
 ///
 /// Shares of telemetry with told windows are too modest on public data (bins .3 to .6 were right 85 to 100 %), since rival
 /// entities add up the same trouble; their square root is near the frequency. What state and changes say is taken as it is.
+///
+/// Where alerts alone say that a resource of an entity rose, and not by how much, the duel with the next entity weighs as much as the
+/// share: memory and CPU of many others move in the same minutes for reasons of their own, and a crowd of weak rivals takes from a
+/// cause that stands out clearly. On public data the two together tell right from wrong answers better than either alone.
 pub fn confidence(scene: &Scene<'_>, hypothesis: &Hypothesis, best: bool) -> f64 {
     let speaking: BTreeSet<Modality> =
         hypothesis.findings.iter().filter(|finding| finding.weight > 0.0).map(|finding| finding.modality).collect();
@@ -91,7 +91,7 @@ pub fn confidence(scene: &Scene<'_>, hypothesis: &Hypothesis, best: bool) -> f64
         share if alerts_only && single => share * INHERITABLE,
         share if alerts_only && inheritable && !figures => share * INHERITABLE,
         share if share < ONE_OF_MANY => share,
-        share if direction_only => share.powf(DIRECTION_ONLY),
+        share if direction_only => (share * hypothesis.duel).sqrt(),
         share
             if alerts_only
                 || (measured && told && !hypothesis.is_release() && !speaking.contains(&Modality::State)) =>

@@ -45,6 +45,8 @@ pub struct Hypothesis {
     pub score: f64,
     /// Share of what explains the same symptoms, 0 to 1; not calibrated.
     pub share: f64,
+    /// Share against the strongest other entity alone, or "no cause found" where that is stronger; not calibrated.
+    pub duel: f64,
 }
 
 impl Hypothesis {
@@ -99,7 +101,7 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
             // Whether a commit can reach the alert is judged with the commit itself.
             let covered = if by_source { 0.0 } else { coverage(scene, explains.len()) };
             let score = PRIOR + evidence(&findings) + covered - unchanged;
-            Hypothesis { entity, kind, change, findings, explains, score, share: 0.0 }
+            Hypothesis { entity, kind, change, findings, explains, score, share: 0.0, duel: 0.0 }
         })
         .collect();
     kinds_support_each_other(&mut all);
@@ -264,21 +266,26 @@ fn share_out(all: &mut [Hypothesis], places: &[Entity]) {
         let own = one.entity.workload();
         names_the_failure(one.kind) && !places.is_empty() && places.iter().all(|place| place.workload() == own)
     };
-    let shares: Vec<f64> = all
+    let shares: Vec<(f64, f64)> = all
         .iter()
         .map(|one| {
             let alone = stands_alone(one);
-            let rivals = all.iter().filter(|other| match (one.explains.is_empty(), other.explains.is_empty()) {
-                (false, true) if alone => false,
-                (true, _) | (_, true) => true,
-                (false, false) => !one.explains.is_disjoint(&other.explains),
-            });
-            let mass: f64 = rivals.map(|other| (other.score - one.score).exp()).sum();
-            1.0 / (mass + (NOTHING - one.score).exp())
+            let rivals: Vec<&Hypothesis> = all
+                .iter()
+                .filter(|other| match (one.explains.is_empty(), other.explains.is_empty()) {
+                    (false, true) if alone => false,
+                    (true, _) | (_, true) => true,
+                    (false, false) => !one.explains.is_disjoint(&other.explains),
+                })
+                .collect();
+            let mass: f64 = rivals.iter().map(|other| (other.score - one.score).exp()).sum();
+            let elsewhere = rivals.iter().filter(|other| other.entity.workload() != one.entity.workload());
+            let strongest = elsewhere.map(|other| other.score).fold(NOTHING, f64::max);
+            (1.0 / (mass + (NOTHING - one.score).exp()), 1.0 / (1.0 + (strongest - one.score).exp()))
         })
         .collect();
-    for (one, share) in all.iter_mut().zip(shares) {
-        one.share = share;
+    for (one, (share, duel)) in all.iter_mut().zip(shares) {
+        (one.share, one.duel) = (share, duel);
     }
 }
 
@@ -295,7 +302,31 @@ mod tests {
             explains: explains.iter().copied().collect(),
             score: NOTHING + 4.0,
             share: 0.0,
+            duel: 0.0,
         }
+    }
+
+    #[test]
+    fn a_crowd_of_weak_rivals_lowers_the_share_and_not_the_duel() {
+        let crowded = |rivals: usize| {
+            let mut all = vec![hypothesis(cause::MEMORY, "cart", &[0])];
+            all.extend((0..rivals).map(|number| {
+                let rival = hypothesis(cause::MEMORY, &format!("other-{number}"), &[0]);
+                Hypothesis { score: rival.score - 3.0, ..rival }
+            }));
+            share_out(&mut all, &[]);
+            (all[0].share, all[0].duel)
+        };
+        let (few, many) = (crowded(1), crowded(30));
+        assert!(few.0 > 0.9 && many.0 < 0.5, "{few:?} {many:?}");
+        assert!(few.1 > 0.9 && (few.1 - many.1).abs() < 1e-9, "{few:?} {many:?}");
+    }
+
+    #[test]
+    fn an_entity_fights_no_duel_with_itself() {
+        let mut all = [hypothesis(cause::MEMORY, "cart", &[0]), hypothesis(cause::CPU, "cart", &[0])];
+        share_out(&mut all, &[]);
+        assert!(all[0].share < 0.6 && all[0].duel > 0.9, "{} {}", all[0].share, all[0].duel);
     }
 
     #[test]
