@@ -9,6 +9,7 @@ mod crash;
 mod dependency;
 mod image;
 mod log_state;
+mod lost_calls;
 mod mass;
 mod memory;
 mod metrics;
@@ -39,7 +40,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 28] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 29] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -62,6 +63,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         alerts::findings,
         traces::findings,
         unanswered::findings,
+        lost_calls::findings,
         rollout::findings,
         taught::findings,
         sick_pod::findings,

@@ -320,7 +320,7 @@ fn parts(spans: &[Span]) -> Vec<f64> {
 }
 
 /// A line that its writer calls an error.
-fn is_error(line: &LogLine) -> bool {
+pub(super) fn is_error(line: &LogLine) -> bool {
     let loud = |text: &str| ["ERROR", "FATAL", "CRITICAL"].iter().any(|word| text.contains(word));
     line.severity.as_deref().is_some_and(|severity| loud(&severity.to_ascii_uppercase()))
         || loud(line.body.get(..80).unwrap_or(&line.body))

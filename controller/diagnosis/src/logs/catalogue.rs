@@ -286,6 +286,34 @@ pub fn callee(line: &str) -> Option<&str> {
     TARGET.as_ref()?.captures(front(line))?.get(1).map(|found| found.as_str())
 }
 
+static IN_VAIN: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    RegexBuilder::new(
+        r"i/o timeout|timed ?out|deadline exceeded|ETIMEDOUT|SocketTimeout|upstream request timeout|connection reset|ECONNRESET|no route to host|EHOSTUNREACH|network is unreachable",
+    )
+    .case_insensitive(true)
+    .build()
+    .ok()
+});
+
+static CALLED: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    RegexBuilder::new(
+        r#"(?:\bcalls? to |\brequests? to |\bupstream[=:] ?"?|\bpeer(?:\.service)?[=:] ?"?|\bserver\.address[=:] ?"?)([a-z0-9][a-z0-9.-]*[a-z0-9])"#,
+    )
+    .case_insensitive(true)
+    .build()
+    .ok()
+});
+
+/// The callee that a line says did not answer in time or dropped the connection.
+///
+/// A refusal is an answer: it comes from a host that is reached, and says that nothing listens there.
+pub fn waited_for(line: &str) -> Option<&str> {
+    let line = front(line);
+    IN_VAIN.as_ref().filter(|pattern| pattern.is_match(line))?;
+    let called = CALLED.as_ref()?.captures(line).and_then(|found| found.get(1)).map(|found| found.as_str());
+    called.or_else(|| callee(line))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,7 +328,7 @@ mod tests {
     #[test]
     fn the_catalogue_compiles() {
         assert!(SET.is_some());
-        assert!(TARGET.is_some());
+        assert!(TARGET.is_some() && IN_VAIN.is_some() && CALLED.is_some());
     }
 
     #[test]
@@ -319,5 +347,22 @@ mod tests {
         assert_eq!(callee("dial tcp: lookup redis on 10.96.0.10:53: no such host"), Some("redis"));
         assert_eq!(callee("Get \"http://payments:8080/pay\": connection refused"), Some("payments"));
         assert_eq!(callee("nothing here"), None);
+    }
+
+    #[test]
+    fn who_was_waited_for_in_vain_is_read_from_the_text() {
+        for (line, named) in [
+            (
+                "level=error msg=\"POST /checkout failed\" error=\"call to payment failed: i/o timeout\" upstream=payment",
+                Some("payment"),
+            ),
+            ("Post \"http://payment.shop.svc:8080/pay\": context deadline exceeded", Some("payment.shop.svc")),
+            ("read tcp 10.0.0.1:4312: connection reset by peer peer.service=payment", Some("payment")),
+            ("call to payment failed: 503 Service Unavailable", None),
+            ("dial tcp: connect to payment: connection refused", None),
+            ("pool - Connection is not available, request timed out after 30000ms", None),
+        ] {
+            assert_eq!(waited_for(line), named, "{line}");
+        }
     }
 }

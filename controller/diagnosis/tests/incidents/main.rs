@@ -3,6 +3,7 @@
 
 mod deep;
 mod named;
+mod network;
 mod resources;
 mod shop;
 mod steady;
