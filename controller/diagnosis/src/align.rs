@@ -255,7 +255,8 @@ impl Aligner {
 
 /// What remains of a name when pod hash, template hash or ordinal are cut off, longest first.
 ///
-/// At most two parts are cut: `checkout-5d9c7b9f4-x2x9k`, `db-0`, `agent-x2x9k`; also `.namespace.svc` suffixes.
+/// At most two parts are cut: `checkout-5d9c7b9f4-x2x9k`, `db-0`, `agent-x2x9k`; also `.namespace.svc` suffixes. A third one only when
+/// it is a version, as where each release is a Deployment of its own behind one Service: `reviews-v2-5d9c7b9f4-x2x9k`.
 pub fn shorter_names(name: &str) -> Vec<&str> {
     let mut names = Vec::new();
     let mut at = name;
@@ -263,17 +264,22 @@ pub fn shorter_names(name: &str) -> Vec<&str> {
         names.push(host);
         at = host;
     }
-    for _ in 0..2 {
+    for part in 0..3 {
         let Some((head, tail)) = at.rsplit_once('-') else { break };
         let cut =
             !head.is_empty() && tail.len() <= 10 && tail.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-        if !cut {
+        if !cut || (part == 2 && !is_version(tail)) {
             break;
         }
         names.push(head);
         at = head;
     }
     names
+}
+
+/// `v1`, `v12`.
+fn is_version(part: &str) -> bool {
+    part.strip_prefix('v').is_some_and(|number| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -284,6 +290,9 @@ mod tests {
     fn pod_hashes_ordinals_and_domains_are_cut_off() {
         assert_eq!(shorter_names("checkout-5d9c7b9f4-x2x9k"), ["checkout-5d9c7b9f4", "checkout"]);
         assert_eq!(shorter_names("db-0"), ["db"]);
+        let of_a_version = shorter_names("reviews-v2-5d9c7b9f4-x2x9k");
+        assert_eq!(of_a_version, ["reviews-v2-5d9c7b9f4", "reviews-v2", "reviews"]);
+        assert_eq!(shorter_names("shop-cart-5d9c7b9f4-x2x9k").last(), Some(&"shop-cart"), "no part of a name is cut");
         assert_eq!(shorter_names("cart.shop.svc.cluster.local"), ["cart"]);
         assert!(shorter_names("checkout").is_empty());
     }
