@@ -1,9 +1,10 @@
 //! Signals become incidents: what arrives is grouped and stored before the sender gets its answer.
 //!
-//! The store behind the intake. It keeps the open incidents in memory, learns of others' writes through a watch, and
-//! writes with the version it knows. Who loses a write adds the signals to the newer version; only when that has ended are they
-//! grouped again.
+//! The store behind the intake. It keeps in memory what grouping needs of the open incidents, learns of others' writes through a
+//! watch, and reads an incident anew to write to it. Who loses a write adds the signals to the newer version; only when that has
+//! ended are they grouped again.
 
+mod known;
 pub mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ use crate::effects::EffectError;
 use crate::intake::{SignalStore, StoreError};
 use crate::shell::Shell;
 use crate::topology::{Picture, align};
+use known::Known;
 
 /// How often signals are grouped again before the sender is asked to come again.
 const ATTEMPTS_MAX: u32 = 5;
@@ -44,6 +46,9 @@ const REPEATS_WAIT: Duration = Duration::from_secs(5);
 /// Incidents that one alert with one start time may open: it ended and came back, which a sender rarely does.
 const NAMES_MAX: u32 = 9;
 
+/// Incidents of one page of a list.
+const PAGE: u32 = 100;
+
 /// Signals in an incident's spec: what was seen first, small enough to read.
 const FIRST_SIGNALS_MAX: usize = 16;
 
@@ -57,7 +62,7 @@ pub struct Incidents {
 #[derive(Debug, Default)]
 struct Open {
     loaded: bool,
-    incidents: BTreeMap<String, Incident>,
+    incidents: BTreeMap<String, Known>,
     /// Signals that were heard again and are not counted yet, by key.
     repeats: BTreeMap<String, Signal>,
     /// Whether a task waits to count them: one for all, however long a storm lasts.
@@ -67,7 +72,7 @@ struct Open {
 /// What a batch adds to one incident, each with why it belongs there.
 #[derive(Debug)]
 struct Addition {
-    incident: Incident,
+    incident: Known,
     signals: Vec<(Signal, String)>,
 }
 
@@ -78,6 +83,12 @@ enum Added {
     Over(Vec<Signal>),
 }
 
+impl Added {
+    fn over(signals: Vec<(Signal, String)>) -> Self {
+        Self::Over(signals.into_iter().map(|(signal, _)| signal).collect())
+    }
+}
+
 impl Incidents {
     pub fn new(shell: Arc<Shell>) -> Self {
         Self { shell, open: Arc::default() }
@@ -86,13 +97,13 @@ impl Incidents {
     /// Takes over a version that a watch or a reconcile has seen.
     pub async fn learn(&self, incident: &Incident) {
         let mut open = self.open.lock().await;
-        remember(&mut open.incidents, incident.clone());
+        remember(&mut open.incidents, incident);
     }
 
     /// Whether an incident is open in a namespace.
     pub async fn has_open(&self, namespace: &str) -> bool {
         let open = self.open.lock().await;
-        open.incidents.values().any(|incident| incident.namespace().as_deref() == Some(namespace))
+        open.incidents.values().any(|incident| incident.namespace == namespace)
     }
 
     /// Forgets an incident that was deleted.
@@ -129,7 +140,7 @@ impl Incidents {
     async fn without_repeats(&self, batch: Vec<Signal>) -> Vec<Signal> {
         let mut open = self.open.lock().await;
         let (repeats, news): (Vec<Signal>, Vec<Signal>) =
-            batch.into_iter().partition(|signal| open.incidents.values().any(|incident| fires_in(incident, signal)));
+            batch.into_iter().partition(|signal| open.incidents.values().any(|incident| incident.holds(signal)));
         for signal in repeats {
             match open.repeats.get_mut(&signal.key) {
                 Some(known) => known.count = known.count.saturating_add(signal.count.max(1)),
@@ -195,7 +206,8 @@ impl Incidents {
     async fn group(&self, batch: &[Signal], now: Timestamp) -> Result<BTreeMap<String, Addition>, StoreError> {
         let mut open = self.open.lock().await;
         if !open.loaded {
-            let promised = std::mem::take(&mut open.incidents).into_iter().filter(|(_, one)| is_promised(one));
+            let promised =
+                std::mem::take(&mut open.incidents).into_iter().filter(|(_, one)| one.promised_for().is_some());
             open.incidents = promised.collect();
             open.incidents.extend(load(self.shell.clients.reader()).await?);
             open.loaded = true;
@@ -212,8 +224,7 @@ impl Incidents {
         }
         let reaches: BTreeMap<&String, Reach<'_>> =
             pictures.iter().map(|(namespace, picture)| (namespace, Reach::new(&picture.links))).collect();
-        let mut known: Vec<OpenIncident<'_>> =
-            open.incidents.values().filter(|incident| !phase(incident).is_end()).map(as_open).collect();
+        let mut known: Vec<OpenIncident<'_>> = open.incidents.values().map(Known::as_open).collect();
         let mut promises = Vec::new();
         for signal in batch {
             let namespace = self.namespace_of(signal);
@@ -225,8 +236,8 @@ impl Incidents {
                     continue;
                 }
                 Assignment::Open { because } => {
-                    let incident = promised(signal, &namespace, 1, now);
-                    let opened = id(&incident);
+                    let Some(incident) = Known::of(&promised(signal, &namespace, 1, now)) else { continue };
+                    let opened = incident.id();
                     tracing::info!(incident = opened, because, "incident opened");
                     known.push(OpenIncident {
                         id: opened.clone(),
@@ -257,7 +268,7 @@ impl Incidents {
             tokio::task::yield_now().await;
         }
         for promise in promises {
-            open.incidents.insert(id(&promise), promise);
+            open.incidents.insert(promise.id(), promise);
         }
         changed
     }
@@ -281,16 +292,21 @@ impl Incidents {
 
     /// Adds signals to an incident, however often others write it meanwhile.
     async fn add(&self, addition: Addition, now: Timestamp) -> Result<Added, EffectError> {
-        let Addition { mut incident, signals } = addition;
-        if is_promised(&incident) {
-            let created = self.create(&incident, now).await;
-            // Created under another name, or not at all: the promise is void. Kept by its watch, it is none any more.
-            let kept = created.as_ref().is_ok_and(|created| id(created) == id(&incident));
-            if !kept {
-                self.open.lock().await.incidents.remove(&id(&incident));
+        let Addition { incident: known, signals } = addition;
+        let mut incident = match known.promised_for() {
+            Some(first) => {
+                let created = self.create(first, &known.namespace, now).await;
+                // Created under another name, or not at all: the promise is void. Kept by its watch, it is none any more.
+                if !created.as_ref().is_ok_and(|created| id(created) == known.id()) {
+                    self.open.lock().await.incidents.remove(&known.id());
+                }
+                created?
             }
-            incident = created?;
-        }
+            None => match self.now_of(&known.namespace, &known.name).await? {
+                Some(incident) => incident,
+                None => return Ok(Added::over(signals)),
+            },
+        };
         for attempt in 1.. {
             let with_all = signals.iter().fold(incident.clone(), |incident, (signal, because)| {
                 with_signal(incident, signal, because.clone(), now)
@@ -300,34 +316,31 @@ impl Incidents {
                 Err(EffectError::Stale { .. }) if attempt < WRITES_MAX => {}
                 Err(error) => return Err(error),
             }
-            match self.now_of(&incident).await? {
+            match self.now_of(&known.namespace, &incident.name_any()).await? {
                 Some(newer) => incident = newer,
                 None => break,
             }
         }
-        Ok(Added::Over(signals.into_iter().map(|(signal, _)| signal).collect()))
+        Ok(Added::over(signals))
     }
 
     /// The incident as it is now; none when it has ended or is gone.
-    async fn now_of(&self, incident: &Incident) -> Result<Option<Incident>, EffectError> {
-        let api: Api<Incident> =
-            Api::namespaced(self.shell.clients.reader(), &incident.namespace().unwrap_or_default());
-        let found = api.get_opt(&incident.name_any()).await;
-        let found = found.map_err(|error| EffectError::of(id(incident), error))?;
+    async fn now_of(&self, namespace: &str, name: &str) -> Result<Option<Incident>, EffectError> {
+        let api: Api<Incident> = Api::namespaced(self.shell.clients.reader(), namespace);
+        let found = api.get_opt(name).await;
+        let found = found.map_err(|error| EffectError::of(id_of(namespace, name), error))?;
         Ok(found.filter(|found| !phase(found).is_end()))
     }
 
     /// Creates a promised incident, under the next free name when one of the same signal has ended. One that is there
     /// already was stored by another replica, by a batch beside this one, or by us before a crash.
-    async fn create(&self, promise: &Incident, now: Timestamp) -> Result<Incident, EffectError> {
-        let Some(first) = promise.spec.signals.first() else { return Ok(promise.clone()) };
-        let namespace = promise.namespace().unwrap_or_default();
+    async fn create(&self, first: &Signal, namespace: &str, now: Timestamp) -> Result<Incident, EffectError> {
         for ordinal in 1..=NAMES_MAX {
-            let incident = promised(first, &namespace, ordinal, now);
+            let incident = promised(first, namespace, ordinal, now);
             match self.shell.effects.create_incident(&incident).await {
                 Ok(created) => return Ok(created),
                 Err(EffectError::Exists { .. }) => {
-                    if let Some(open) = self.now_of(&incident).await? {
+                    if let Some(open) = self.now_of(namespace, &incident.name_any()).await? {
                         return Ok(open);
                     }
                 }
@@ -352,26 +365,28 @@ impl SignalStore for Incidents {
     }
 }
 
-async fn load(client: Client) -> Result<BTreeMap<String, Incident>, StoreError> {
+async fn load(client: Client) -> Result<BTreeMap<String, Known>, StoreError> {
     let api: Api<Incident> = Api::all(client);
-    let list = api
-        .list(&ListParams::default())
-        .await
-        .map_err(|error| StoreError::Unavailable { why: format!("cannot list incidents: {error}") })?;
     let mut incidents = BTreeMap::new();
-    for incident in list.items {
-        remember(&mut incidents, incident);
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let unavailable = |error| StoreError::Unavailable { why: format!("cannot list incidents: {error}") };
+        let list = api.list(&page).await.map_err(unavailable)?;
+        for incident in &list.items {
+            remember(&mut incidents, incident);
+        }
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = ListParams::default().limit(PAGE).continue_token(&token),
+            None => return Ok(incidents),
+        }
     }
-    Ok(incidents)
 }
 
 /// Ended incidents are forgotten: a later signal opens a new one.
-fn remember(incidents: &mut BTreeMap<String, Incident>, incident: Incident) {
-    let id = id(&incident);
-    if phase(&incident).is_end() {
-        incidents.remove(&id);
-    } else {
-        incidents.insert(id, incident);
+fn remember(incidents: &mut BTreeMap<String, Known>, incident: &Incident) {
+    match Known::of(incident) {
+        Some(known) => drop(incidents.insert(known.id(), known)),
+        None => drop(incidents.remove(&id(incident))),
     }
 }
 
@@ -385,31 +400,6 @@ fn id(incident: &Incident) -> String {
 
 fn id_of(namespace: &str, name: &str) -> String {
     format!("{namespace}/{name}")
-}
-
-fn as_open(incident: &Incident) -> OpenIncident<'_> {
-    let signals = match &incident.status {
-        Some(status) if !status.signals.is_empty() => &status.signals,
-        _ => &incident.spec.signals,
-    };
-    let created_at = incident.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let heard_at = incident.status.as_ref().and_then(|status| status.last_signal_at);
-    let opened_at = created_at.or(heard_at).unwrap_or(Timestamp::UNIX_EPOCH);
-    OpenIncident { id: id(incident), opened_at, signals: signals.as_slice().into() }
-}
-
-/// Whether a signal says only what this incident holds already: that it fires, no worse than before.
-fn fires_in(incident: &Incident, signal: &Signal) -> bool {
-    let status = incident.status.as_ref();
-    let stored = status.is_some_and(|status| {
-        status.signals.iter().any(|kept| {
-            kept.key == signal.key
-                && kept.ended_at.is_none()
-                && kept.severity >= signal.severity
-                && kept.started_at <= signal.started_at
-        })
-    });
-    stored && signal.ended_at.is_none() && !phase(incident).is_end()
 }
 
 /// The name is a hash of what arrived, so that two replicas that see the same signal make one object.
@@ -427,11 +417,6 @@ fn promised(signal: &Signal, namespace: &str, ordinal: u32, now: Timestamp) -> I
     incident.metadata.namespace = Some(namespace.to_owned());
     incident.status = Some(IncidentStatus { last_signal_at: Some(now), ..IncidentStatus::default() });
     incident
-}
-
-/// Only the API server gives a UID.
-fn is_promised(incident: &Incident) -> bool {
-    incident.metadata.uid.is_none()
 }
 
 fn with_signal(mut incident: Incident, signal: &Signal, because: String, now: Timestamp) -> Incident {

@@ -1,4 +1,4 @@
-//! Storing batches of signals, against an API server that keeps nothing and notes what it is asked.
+//! Storing batches of signals, against an API server that keeps the last status of an incident and notes what it is asked.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -28,6 +28,15 @@ type Requests = Arc<Mutex<Vec<(Method, String)>>>;
 struct Rival {
     writes: Arc<Mutex<usize>>,
     leaves: Option<&'static str>,
+    /// The incident as it was last written.
+    written: Arc<Mutex<Option<Value>>>,
+}
+
+impl Rival {
+    fn status(&self) -> IncidentStatus {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        serde_json::from_value(written.as_ref().unwrap()["status"].clone()).unwrap()
+    }
 }
 
 /// Empty lists, namespaces with a UID, and every object back as it was written.
@@ -49,7 +58,9 @@ async fn answer(
         }
     }
     if let (&Method::GET, Some((_, name))) = (&method, path.split_once("/incidents/")) {
-        return Ok(Json(as_left(name, rival.leaves.unwrap_or("Diagnosing"))));
+        let written = rival.written.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let left = || as_left(name, rival.leaves.unwrap_or("Diagnosing"));
+        return Ok(Json(written.filter(|_| rival.leaves.is_none()).unwrap_or_else(left)));
     }
     let is_namespace = path.split('/').count() == 5 && path.starts_with("/api/v1/namespaces/");
     Ok(Json(match method {
@@ -61,6 +72,9 @@ async fn answer(
             let mut object: Value = serde_json::from_slice(&body).unwrap_or_default();
             object["metadata"]["uid"] = json!("uid");
             object["metadata"]["resourceVersion"] = json!("1");
+            if method == Method::PUT {
+                *rival.written.lock().unwrap_or_else(PoisonError::into_inner) = Some(object.clone());
+            }
             object
         }
     }))
@@ -78,8 +92,10 @@ fn as_left(name: &str, phase: &str) -> Value {
     object
 }
 
-async fn incidents() -> (Incidents, Requests) {
-    incidents_beside(Rival::default()).await
+async fn incidents() -> (Incidents, Requests, Rival) {
+    let rival = Rival::default();
+    let (incidents, requests) = incidents_beside(rival.clone()).await;
+    (incidents, requests, rival)
 }
 
 async fn incidents_beside(rival: Rival) -> (Incidents, Requests) {
@@ -113,7 +129,7 @@ fn storm(now: Timestamp) -> Vec<Signal> {
 
 #[tokio::test]
 async fn a_storm_is_one_look_at_its_namespace_and_one_incident_that_counts_all() {
-    let (incidents, requests) = incidents().await;
+    let (incidents, requests, server) = incidents().await;
     let now = incidents.shell.time.now();
 
     incidents.store(storm(now)).await.unwrap();
@@ -125,18 +141,19 @@ async fn a_storm_is_one_look_at_its_namespace_and_one_incident_that_counts_all()
     assert_eq!(count(Method::GET, "/namespaces/shop/pods"), 1, "one look for all of them");
     assert_eq!(count(Method::POST, "/incidents"), 1, "{asked:?}");
     assert_eq!(count(Method::PUT, "/status"), 1, "one write with the whole storm");
-    let open = incidents.open.lock().await;
-    let statuses: Vec<_> = open.incidents.values().filter_map(|incident| incident.status.clone()).collect();
-    assert_eq!(statuses.iter().map(|status| status.signal_count).collect::<Vec<_>>(), [500]);
-    let kept = statuses[0].signals.len() as u32;
-    assert_eq!(kept + statuses[0].signals_not_kept, 500, "what has no room is counted");
+    assert_eq!(incidents.open.lock().await.incidents.len(), 1);
+    let status = server.status();
+    assert_eq!(status.signal_count, 500);
+    assert_eq!(status.signals.len() as u32 + status.signals_not_kept, 500, "what has no room is counted");
 }
 
 #[tokio::test]
 async fn a_second_batch_of_the_same_storm_opens_nothing() {
-    let (incidents, requests) = incidents().await;
+    let (incidents, requests, server) = incidents().await;
     let now = incidents.shell.time.now();
     incidents.store(storm(now)).await.unwrap();
+    let diagnosed = json!("what its controller wrote meanwhile");
+    server.written.lock().unwrap_or_else(PoisonError::into_inner).as_mut().unwrap()["status"]["because"] = diagnosed;
 
     incidents.store(storm(now)).await.unwrap();
 
@@ -145,12 +162,13 @@ async fn a_second_batch_of_the_same_storm_opens_nothing() {
     assert_eq!(opened.count(), 1);
     let kept = asked.iter().filter(|(method, path)| *method == Method::PUT && path.ends_with("/status")).count();
     assert_eq!(kept, 2, "what the first had room for is only counted; what it had not is asked about again");
+    assert_eq!(server.status().because, "what its controller wrote meanwhile", "nothing of it is written over");
 }
 
 #[tokio::test]
 async fn signals_reach_an_incident_that_its_controller_writes_all_the_time() {
-    let rival = Rival { writes: Arc::new(Mutex::new(9)), leaves: None };
-    let (incidents, requests) = incidents_beside(rival).await;
+    let rival = Rival { writes: Arc::new(Mutex::new(9)), ..Rival::default() };
+    let (incidents, requests) = incidents_beside(rival.clone()).await;
     let now = incidents.shell.time.now();
 
     incidents.store(storm(now)).await.unwrap();
@@ -158,15 +176,14 @@ async fn signals_reach_an_incident_that_its_controller_writes_all_the_time() {
     let asked = requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let lists = asked.iter().filter(|(method, path)| *method == Method::GET && path.ends_with("/incidents"));
     assert_eq!(lists.count(), 1, "one incident's newer version is no reason to read all of them again");
-    let open = incidents.open.lock().await;
-    let statuses: Vec<_> = open.incidents.values().filter_map(|incident| incident.status.clone()).collect();
-    assert_eq!(statuses.iter().map(|status| status.signal_count).collect::<Vec<_>>(), [500], "each counted once");
-    assert_eq!(statuses[0].phase, IncidentPhase::Diagnosing, "what its controller wrote stays");
+    let status = rival.status();
+    assert_eq!(status.signal_count, 500, "each counted once");
+    assert_eq!(status.phase, IncidentPhase::Diagnosing, "what its controller wrote stays");
 }
 
 #[tokio::test]
 async fn signals_whose_incident_always_ends_first_are_not_said_to_be_stored() {
-    let rival = Rival { writes: Arc::new(Mutex::new(usize::MAX)), leaves: Some("Dropped") };
+    let rival = Rival { writes: Arc::new(Mutex::new(usize::MAX)), leaves: Some("Dropped"), ..Rival::default() };
     let (incidents, _) = incidents_beside(rival).await;
     let now = incidents.shell.time.now();
 
@@ -177,7 +194,7 @@ async fn signals_whose_incident_always_ends_first_are_not_said_to_be_stored() {
 
 #[tokio::test]
 async fn what_fires_already_is_counted_a_moment_later_and_an_end_is_written_at_once() {
-    let (incidents, requests) = incidents().await;
+    let (incidents, requests, server) = incidents().await;
     let now = incidents.shell.time.now();
     let some = storm(now).split_off(490);
     let writes = || {
@@ -193,14 +210,13 @@ async fn what_fires_already_is_counted_a_moment_later_and_an_end_is_written_at_o
     assert!(incidents.open.lock().await.counting, "the same task looks once more before it ends");
     assert_eq!(incidents.write_repeats().await, 0, "counted once");
     assert!(!incidents.open.lock().await.counting);
-    let counts = || async {
-        let open = incidents.open.lock().await;
-        let status = open.incidents.values().find_map(|incident| incident.status.clone()).unwrap();
+    let counts = || {
+        let status = server.status();
         (status.signal_count, status.signals.iter().map(|signal| signal.count).max().unwrap_or_default())
     };
-    assert_eq!((writes(), counts().await), (2, (30, 3)));
+    assert_eq!((writes(), counts()), (2, (30, 3)));
 
     let over = Signal { ended_at: Some(now), ..some[0].clone() };
     incidents.store(vec![over]).await.unwrap();
-    assert_eq!((writes(), counts().await.0), (3, 31));
+    assert_eq!((writes(), counts().0), (3, 31));
 }
