@@ -1,7 +1,9 @@
 //! How often objects that only wait for people are looked at, when there are many of them.
 //!
 //! A look costs a few dozen questions to the API server, the stores and the forge. With a thousand open pull requests, looks every
-//! half minute would leave no time for the next incident, and be a burden to everybody who is asked.
+//! half minute would leave no time for the next incident, and be a burden to everybody who is asked. Worse: kube's queue takes what is
+//! overdue in no order, so that under more looks than there is time for some objects would never have their turn
+//! (<https://docs.rs/kube-runtime/latest/src/kube_runtime/scheduler.rs.html>, `pending`).
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -292,9 +292,8 @@ impl Control for IncidentControl {
         Some(moment)
     }
 
-    /// The remediation nudges it when there is news, and so does every signal.
     fn waits(object: &Incident) -> bool {
-        object.status.as_ref().is_some_and(|status| status.phase == IncidentPhase::Remediating)
+        due::only_waits(object.status.as_ref().map(|status| status.phase).unwrap_or_default())
     }
 
     async fn perform(

@@ -34,6 +34,21 @@ pub fn due_in(object: &Incident, remediation: Option<Phase>, now: Timestamp) -> 
     }
 }
 
+/// Whether an incident has had its first diagnosis and goes by the clock: its remediation nudges it when there is news, and so does
+/// every signal. With many of them, those that nobody has looked into yet come first.
+pub fn only_waits(phase: IncidentPhase) -> bool {
+    match phase {
+        IncidentPhase::Diagnosed | IncidentPhase::Abstained | IncidentPhase::Remediating | IncidentPhase::Mitigated => {
+            true
+        }
+        IncidentPhase::Open
+        | IncidentPhase::Diagnosing
+        | IncidentPhase::Resolved
+        | IncidentPhase::Dropped
+        | IncidentPhase::Joined => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use amend_crds::IncidentStatus;
@@ -41,6 +56,19 @@ mod tests {
     use amend_diagnosis::signal::{Signal, SignalSource};
 
     use super::*;
+    use crate::pace::Pace;
+
+    #[test]
+    fn with_thousands_diagnosed_the_next_one_is_looked_at_at_once() {
+        let mut pace = Pace::default();
+        let (took, wanted) = (std::time::Duration::from_millis(80), std::time::Duration::from_secs(15));
+        let mut next = |name: &str, phase| pace.next(name, only_waits(phase), took, wanted, 4);
+        for number in 0..3_000 {
+            next(&number.to_string(), IncidentPhase::Diagnosed);
+        }
+        assert!(next("0", IncidentPhase::Abstained).as_secs() > 100, "they leave half of the time");
+        assert_eq!(next("new", IncidentPhase::Diagnosing), wanted);
+    }
 
     #[test]
     fn an_incident_without_an_answer_is_diagnosed_again_and_one_in_work_is_not() {
