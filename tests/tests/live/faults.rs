@@ -1,5 +1,4 @@
-//! Eight kinds of fault on real parts: the graph's top cause is right (in seven; a lossy network is considered), and nothing wrong
-//! is said with confidence meanwhile.
+//! Eight kinds of fault on real parts: the graph's top cause is right, and nothing wrong is said with confidence meanwhile.
 //!
 //! No policy answers here: what is judged is the diagnosis alone, as `kubectl amend explain` would show it.
 
@@ -130,20 +129,14 @@ async fn a_wrong_value_in_a_config_map_is_named() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_that_loses_requests_between_two_services_is_considered() -> anyhow::Result<()> {
+async fn a_network_that_loses_requests_between_two_services_is_named() -> anyhow::Result<()> {
     let stage = set(shop("fault-network")).await?;
     stage.becomes(|shop| {
         let calls = shop.services.get_mut("checkout").into_iter().flat_map(|checkout| checkout.calls.iter_mut());
         calls.filter(|call| call.to == "payment").for_each(|call| call.lost = 0.4);
     });
-    // Lost requests look like a slow caller as well; with 40 % lost the two are told apart on some runs only. So what is asked
-    // here is that the right cause is among the first and that no other one is said aloud.
-    let truth = Truth::of(&["checkout", "payment"], &[cause::NETWORK, cause::DEPENDENCY]);
-    let considered = |diagnosis: &Diagnosis| {
-        let mut first = diagnosis.causes.iter().take(3);
-        first.any(|one| truth.entities.contains(&one.entity.name) && truth.kinds.contains(&one.kind.as_str()))
-    };
-    is_said(&stage, &truth, considered).await?;
+    // Either end of the calls that are lost.
+    is_understood(&stage, &Truth::of(&["checkout", "payment"], &[cause::NETWORK])).await?;
     Ok(())
 }
 
