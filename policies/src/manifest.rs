@@ -198,9 +198,14 @@ pub fn remove(file: &SourceFile, object: &ObjectRef, field: &FieldPath) -> Resul
 pub fn may_go_back(now: &SourceFile, then: Option<&SourceFile>, edits: &[FieldEdit]) -> Result<(), Refusal> {
     let documents = read(now)?;
     for edit in edits {
-        // An object that comes back has no comments yet, and what stands behind an alias is compared line by line below.
+        // An object that comes back has no comments yet.
         let Ok((position, _)) = find(now, &documents, &edit.object) else { continue };
-        let Ok(located) = locate(now, &documents[position], &edit.field) else { continue };
+        let located = match locate(now, &documents[position], &edit.field) {
+            Ok(located) => located,
+            // The comments on the way to a shared value are not found: with any in the file, one may be among them.
+            Err(refusal) if guard::has_orders(now) => return Err(refusal),
+            Err(_) => continue,
+        };
         let to = edit.to.as_deref().unwrap_or_default();
         guard::refuse_commented(now, &documents[position], located.keys(), &edit.field, to)?;
     }

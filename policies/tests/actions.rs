@@ -232,6 +232,14 @@ fn a_commit_is_not_taken_back_where_a_comment_forbids_it_or_a_robot_would_write_
     let above = MANIFEST.replace("spec:\n  replicas", "# amend:ignore\nspec:\n  replicas");
     assert_ne!(above, MANIFEST);
     assert!(refused_for(&above, &older(above.clone())).contains("says amend:ignore"));
+    // The order stands where the shared value is used, and the line that changes is elsewhere.
+    let shared = |order: &str| {
+        let text = MANIFEST
+            .replace("namespace: shop\n", "namespace: shop\n  annotations: {image: &image registry/checkout:1.1}\n");
+        text.replace("image: registry/checkout:1.1 # released on Friday", &format!("image: *image{order}"))
+    };
+    let ordered = shared(" # amend:ignore");
+    assert!(refused_for(&ordered, &older(ordered.clone())).contains("an alias"));
     // Files without an object: the images of a kustomization.
     let tags = |tag: &str| format!("images:\n  - name: checkout\n    newTag: {tag} # {setter}\n");
     assert!(refused_for(&tags("1.1"), &tags("1.0")).contains("line 3: image automation writes \"newTag\""));

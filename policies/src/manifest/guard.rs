@@ -16,6 +16,9 @@ const SETTER: &str = "{\"$imagepolicy\"";
 /// How people mark what Amend must leave alone.
 const IGNORE: &str = "amend:ignore";
 
+/// How people bound a value, followed by the most that it may be.
+const MAX: &str = "amend:max=";
+
 /// Refuses documents whose text means more than it says.
 pub(super) fn refuse_unsafe(
     file: &SourceFile,
@@ -123,6 +126,12 @@ pub(super) fn refuse_replaced_lines(now: &SourceFile, then: Option<&SourceFile>)
     Ok(())
 }
 
+/// Whether any comment in the file is an order to leave something alone.
+pub(super) fn has_orders(file: &SourceFile) -> bool {
+    let comments = file.text.lines().filter_map(trailing_comment);
+    comments.flat_map(str::split_whitespace).any(|word| word == IGNORE || word.starts_with(MAX))
+}
+
 /// The value of a key inside a node, directly or below list items on the way.
 fn containing<'a>(node: &'a Node, key: &Node) -> Option<&'a Node> {
     match &node.content {
@@ -181,7 +190,7 @@ fn refuse_comment(
         if word == IGNORE {
             return Err(Refusal::Guarded { path, line, field: shown });
         }
-        if let Some(max) = word.strip_prefix("amend:max=") {
+        if let Some(max) = word.strip_prefix(MAX) {
             let within = match (Quantity::parse(max), Quantity::parse(to)) {
                 (Ok(max), Ok(to)) => to <= max,
                 // A bound that cannot be read is not a reason to go without one.

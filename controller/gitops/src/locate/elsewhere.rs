@@ -1,0 +1,149 @@
+//! Who else renders a file: other kustomizations of the repository that take it in, as a resource or over a base.
+//!
+//! A base is shared on purpose. Whoever changes one for production changes staging with it, so this must be known before
+//! the change is proposed (<https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/resource/>).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::folder::KUSTOMIZATION;
+use crate::error::GitError;
+use crate::path::RepoPath;
+use crate::repo::{CommitId, Repo};
+
+/// Fields of a `kustomization.yaml` that take in files and folders.
+const TAKES_IN: [&str; 3] = ["resources", "bases", "components"];
+
+/// Kustomizations read at most: a repository with more is not one whose bases are known at a glance.
+const KUSTOMIZATIONS: usize = 2000;
+
+/// The kustomizations of a repository at one revision, and what each takes in.
+#[derive(Clone, Debug, Default)]
+pub struct Kustomizations {
+    /// By folder: files and folders, as paths in the repository.
+    takes_in: BTreeMap<RepoPath, BTreeSet<RepoPath>>,
+    /// Files that could not be read, so what they take in is not known.
+    unread: Vec<RepoPath>,
+}
+
+/// A folder that a GitOps controller applies, with the name people know it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedFolder {
+    /// As `Kustomization flux-system/shop`.
+    pub by: String,
+    pub folder: RepoPath,
+}
+
+impl Kustomizations {
+    /// Reads them at a revision.
+    ///
+    /// # Errors
+    /// What [`Repo::list`] and [`Repo::texts`] say, and [`GitError::FileRefused`] when there are more than 2,000.
+    pub async fn read(repo: &Repo, at: &CommitId) -> Result<Self, GitError> {
+        let listed = repo.list(at, &RepoPath::root()).await?;
+        let paths: Vec<RepoPath> =
+            listed.into_iter().map(|entry| entry.path).filter(|path| KUSTOMIZATION.contains(&path.name())).collect();
+        if paths.len() > KUSTOMIZATIONS {
+            let why = format!("the repository has more than {KUSTOMIZATIONS} kustomizations");
+            return Err(GitError::FileRefused { path: "kustomization.yaml".into(), why });
+        }
+        let mut read = Self::default();
+        for (path, text) in repo.texts(at, paths).await? {
+            match text.ok().and_then(|text| taken_in(&path, &text)) {
+                Some(taken) => read.takes_in.entry(path.parent()).or_default().extend(taken),
+                None => read.unread.push(path),
+            }
+        }
+        Ok(read)
+    }
+
+    /// Who renders the file besides the folder that is applied for the target (`None`: a mapping names the file).
+    ///
+    /// Other kustomizations are named by their folder, the outermost of a chain only; those that take in the applied
+    /// folder itself bring nothing new. `others` are the folders that controllers of this cluster apply for other objects.
+    ///
+    /// # Errors
+    /// A clause that names the kustomization which cannot be read, when nobody else is known.
+    pub fn elsewhere(
+        &self,
+        file: &RepoPath,
+        applied: Option<&RepoPath>,
+        others: &[AppliedFolder],
+    ) -> Result<Vec<String>, String> {
+        let own = applied.map(|folder| self.applied_from(folder)).unwrap_or_default();
+        let foreign = |folder: &RepoPath| {
+            !own.contains(folder) && applied.is_none_or(|applied| !self.applied_from(folder).contains(applied))
+        };
+        let takers: BTreeSet<&RepoPath> =
+            self.takes_in.keys().filter(|folder| self.renders(folder, file) && foreign(folder)).collect();
+        let inner: BTreeSet<RepoPath> = takers.iter().flat_map(|folder| self.below(folder)).collect();
+        let mut named: Vec<String> =
+            takers.iter().filter(|folder| !inner.contains(**folder)).map(|folder| shown(folder)).collect();
+        if applied.is_none() && named.len() == 1 {
+            // The file is mapped by hand, and this is how it comes into the cluster.
+            named.clear();
+        }
+        named.extend(others.iter().filter(|other| self.renders(&other.folder, file)).map(|other| other.by.clone()));
+        match self.unread.first() {
+            Some(path) if named.is_empty() => Err(format!("{path} cannot be read, so what it takes in is not known")),
+            _ => Ok(named),
+        }
+    }
+
+    /// Whether applying a folder applies the file.
+    fn renders(&self, folder: &RepoPath, file: &RepoPath) -> bool {
+        let from = self.applied_from(folder);
+        from.iter().any(|one| match self.takes_in.get(one) {
+            Some(taken) => taken.contains(file),
+            // Without a kustomization everything counts down to the next folder that has one, as Flux generates it.
+            None => file.is_inside(one) && self.nearest(file, one).is_none(),
+        })
+    }
+
+    /// The folder, and every folder whose kustomization comes with it.
+    fn applied_from(&self, folder: &RepoPath) -> BTreeSet<RepoPath> {
+        let mut all = self.below(folder);
+        if !self.takes_in.contains_key(folder) {
+            let inside: Vec<&RepoPath> = self.takes_in.keys().filter(|one| one.is_inside(folder)).collect();
+            let outermost = inside.iter().filter(|one| self.nearest(&one.parent(), folder).is_none());
+            for one in outermost {
+                all.extend(self.below(one));
+                all.insert((*one).clone());
+            }
+        }
+        all.insert(folder.clone());
+        all
+    }
+
+    /// Every folder with a kustomization that a folder's own takes in, over any number of bases.
+    fn below(&self, folder: &RepoPath) -> BTreeSet<RepoPath> {
+        let mut found = BTreeSet::new();
+        let mut open = vec![folder.clone()];
+        while let Some(next) = open.pop() {
+            for taken in self.takes_in.get(&next).into_iter().flatten() {
+                if taken != folder && self.takes_in.contains_key(taken) && found.insert(taken.clone()) {
+                    open.push(taken.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// The folder with a kustomization that a path lies in, strictly below `root`.
+    fn nearest(&self, path: &RepoPath, root: &RepoPath) -> Option<&RepoPath> {
+        self.takes_in.keys().find(|folder| *folder != root && folder.is_inside(root) && path.is_inside(folder))
+    }
+}
+
+/// Files and folders that a kustomization takes in; `None` when it is not one. Other repositories are not followed.
+fn taken_in(path: &RepoPath, text: &str) -> Option<Vec<RepoPath>> {
+    let settings: Value = serde_saphyr::from_str(text).ok()?;
+    let fields = settings.as_object()?;
+    let lists = TAKES_IN.iter().filter_map(|name| fields.get(*name)).filter_map(Value::as_array);
+    Some(lists.flatten().filter_map(Value::as_str).filter_map(|one| path.parent().join(one).ok()).collect())
+}
+
+fn shown(folder: &RepoPath) -> String {
+    if folder.is_root() { "the repository's root".to_owned() } else { folder.to_string() }
+}
