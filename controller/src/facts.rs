@@ -25,11 +25,13 @@ use serde_json::Value;
 
 use crate::cluster::{self, Look, Read};
 use crate::contents::Contents;
+use crate::owner::Owner;
 use crate::shell::Shell;
 use crate::targets::Target;
 
 mod access;
 mod dry_run;
+mod elsewhere;
 mod fits;
 
 /// How long the stores may take to say whether alerts fire and are silenced.
@@ -59,19 +61,20 @@ pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> Ga
     let client = shell.clients.reader();
     let namespace = plan.target.namespace.as_str();
     let signals = signals_of(about.incident);
-    let (target, look, access, alerts, holds, suspended, history, dependents, dry_runs, requested) = futures::join!(
+    let (target, look, access, alerts, holds, owned, history, dependents, dry_runs, requested) = futures::join!(
         live_target(shell, plan),
         cluster::look(&client, namespace, now),
         access::reviews(shell, plan),
         alerts(shell, namespace, &signals, now),
         hold_on_namespace(shell, namespace),
-        suspended(shell, plan),
+        owned(shell, about, now),
         history(shell, plan),
         dependents(shell, plan, now),
         dry_runs(shell, about),
         shell.requested.by_node(&client, now),
     );
     let (firing, silences) = alerts;
+    let (suspended, elsewhere) = owned;
     let rendered = match about.contents {
         Ok(contents) => Answer::Known(contents.rendered.clone()),
         Err(why) => Answer::unknown(why),
@@ -108,6 +111,7 @@ pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> Ga
             },
             budgets: budgets(&look, &target),
             dependents,
+            elsewhere,
         },
         rollback: dry_runs,
         fits: fits::facts(&target, &look, &requested, &rendered),
@@ -222,9 +226,16 @@ fn with_hold_on_target(holds: Answer<Vec<Hold>>, target: &Answer<Value>, plan: &
     }
 }
 
+/// What the target's owner says: what is suspended, and who else renders the changed files.
+async fn owned(shell: &Shell, about: &About<'_>, now: Timestamp) -> (Answer<Vec<String>>, Answer<Vec<String>>) {
+    let owner = crate::owner::of_target(shell, about.plan).await;
+    let elsewhere = elsewhere::renderings(shell, about, &owner, now).await;
+    (suspended(owner), elsewhere)
+}
+
 /// Flux objects between the repository and the target that are suspended.
-async fn suspended(shell: &Shell, plan: &Plan) -> Answer<Vec<String>> {
-    match crate::owner::of_target(shell, plan).await {
+fn suspended(owner: Answer<Option<Owner>>) -> Answer<Vec<String>> {
+    match owner {
         Answer::Known(None) => Answer::Known(Vec::new()),
         Answer::Known(Some(owner)) => {
             let objects = [Some(&owner.kustomization), owner.source.as_ref()];

@@ -10,8 +10,9 @@ use amend_crds::gittarget::{ForgeKind, GitTargetSpec};
 use amend_gitops::access::{GitAccess, normalised};
 use amend_gitops::error::GitError;
 use amend_gitops::forge::{Forge, ForgeError, Gitea};
+use amend_gitops::locate::Kustomizations;
 use amend_gitops::proposal::Proposals;
-use amend_gitops::repo::Repo;
+use amend_gitops::repo::{CommitId, Repo};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use sha2::{Digest, Sha256};
@@ -30,6 +31,8 @@ pub struct Target {
     pub object: GitTarget,
     /// The forge and the bare repository behind it.
     pub proposals: Proposals,
+    /// The kustomizations of the base branch, at the commit that they were read at last.
+    kustomizations: Mutex<Option<(CommitId, Arc<Kustomizations>)>>,
 }
 
 /// Open targets by namespace and name, with the version of spec and credentials that they were opened from.
@@ -78,6 +81,23 @@ impl Target {
 
     pub fn forge(&self) -> &Arc<dyn Forge> {
         self.proposals.forge()
+    }
+
+    /// The kustomizations of the base branch as it was fetched last; read anew only when the branch has moved.
+    pub async fn kustomizations(&self) -> Result<Arc<Kustomizations>, GitError> {
+        let head = match self.repo().head().await {
+            Some(head) => head,
+            None => self.repo().fetch().await?,
+        };
+        let mut read = self.kustomizations.lock().await;
+        if let Some((at, known)) = read.as_ref()
+            && *at == head
+        {
+            return Ok(known.clone());
+        }
+        let known = Arc::new(Kustomizations::read(self.repo(), &head).await?);
+        *read = Some((head, known.clone()));
+        Ok(known)
     }
 }
 
@@ -152,8 +172,9 @@ impl Targets {
         };
         let folder = self.scratch.join(hex::encode(&Sha256::digest(&version)[..8]));
         let repo = Repo::open(access, &folder).await?;
+        let proposals = Proposals::new(forge, repo);
         let target =
-            Arc::new(Target { id: id.clone(), object: object.clone(), proposals: Proposals::new(forge, repo) });
+            Arc::new(Target { id: id.clone(), object: object.clone(), proposals, kustomizations: Mutex::default() });
         opened.insert(id, (version, target.clone()));
         Ok(target)
     }

@@ -166,7 +166,7 @@ fn what_nobody_has_measured_is_a_draft_for_people_and_never_an_act() {
 fn every_unknown_fact_blocks_with_its_reason() {
     let plan = plan();
     type Change = fn(&mut GateFacts);
-    let changes: [(&str, Change); 18] = [
+    let changes: [(&str, Change); 19] = [
         ("access", |facts| facts.permission.access = unknown()),
         ("grant", |facts| facts.permission.grants = unknown()),
         ("grant", |facts| facts.permission.rendered = unknown()),
@@ -178,6 +178,7 @@ fn every_unknown_fact_blocks_with_its_reason() {
         ("unavailable", |facts| facts.blast_radius.rollout = unknown()),
         ("budget", |facts| facts.blast_radius.budgets = unknown()),
         ("dependents", |facts| facts.blast_radius.dependents = unknown()),
+        ("elsewhere", |facts| facts.blast_radius.elsewhere = unknown()),
         ("deed", |facts| facts.rollback.deed = unknown()),
         ("undo", |facts| facts.rollback.inverse = unknown()),
         ("node", |facts| facts.fits.pod = unknown()),
@@ -196,7 +197,7 @@ fn every_unknown_fact_blocks_with_its_reason() {
         assert!(clear(&plan.digest(), &verdicts).is_err(), "{question}");
         assert!(matches!(readiness(Autonomy::Act, &verdicts), Readiness::Blocked { .. }), "{question}");
         let draft = matches!(readiness(Autonomy::Propose, &verdicts), Readiness::Draft { .. });
-        assert_eq!(draft, question == "dependents", "{question}");
+        assert_eq!(draft, ["dependents", "elsewhere"].contains(&question), "{question}");
     }
 }
 
@@ -321,6 +322,22 @@ fn the_rollout_takes_only_serving_pods_and_prints_the_numbers() {
     passes("budget", "allows 0 disruptions, the rollout needs 0", |facts| {
         facts.blast_radius.budgets = Known(vec![DisruptionBudget { name: "checkout".into(), disruptions_allowed: 0 }]);
     });
+}
+
+#[test]
+fn a_file_that_others_render_too_is_for_a_reviewer_and_never_acted_on() {
+    let plan = plan();
+    let mut facts = facts(&plan);
+    facts.blast_radius.elsewhere = Known(vec!["apps/staging".into(), "Kustomization flux-system/dev".into()]);
+    let verdicts = evaluate_all(&policy(), &plan, &facts, now());
+    let verdict = verdicts.iter().find(|one| one.question == "elsewhere").unwrap();
+    assert!(
+        verdict.sentence.contains("\"apps/staging\", \"Kustomization flux-system/dev\" also render the changed files"),
+        "{}",
+        verdict.sentence
+    );
+    assert!(matches!(readiness(Autonomy::Act, &verdicts), Readiness::Blocked { .. }));
+    assert!(matches!(readiness(Autonomy::Propose, &verdicts), Readiness::Draft { .. }));
 }
 
 #[test]

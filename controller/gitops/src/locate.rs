@@ -3,6 +3,7 @@
 //! Asked of Flux's labels and objects, or of the `GitTarget`'s own mapping. An answer that is not certain is none: an
 //! object found twice, or behind a transformation that is not followed, is `Unlocated` with a sentence.
 
+mod elsewhere;
 mod flux;
 mod folder;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 use amend_policies::plan::{ObjectRef, SourceFile};
 
+pub use elsewhere::{AppliedFolder, Kustomizations};
 pub use flux::{GitRepository, Kustomization, NamespacedName, owner};
 
 use crate::access::normalised;

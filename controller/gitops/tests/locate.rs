@@ -5,8 +5,10 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use amend_gitops::RepoPath;
 use amend_gitops::locate::{
-    self, Found, GitRepository, Kustomization, LocateError, NamespacedName, Target, in_file, in_kustomization,
+    self, AppliedFolder, Found, GitRepository, Kustomization, Kustomizations, LocateError, NamespacedName, Target,
+    in_file, in_kustomization,
 };
 use amend_policies::plan::ObjectRef;
 use serde_json::{Value, json};
@@ -222,4 +224,90 @@ fn the_history_of_applied_revisions_is_read_newest_first() {
 
     let bucket = json!({ "metadata": { "namespace": "a", "name": "b" }, "spec": { "sourceRef": { "kind": "Bucket", "name": "c" } } });
     assert!(Kustomization::read(&bucket).unwrap_err().sentence.contains("applies from a Bucket"));
+}
+
+/// Who else renders the file, for the folder that is applied for the target.
+async fn elsewhere(
+    files: &[(&str, &str)],
+    file: &str,
+    applied: Option<&str>,
+    others: &[(&str, &str)],
+) -> Result<Vec<String>, String> {
+    let path = |text: &str| RepoPath::parse(text).unwrap();
+    let server = Server::with(files).await;
+    let repo = server.repo().await;
+    let head = repo.fetch().await.unwrap();
+    let others: Vec<AppliedFolder> =
+        others.iter().map(|(by, folder)| AppliedFolder { by: (*by).into(), folder: path(folder) }).collect();
+    let read = Kustomizations::read(&repo, &head).await.unwrap();
+    read.elsewhere(&path(file), applied.map(path).as_ref(), &others)
+}
+
+/// Two environments over one base, the second over a folder between, and a third that has nothing to do with it.
+fn environments(text: &str) -> Vec<(&'static str, &str)> {
+    vec![
+        ("base/kustomization.yaml", "resources: [checkout.yaml]\n"),
+        ("base/checkout.yaml", text),
+        ("apps/shop/kustomization.yaml", "namespace: shop\nresources: [../../base]\n"),
+        ("apps/staging/kustomization.yml", "namespace: staging\nresources: [../common]\n"),
+        ("apps/common/kustomization.yaml", "bases:\n- ../../base/\n"),
+        ("apps/bank/kustomization.yaml", "resources: [bank.yaml]\n"),
+        ("apps/bank/bank.yaml", "kind: ConfigMap\n"),
+    ]
+}
+
+#[tokio::test]
+async fn a_base_that_another_environment_takes_in_is_known_by_that_environment_s_name() {
+    let text = deployment("checkout", "");
+    let files = environments(&text);
+    let found = elsewhere(&files, "base/checkout.yaml", Some("apps/shop"), &[]).await.unwrap();
+    assert_eq!(found, ["apps/staging"], "the outermost of a chain is named, once");
+    assert!(elsewhere(&files, "apps/bank/bank.yaml", Some("apps/bank"), &[]).await.unwrap().is_empty());
+    let mapped = elsewhere(&files, "base/checkout.yaml", None, &[]).await.unwrap();
+    assert_eq!(mapped, ["apps/shop", "apps/staging"], "a mapping does not say for which of them");
+    assert!(
+        elsewhere(&files, "apps/bank/bank.yaml", None, &[]).await.unwrap().is_empty(),
+        "one user is the target's own"
+    );
+}
+
+#[tokio::test]
+async fn what_collects_the_applied_folder_brings_nothing_new() {
+    let text = deployment("checkout", "");
+    let mut files = environments(&text);
+    files.retain(|(path, _)| !path.starts_with("apps/staging") && !path.starts_with("apps/common"));
+    files.push(("all/kustomization.yaml", "resources: [../apps/shop, ../apps/bank]\n"));
+    assert!(elsewhere(&files, "base/checkout.yaml", Some("apps/shop"), &[]).await.unwrap().is_empty());
+    files.push(("loop/kustomization.yaml", "resources: [../loop, ../base]\n"));
+    assert_eq!(elsewhere(&files, "base/checkout.yaml", Some("apps/shop"), &[]).await.unwrap(), ["loop"]);
+}
+
+#[tokio::test]
+async fn another_flux_kustomization_over_the_same_files_is_named() {
+    let text = deployment("checkout", "");
+    let files = [
+        ("apps/shop/checkout.yaml", text.as_str()),
+        ("apps/shop/deep/kustomization.yaml", "resources: [cart.yaml]\n"),
+        ("apps/shop/deep/cart.yaml", "kind: ConfigMap\n"),
+        ("apps/shop/deep/unused.yaml", "kind: ConfigMap\n"),
+    ];
+    let others = [("Kustomization flux-system/dev", "apps/shop"), ("Kustomization flux-system/bank", "apps/bank")];
+    for (file, expected) in [
+        ("apps/shop/checkout.yaml", vec!["Kustomization flux-system/dev"]),
+        ("apps/shop/deep/cart.yaml", vec!["Kustomization flux-system/dev"]),
+        ("apps/shop/deep/unused.yaml", vec![]),
+    ] {
+        assert_eq!(elsewhere(&files, file, Some("apps/shop"), &others).await.unwrap(), expected, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn a_kustomization_that_cannot_be_read_leaves_the_question_open() {
+    let text = deployment("checkout", "shop");
+    let mut files = vec![("apps/shop/checkout.yaml", text.as_str()), ("apps/new/kustomization.yaml", "resources: [\n")];
+    let why = elsewhere(&files, "apps/shop/checkout.yaml", Some("apps/shop"), &[]).await.unwrap_err();
+    assert_eq!(why, "apps/new/kustomization.yaml cannot be read, so what it takes in is not known");
+    files.push(("apps/dev/kustomization.yaml", "resources: [../shop/checkout.yaml]\n"));
+    let found = elsewhere(&files, "apps/shop/checkout.yaml", Some("apps/shop"), &[]).await.unwrap();
+    assert_eq!(found, ["apps/dev"], "one that is known is enough");
 }

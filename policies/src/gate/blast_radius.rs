@@ -1,4 +1,5 @@
-//! How much may be hurt at once: pods out of service, disruption budgets, and who depends on the target.
+//! How much may be hurt at once: pods out of service, disruption budgets, who depends on the target, and what else the
+//! changed files are rendered to.
 
 use amend_diagnosis::entity::Entity;
 use amend_diagnosis::evidence::Answer;
@@ -8,7 +9,7 @@ use serde_json::Value;
 
 use super::Gate;
 use crate::percentage::CountOrShare;
-use crate::policy::Problems;
+use crate::policy::{Problems, quoted};
 use crate::verdict::{GateName, Verdict};
 
 /// Settings of the gate. They can only tighten the built-in bounds.
@@ -48,6 +49,8 @@ pub struct BlastRadiusFacts {
     pub budgets: Answer<Vec<DisruptionBudget>>,
     /// Workloads that reach the target over calls, directly or not.
     pub dependents: Answer<Vec<Entity>>,
+    /// Who else renders the changed files, as `apps/staging` or `Kustomization flux-system/staging`; empty: nobody.
+    pub elsewhere: Answer<Vec<String>>,
 }
 
 /// How the target replaces its pods.
@@ -106,7 +109,7 @@ impl Rollout {
             "Deployment" | "StatefulSet" => {
                 (number("/status/readyReplicas"), Some(number("/spec/replicas").unwrap_or(1)))
             }
-            other => return Err(format!("how a {} replaces its pods is not known", crate::policy::quoted(other))),
+            other => return Err(format!("how a {} replaces its pods is not known", quoted(other))),
         };
         if object.get("status").is_none() {
             return Err("the target has no status".into());
@@ -153,17 +156,21 @@ fn saturated(number: u64) -> u32 {
 /// `25%` or `1` of the replicas; Kubernetes rounds maxSurge (and a DaemonSet's bounds) up and maxUnavailable down.
 fn resolved(text: &str, replicas: u32, up: bool) -> Result<u32, String> {
     let Some(percent) = text.strip_suffix('%') else {
-        return text.parse().map_err(|_| format!("{} is not a rollout bound", crate::policy::quoted(text)));
+        return text.parse().map_err(|_| format!("{} is not a rollout bound", quoted(text)));
     };
-    let percent: u64 =
-        percent.parse().map_err(|_| format!("{} is not a rollout bound", crate::policy::quoted(text)))?;
+    let percent: u64 = percent.parse().map_err(|_| format!("{} is not a rollout bound", quoted(text)))?;
     let product = u64::from(replicas).saturating_mul(percent);
     Ok(saturated(if up { product.div_ceil(100) } else { product / 100 }))
 }
 
-/// Judges the three questions: unavailable, budgets, dependents.
+/// Judges the four questions: unavailable, budgets, dependents, elsewhere.
 pub fn evaluate(rules: &[BlastRadiusRule], facts: &BlastRadiusFacts) -> Vec<Verdict> {
-    vec![unavailable(rules, &facts.rollout), budgets(facts), dependents(rules, &facts.dependents)]
+    vec![
+        unavailable(rules, &facts.rollout),
+        budgets(facts),
+        dependents(rules, &facts.dependents),
+        elsewhere(&facts.elsewhere),
+    ]
 }
 
 const GATE: GateName = GateName::BlastRadius;
@@ -221,6 +228,29 @@ fn budgets(facts: &BlastRadiusFacts) -> Verdict {
             ),
         ),
     }
+}
+
+/// A shared base changes every environment that takes it in, and what happens there is not looked at: a reviewer can judge it,
+/// nothing may be merged on it.
+fn elsewhere(others: &Answer<Vec<String>>) -> Verdict {
+    let others = match others {
+        Answer::Known(others) => others,
+        Answer::Unknown { why } => {
+            let sentence = format!("cannot tell what else the changed files are rendered to: {why}");
+            return Verdict::unknown(GATE, "elsewhere", sentence).as_gap();
+        }
+    };
+    if others.is_empty() {
+        return Verdict::pass(GATE, "elsewhere", "the changed files are rendered for the target's environment only");
+    }
+    let names: Vec<String> = others.iter().take(5).map(|one| quoted(one)).collect();
+    let more = if others.len() > 5 { format!(" and {} more", others.len() - 5) } else { String::new() };
+    let sentence = format!(
+        "cannot tell what the change does elsewhere: {}{more} also render the changed files; review it for all of them, or \
+         give the target's environment a file of its own",
+        names.join(", ")
+    );
+    Verdict::unknown(GATE, "elsewhere", sentence).as_gap()
 }
 
 fn dependents(rules: &[BlastRadiusRule], dependents: &Answer<Vec<Entity>>) -> Verdict {
