@@ -251,10 +251,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     clean(&innermost.to_string())
 }
 
-/// The telling part of an error body: `error` or `message` of a JSON object, else the text itself.
+/// The telling part of an error body: `error` (OpenSearch: its `reason`) or `message` of a JSON object, else the text itself.
 fn said(body: &[u8]) -> String {
     let telling = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|value| {
-        let field = ["error", "message"].iter().find_map(|key| value.get(key)?.as_str().map(str::to_owned));
+        let places = ["/error", "/error/reason", "/message"];
+        let field = places.iter().find_map(|place| value.pointer(place)?.as_str().map(str::to_owned));
         field.or_else(|| value.as_str().map(str::to_owned))
     });
     match telling {
@@ -286,6 +287,10 @@ mod tests {
     #[test]
     fn the_telling_part_of_an_error_body_is_found() {
         assert_eq!(said(br#"{"status":"error","errorType":"bad_data","error":"parse error"}"#), "parse error");
+        assert_eq!(
+            said(br#"{"error":{"root_cause":[],"reason":"all shards failed"},"status":400}"#),
+            "all shards failed"
+        );
         assert_eq!(said(b"<html>gateway</html>"), "<html>gateway</html>");
     }
 }

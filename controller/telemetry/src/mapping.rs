@@ -44,47 +44,47 @@ impl Default for Mapping {
     }
 }
 
-/// Names of indexes and fields in a store of documents, in the Elastic Common Schema unless declared.
+/// Names of indexes and fields in a store of documents. A field that is not declared is looked for under the names that
+/// log shippers give it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFields {
     /// Comma-separated indexes or patterns; key `index`.
     pub index: String,
     /// Key `timeField`.
-    pub time: String,
+    pub time: Option<String>,
     /// Key `messageField`.
-    pub message: String,
+    pub message: Option<String>,
     /// A field that is matched as a whole (`keyword`); empty: none; key `namespaceField`.
-    pub namespace: String,
+    pub namespace: Option<String>,
     /// The same for the pod; key `podField`.
-    pub pod: String,
+    pub pod: Option<String>,
     /// Key `levelField`.
-    pub level: String,
+    pub level: Option<String>,
     /// Key `traceField`.
-    pub trace: String,
+    pub trace: Option<String>,
     /// Key `spanField`.
-    pub span: String,
+    pub span: Option<String>,
 }
 
 impl Default for LogFields {
     fn default() -> Self {
         Self {
             index: "logs-*,filebeat-*,logstash-*".to_owned(),
-            time: "@timestamp".to_owned(),
-            message: "message".to_owned(),
-            namespace: "kubernetes.namespace".to_owned(),
-            pod: "kubernetes.pod.name".to_owned(),
-            level: "log.level".to_owned(),
-            trace: "trace.id".to_owned(),
-            span: "span.id".to_owned(),
+            time: None,
+            message: None,
+            namespace: None,
+            pod: None,
+            level: None,
+            trace: None,
+            span: None,
         }
     }
 }
 
 impl LogFields {
-    /// The setting behind a key of the mapping.
-    fn entry(&mut self, key: &str) -> Option<&mut String> {
+    /// The field behind a key of the mapping.
+    fn entry(&mut self, key: &str) -> Option<&mut Option<String>> {
         Some(match key {
-            "index" => &mut self.index,
             "timeField" => &mut self.time,
             "messageField" => &mut self.message,
             "namespaceField" => &mut self.namespace,
@@ -210,11 +210,12 @@ impl Mapping {
                 "container" => mapping.container = label(key, value)?,
                 "service" => mapping.service = label(key, value)?,
                 "traceService" => mapping.trace_service.clone_from(value),
+                "index" => mapping.logs.index = field(key, value)?,
                 _ => {
                     if let Some(only) = key.strip_prefix("only.") {
                         mapping.only.insert(label(key, only)?, value.clone());
                     } else if let Some(setting) = mapping.logs.entry(key) {
-                        *setting = field(key, value)?;
+                        *setting = Some(field(key, value)?);
                     }
                 }
             }

@@ -1,23 +1,25 @@
 //! OpenSearch and Elasticsearch as log stores: <https://docs.opensearch.org/latest/api-reference/search-apis/search/>.
 //!
-//! Field names come from the mapping; the defaults are those of the Elastic Common Schema, which Filebeat, Elastic Agent
-//! and the OpenTelemetry Collector write.
+//! Which fields hold what is in `fields.rs`; everything is found out with questions, nothing is assumed of an index.
+
+mod fields;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amend_diagnosis::evidence::{LogLine, Series};
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
 use crate::connection::Connection;
 use crate::egress::Egress;
 use crate::loki::bounded;
-use crate::mapping::LogFields;
 use crate::questions::{LineFilter, LineQuestion};
 use crate::source::{Asking, Source, SourceConfig, SourceError, Told};
+use fields::{Capabilities, Fields};
 
 /// Most documents of one answer; the servers' own default for `index.max_result_window` is twice that.
 const LINES_MAX: usize = 5_000;
@@ -30,35 +32,41 @@ const EXPRESSION_MAX: usize = 900;
 pub struct OpenSearch {
     config: SourceConfig,
     connection: Connection,
+    /// Found out once; after an error it is asked again.
+    fields: OnceCell<Fields>,
 }
 
 impl OpenSearch {
     /// # Errors
     /// The egress guard refuses the URL, or the certificate authorities cannot be read.
     pub fn open(config: SourceConfig, egress: &Egress) -> Result<Self, SourceError> {
-        Ok(Self { connection: Connection::open(&config, egress)?, config })
+        Ok(Self { connection: Connection::open(&config, egress)?, config, fields: OnceCell::new() })
     }
 
-    fn fields(&self) -> &LogFields {
-        &self.config.mapping.logs
+    fn path(&self, api: &str) -> String {
+        format!("/{}/{api}", self.config.mapping.logs.index)
     }
 
-    fn path(&self) -> String {
-        format!("/{}/_search", self.fields().index)
+    async fn fields(&self) -> Result<&Fields, SourceError> {
+        let declared = &self.config.mapping.logs;
+        let ask = || async {
+            let parameters = [("fields", fields::candidates(declared))];
+            self.connection.get::<Capabilities>(&self.path("_field_caps"), &parameters).await?.fields(declared)
+        };
+        self.fields.get_or_try_init(ask).await
     }
 
-    fn wanted(&self, question: &LineQuestion) -> Value {
-        let fields = self.fields();
+    fn wanted(&self, fields: &Fields, question: &LineQuestion) -> Result<Value, SourceError> {
         let mut filter = vec![
             json!({"range": {fields.time.as_str(): {
                 "gte": question.window.from.as_millisecond(),
                 "lte": question.window.to.as_millisecond(),
                 "format": "epoch_millis",
             }}}),
-            json!({"bool": {"should": self.pods(&question.of.pods), "minimum_should_match": 1}}),
+            json!({"bool": {"should": pods(&fields.pod, &question.of.pods), "minimum_should_match": 1}}),
         ];
-        if !fields.namespace.is_empty() {
-            filter.push(json!({"term": {fields.namespace.as_str(): question.of.namespace}}));
+        if let Some(namespace) = &fields.namespace {
+            filter.push(json!({"term": {namespace.as_str(): question.of.namespace}}));
         }
         for (field, value) in &self.config.mapping.only {
             filter.push(json!({"term": {field.as_str(): value}}));
@@ -66,55 +74,73 @@ impl OpenSearch {
         match &question.only {
             LineFilter::All => {}
             LineFilter::Containing(text) => filter.push(json!({"match_phrase": {fields.message.as_str(): text}})),
-            LineFilter::OfTrace(trace) => filter.push(json!({"term": {fields.trace.as_str(): trace}})),
+            LineFilter::OfTrace(trace) => {
+                let field = fields.trace.as_ref().ok_or_else(|| SourceError::Unmapped {
+                    what: format!("no field of {} holds the trace", self.config.mapping.logs.index),
+                    key: "traceField",
+                })?;
+                filter.push(json!({"term": {field.as_str(): trace}}));
+            }
         }
-        json!({"bool": {"filter": filter}})
+        Ok(json!({"bool": {"filter": filter}}))
     }
 
-    /// The pods' expression in pieces that the server accepts; any of them may match.
-    fn pods(&self, expression: &str) -> Vec<Value> {
-        let field = self.fields().pod.as_str();
-        // Flags off: of Lucene's expressions only what all dialects share.
-        let one = |piece: String| json!({"regexp": {field: {"value": lucene(&piece), "flags": "NONE"}}});
-        pieces(expression, EXPRESSION_MAX).into_iter().map(one).collect()
+    /// Asks with the document that `body` makes of the fields and the query.
+    async fn ask<T>(
+        &self,
+        question: &LineQuestion,
+        body: impl FnOnce(&Fields, Value) -> Value,
+        read: impl FnOnce(&Fields, Found) -> Result<T, SourceError>,
+    ) -> Told<T> {
+        let fields = match self.fields().await {
+            Ok(fields) => fields,
+            Err(error) => return Told::new(format!("GET {}", self.path("_field_caps")), Err(error)),
+        };
+        let path = self.path("_search");
+        let body = match self.wanted(fields, question) {
+            Ok(query) => body(fields, query),
+            Err(error) => return Told::new(format!("POST {path}"), Err(error)),
+        };
+        let outcome = match self.connection.post::<Found>(&path, &body).await {
+            Ok(found) => found.whole(&self.config.mapping.logs.index).and_then(|()| read(fields, found)),
+            Err(error) => Err(error),
+        };
+        Told::new(format!("POST {path} {body}"), outcome)
     }
 
     async fn ask_lines(&self, question: &LineQuestion) -> Told<Vec<LogLine>> {
-        let fields = self.fields();
-        let body = json!({
-            "size": question.lines.clamp(1, LINES_MAX),
-            "query": self.wanted(question),
-            "sort": [{fields.time.as_str(): {"order": "desc", "unmapped_type": "date"}}],
-            "_source": [fields.time, fields.message, source_of(&fields.pod), fields.level, fields.trace, fields.span],
-        });
-        let query = format!("POST {} {body}", self.path());
-        let outcome = match self.connection.post::<Found>(&self.path(), &body).await {
-            Ok(found) => self.lines_of(found),
-            Err(error) => Err(error),
+        let body = |fields: &Fields, query| {
+            let optional = [&fields.level, &fields.trace, &fields.span].into_iter().flatten();
+            let needed = [&fields.time, &fields.message, &fields.pod].into_iter().chain(optional);
+            json!({
+                "size": question.lines.clamp(1, LINES_MAX),
+                "query": query,
+                "sort": [{fields.time.as_str(): {"order": "desc", "unmapped_type": "date"}}],
+                "_source": needed.map(|field| source_of(field)).collect::<Vec<_>>(),
+            })
         };
-        Told::new(query, outcome)
+        self.ask(question, body, |fields, found| self.lines_of(fields, found)).await
     }
 
-    fn lines_of(&self, found: Found) -> Result<Vec<LogLine>, SourceError> {
-        found.whole()?;
+    fn lines_of(&self, fields: &Fields, found: Found) -> Result<Vec<LogLine>, SourceError> {
         let limit = self.config.limits.samples;
         if found.hits.hits.len() > limit {
             return Err(SourceError::TooMany { limit, what: "lines" });
         }
-        let fields = self.fields();
         let mut lines: Vec<LogLine> = found
             .hits
             .hits
             .into_iter()
             .map(|hit| {
                 let text = |field: &str| at(&hit.source, source_of(field)).and_then(Value::as_str).map(str::to_owned);
+                let maybe = |field: &Option<String>| field.as_deref().and_then(text);
                 LogLine {
                     at_ns: at(&hit.source, &fields.time).and_then(nanoseconds),
                     source: text(&fields.pod).unwrap_or_default(),
-                    severity: text(&fields.level),
+                    severity: maybe(&fields.level),
                     body: bounded(text(&fields.message).unwrap_or_default()),
-                    trace_id: text(&fields.trace),
-                    span_id: text(&fields.span),
+                    trace_id: maybe(&fields.trace),
+                    span_id: maybe(&fields.span),
                     count: 1,
                     taught: None,
                 }
@@ -127,27 +153,22 @@ impl OpenSearch {
     }
 
     async fn ask_counts(&self, question: &LineQuestion, step: SignedDuration) -> Told<Vec<Series>> {
-        let fields = self.fields();
-        let body = json!({
-            "size": 0,
-            "query": self.wanted(question),
-            "aggs": {"pods": {
-                "terms": {"field": fields.pod, "size": self.config.limits.series + 1},
-                "aggs": {"steps": {"date_histogram": {
-                    "field": fields.time, "fixed_interval": format!("{}s", step.as_secs().max(1)), "min_doc_count": 0,
-                }}},
-            }},
-        });
-        let query = format!("POST {} {body}", self.path());
-        let outcome = match self.connection.post::<Found>(&self.path(), &body).await {
-            Ok(found) => self.counts_of(found, question),
-            Err(error) => Err(error),
+        let body = |fields: &Fields, query| {
+            json!({
+                "size": 0,
+                "query": query,
+                "aggs": {"pods": {
+                    "terms": {"field": fields.pod, "size": self.config.limits.series + 1},
+                    "aggs": {"steps": {"date_histogram": {
+                        "field": fields.time, "fixed_interval": format!("{}s", step.as_secs().max(1)), "min_doc_count": 0,
+                    }}},
+                }},
+            })
         };
-        Told::new(query, outcome)
+        self.ask(question, body, |_, found| self.counts_of(found, question)).await
     }
 
     fn counts_of(&self, found: Found, question: &LineQuestion) -> Result<Vec<Series>, SourceError> {
-        found.whole()?;
         let pods = found.aggregations.map(|all| all.pods.buckets).unwrap_or_default();
         let limits = &self.config.limits;
         if pods.len() > limits.series {
@@ -176,10 +197,15 @@ impl Source for OpenSearch {
 
     fn probe(&self) -> Asking<'_, Duration> {
         async move {
-            let parameters = [("size", "0".to_owned()), ("terminate_after", "1".to_owned())];
-            let path = self.path();
-            let outcome = self.connection.time(&path, &parameters).await;
-            Told::new(path, outcome)
+            let query = self.path("_field_caps");
+            let declared = &self.config.mapping.logs;
+            let parameters = [("fields", fields::candidates(declared))];
+            let began = Instant::now();
+            let outcome = match self.connection.get::<Capabilities>(&query, &parameters).await {
+                Ok(found) => found.fields(declared).map(|_| began.elapsed()),
+                Err(error) => Err(error),
+            };
+            Told::new(query, outcome)
         }
         .boxed()
     }
@@ -191,6 +217,13 @@ impl Source for OpenSearch {
     fn line_counts<'a>(&'a self, question: &'a LineQuestion, step: SignedDuration) -> Asking<'a, Vec<Series>> {
         self.ask_counts(question, step).boxed()
     }
+}
+
+/// The pods' expression in pieces that the server accepts; any of them may match.
+fn pods(field: &str, expression: &str) -> Vec<Value> {
+    // Flags off: of Lucene's expressions only what all dialects share.
+    let one = |piece: String| json!({"regexp": {field: {"value": lucene(&piece), "flags": "NONE"}}});
+    pieces(expression, EXPRESSION_MAX).into_iter().map(one).collect()
 }
 
 /// Splits the alternatives of an expression into groups of at most `max` bytes; a longer single one stays whole.
@@ -256,6 +289,8 @@ struct Found {
 #[derive(Default, Deserialize)]
 struct Shards {
     #[serde(default)]
+    total: u64,
+    #[serde(default)]
     failed: u64,
 }
 
@@ -300,11 +335,13 @@ struct Step {
 }
 
 impl Found {
-    fn whole(&self) -> Result<(), SourceError> {
-        match (self.timed_out, self.shards.failed) {
-            (true, _) => Err(SourceError::Partial { said: "the search ran out of time".to_owned() }),
-            (_, 0) => Ok(()),
-            (_, failed) => Err(SourceError::Partial { said: format!("{failed} shards failed") }),
+    /// Nothing found in all of at least one shard is an answer; nothing searched is none.
+    fn whole(&self, index: &str) -> Result<(), SourceError> {
+        match (self.timed_out, self.shards.failed, self.shards.total) {
+            (true, _, _) => Err(SourceError::Partial { said: "the search ran out of time".to_owned() }),
+            (_, 0, 0) => Err(SourceError::Unmapped { what: format!("no index matches {index}"), key: "index" }),
+            (_, 0, _) => Ok(()),
+            (_, failed, _) => Err(SourceError::Partial { said: format!("{failed} shards failed") }),
         }
     }
 }

@@ -162,6 +162,12 @@ pub enum SourceError {
     Partial { said: String },
     #[error("a {kind} source holds no {what}")]
     NotHeld { kind: SourceKind, what: &'static str },
+    #[error("{what}, and the mapping's {key} does not name one")]
+    Unmapped {
+        what: String,
+        /// The key of the mapping that would say it.
+        key: &'static str,
+    },
     #[error("{0}")]
     UnheardOf(String),
     #[error("no call between services was seen in this window")]
@@ -185,6 +191,7 @@ impl SourceError {
             Self::Rejected { .. } => {
                 "check that the kind of the TelemetrySource is right and its mapping names real labels"
             }
+            Self::Unmapped { .. } => "declare it in spec.mapping of the TelemetrySource",
             Self::Failing { .. } => "look at the store's own logs",
             Self::Redirected { .. } => "give the final URL in the TelemetrySource",
             Self::TooLarge { .. } | Self::TooMany { .. } => {

@@ -155,6 +155,9 @@ fn reply_to(kind: SourceKind, path: &str, asked: &str) -> Option<&'static str> {
         (SourceKind::Tempo, "/api/v2/traces/a1" | "/api/v2/traces/a1b2c3d4e5f60718", _) => {
             include_str!("replies/tempo-trace.json")
         }
+        (SourceKind::OpenSearch, "/logs-*,filebeat-*,logstash-*/_field_caps", _) => {
+            include_str!("replies/opensearch-fields.json")
+        }
         (SourceKind::OpenSearch, "/logs-*,filebeat-*,logstash-*/_search", _) if known => {
             include_str!("replies/opensearch-search.json")
         }
