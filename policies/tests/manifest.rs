@@ -158,6 +158,7 @@ fn guard_comments_are_obeyed() {
         ("resources:\n  limits:\n    memory: 256Mi # amend:ignore", "says amend:ignore"),
         ("resources:\n  limits:\n    # amend:ignore because of the licence\n    memory: 256Mi", "says amend:ignore"),
         ("resources: # amend:ignore\n  limits:\n    memory: 256Mi", "says amend:ignore"),
+        ("resources:\n  limits:\n    memory: 256Mi\t# amend:ignore", "says amend:ignore"),
         ("resources:\n  limits:\n    memory: 256Mi # amend:max=300Mi", "amend:max=\"300Mi\""),
         ("resources:\n  limits:\n    memory: 256Mi # amend:max=lots", "amend:max=\"lots\""),
         ("resources:\n  limits:\n    memory: 256Mi # {\"$imagepolicy\": \"a:b\"}", "image automation writes"),
@@ -167,6 +168,8 @@ fn guard_comments_are_obeyed() {
     }
     assert!(set(&deployment("resources:\n  limits:\n    memory: 256Mi # amend:max=2Gi"), LIMIT, "384Mi").is_ok());
     assert!(set(&deployment("image: app:1 # '# amend:ignorable'"), IMAGE, "app:2").is_ok());
+    let script = "args:\n- |\n  if true; then\n  \techo it\n  fi\nimage: app:1";
+    assert!(set(&deployment(script), IMAGE, "app:2").is_ok(), "a tab in a script is a letter");
     let whole = format!("# amend:ignore\n{}", deployment("image: app:1"));
     assert!(sentence(&whole, IMAGE, "app:2").contains("amend:ignore"));
 }

@@ -58,6 +58,13 @@ fn leaves(file: Option<&SourceFile>) -> Result<Leaves, Refusal> {
         });
         let mut walk = Walk { file, object: &object, anchors, found: &mut found };
         walk.visit(document, &mut Vec::new(), 0);
+        if found.len() >= LEAVES_MAX {
+            // What lies behind the last one was not compared.
+            return Err(Refusal::Unreadable {
+                path: file.path.clone(),
+                why: format!("it has more than {LEAVES_MAX} fields, too many to compare"),
+            });
+        }
     }
     Ok(found)
 }

@@ -35,10 +35,8 @@ pub(super) fn refuse_unsafe(
     if text.contains("{{") {
         return Err(Refusal::Template { path: path(), object: object.to_string() });
     }
-    let first = file.line_at(document.span.start);
-    let tab = |line: &str| line[..line.len() - line.trim_start().len()].contains('\t');
-    if let Some(offset) = text.lines().position(tab) {
-        return Err(Refusal::Tab { path: path(), line: first + offset });
+    if let Some(line) = indenting_tab(file, document, text) {
+        return Err(Refusal::Tab { path: path(), line });
     }
     let mut duplicate = None;
     document.each(&mut |node| {
@@ -56,6 +54,26 @@ pub(super) fn refuse_unsafe(
             line: file.line_at(key.span.start),
         }),
     }
+}
+
+/// The first line that is indented with a tab; in a text over several lines a tab is a letter like others.
+fn indenting_tab(file: &SourceFile, document: &Node, text: &str) -> Option<usize> {
+    let mut texts = Vec::new();
+    document.each(&mut |node| {
+        if let Content::Scalar { .. } = node.content {
+            texts.push(node.span.clone());
+        }
+    });
+    let mut start = document.span.start;
+    for line in text.split_inclusive('\n') {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let tab = indent.find('\t').map(|position| start + position);
+        if let Some(tab) = tab.filter(|tab| !texts.iter().any(|span| span.contains(tab))) {
+            return Some(file.line_at(tab));
+        }
+        start += line.len();
+    }
+    None
 }
 
 /// Refuses a value that others use through an alias, and what a comment forbids.
@@ -159,17 +177,27 @@ fn comments_at<'a>(lines: &[&'a str], line: usize) -> Vec<(usize, &'a str)> {
     found
 }
 
-/// The text behind ` #`, outside quotes as far as one line shows.
+/// The text behind a `#` after white space, outside of quotes as far as one line shows.
+///
+/// A quote opens only where a value begins (YAML 1.2, section 7.3.3): the one in `it's` is a letter.
 fn trailing_comment(line: &str) -> Option<&str> {
-    let (mut single, mut double, mut space) = (false, false, true);
+    let mut quote = None;
+    let (mut before, mut escaped) = (' ', false);
     for (position, letter) in line.char_indices() {
-        match letter {
-            '\'' if !double => single = !single,
-            '"' if !single => double = !double,
-            '#' if space && !single && !double => return Some(&line[position + 1..]),
-            _ => {}
+        match (quote, letter) {
+            (Some('"'), '\\') if !escaped => {
+                escaped = true;
+                continue;
+            }
+            (Some(open), _) if letter == open && !escaped => quote = None,
+            (Some(_), _) => {}
+            // Two in a row stand for one, so a quote behind a quote opens it again.
+            (None, '\'' | '"') if matches!(before, ' ' | '\t' | '[' | '{' | ',' | ':' | '\'') => quote = Some(letter),
+            (None, '#') if matches!(before, ' ' | '\t') => return Some(&line[position + 1..]),
+            (None, _) => {}
         }
-        space = letter == ' ';
+        escaped = false;
+        before = letter;
     }
     None
 }
@@ -204,4 +232,19 @@ fn refuse_comment(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::trailing_comment;
+
+    #[test]
+    fn a_comment_is_found_behind_spaces_tabs_and_letters_that_look_like_quotes() {
+        for line in ["a: 1 # x", "a: 1\t# x", "a: it's # x", "a: 'it''s # no' # x", "a: \"say \\\" # no\" # x", "# x"] {
+            assert_eq!(trailing_comment(line), Some(" x"), "{line}");
+        }
+        for line in ["a: 1#x", "a: 'b # x'", "a: \"b # x\"", "- {a: 'b', c: \"# x\"}"] {
+            assert_eq!(trailing_comment(line), None, "{line}");
+        }
+    }
 }
