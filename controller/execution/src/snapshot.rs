@@ -98,7 +98,7 @@ pub struct Snapshot {
     /// What follows from the verdicts; of the live `evaluate_all`, never of a stored one.
     pub readiness: Readiness,
     /// Accepted `Approval` objects that name this remediation and this plan's digest, oldest first.
-    pub approvals: Vec<Said>,
+    pub approvals: Answer<Vec<Said>>,
     pub orders: Orders,
     /// The forge, about the step in focus ([`Standing::step_in_focus`](crate::phase::Standing::step_in_focus)).
     pub forge: Answer<ForgeSeen>,

@@ -122,9 +122,13 @@ fn hold(facts: &GateFacts) -> Answer<Option<String>> {
     }
 }
 
-pub async fn approvals(shell: &Shell, remediation: &Remediation) -> Vec<Said> {
+/// What people said in `Approval` objects. Not read is not "nobody said stop".
+pub async fn approvals(shell: &Shell, remediation: &Remediation) -> Answer<Vec<Said>> {
     let api: Api<Approval> = Api::namespaced(shell.clients.reader(), &remediation.namespace().unwrap_or_default());
-    let Ok(list) = api.list(&ListParams::default()).await else { return Vec::new() };
+    let list = match api.list(&ListParams::default()).await {
+        Ok(list) => list,
+        Err(error) => return Answer::unknown(format!("cannot list Approvals: {error}")),
+    };
     let mut said: Vec<(Option<Timestamp>, Said)> = list
         .items
         .into_iter()
@@ -145,5 +149,5 @@ pub async fn approvals(shell: &Shell, remediation: &Remediation) -> Vec<Said> {
         })
         .collect();
     said.sort_by(|left, right| (left.0, &left.1.approval).cmp(&(right.0, &right.1.approval)));
-    said.into_iter().map(|(_, said)| said).collect()
+    Answer::Known(said.into_iter().map(|(_, said)| said).collect())
 }

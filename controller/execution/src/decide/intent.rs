@@ -96,7 +96,7 @@ impl Run<'_> {
 
     fn said_no(&self) -> bool {
         use crate::snapshot::SaidWord::{Approve, Refuse, Stop};
-        self.snapshot.approvals.iter().any(|said| match said.word {
+        self.said().iter().any(|said| match said.word {
             Stop | Refuse => true,
             Approve => false,
         })

@@ -71,6 +71,9 @@ impl Run<'_> {
         if self.standing.stopped || self.standing.refused {
             return Err("a person said no".to_owned());
         }
+        if let Answer::Unknown { why } = &self.snapshot.approvals {
+            return Err(format!("cannot tell whether a person said no: {why}"));
+        }
         match &orders.policy {
             Answer::Known(PolicyState::Current) => {}
             Answer::Known(PolicyState::Suspended) => return Err("the policy is suspended".to_owned()),
@@ -122,9 +125,14 @@ impl Run<'_> {
         }
     }
 
+    /// What people are known to have said.
+    pub(super) fn said(&self) -> &[Said] {
+        self.snapshot.approvals.known().map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Takes in what people said since the last decision.
     pub(super) fn orders(&mut self) -> Result<Option<Next>, super::DecideError> {
-        let said = |word: SaidWord| self.snapshot.approvals.iter().find(|said| said.word == word).cloned();
+        let said = |word: SaidWord| self.said().iter().find(|said| said.word == word).cloned();
         if let Some(stop) = said(SaidWord::Stop).filter(|_| !self.standing.stopped) {
             return self.stopped_by(&stop).map(Some);
         }

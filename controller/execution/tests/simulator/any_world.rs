@@ -106,9 +106,11 @@ impl Draw {
             _ => Readiness::Ready,
         };
         let word = self.one(vec![SaidWord::Approve, SaidWord::Refuse, SaidWord::Stop]);
+        let mut said = snapshot.approvals.known().cloned().unwrap_or_default();
         if self.below(12) == 0 {
-            snapshot.approvals.push(Said { word, approval: "a".into(), by: "ada".into(), reason: "so".into() });
+            said.push(Said { word, approval: "a".into(), by: "ada".into(), reason: "so".into() });
         }
+        snapshot.approvals = self.answer(said);
         let policy = self.one(vec![PolicyState::Current; 12]);
         let policy = if self.below(20) == 0 { PolicyState::Suspended } else { policy };
         snapshot.orders.policy = self.answer(policy);
@@ -188,6 +190,7 @@ fn live(seed: u64) -> Option<Ending> {
         simulation.journal.extend(&decision.append).unwrap();
         assert!(simulation.journal.len() <= ENTRIES_MAX);
         let red = snapshot.orders.kill_switch != Answer::Known(false);
+        let heard = matches!(snapshot.approvals, Answer::Known(_));
         for effect in &decision.effects {
             if let Effect::AppendRecord { through } = effect {
                 simulation.durable = through + 1;
@@ -197,6 +200,7 @@ fn live(seed: u64) -> Option<Ending> {
             }
             if let Some((kind, key)) = effect.journaled() {
                 assert!(!red, "{kind:?} under the red button");
+                assert!(heard || kind.undoes(), "{kind:?} although nobody knows whether a person said stop");
                 let done: Vec<_> = before.steps.iter().flat_map(|step| &step.happened).collect();
                 assert!(simulation.world.script.steps > 1 || !done.contains(&&kind), "{kind:?} again");
                 let result = draw.reported(kind);

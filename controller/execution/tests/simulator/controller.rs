@@ -252,7 +252,7 @@ impl Simulation {
             durable: self.durable,
             verdicts: vec![Verdict::pass(GateName::Permission, "patch", "may")],
             readiness: self.readiness(),
-            approvals: approvals.into_iter().flatten().collect(),
+            approvals: Answer::Known(approvals.into_iter().flatten().collect()),
             orders: Orders {
                 incident_deleted: script.incident_deleted.is_some_and(|moment| moment <= now),
                 policy: Answer::Known(policy),
