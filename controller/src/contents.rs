@@ -18,6 +18,8 @@ pub struct Contents {
     pub base: CommitId,
     pub changes: Vec<ContentChange>,
     pub rendered: Vec<RenderedChange>,
+    /// Why the rendered changes are not all that changes: a clause that names the file.
+    pub unchecked: Option<String>,
 }
 
 /// Makes the contents on the plan's base. An error is a sentence: what does not fit the plan any more.
@@ -31,11 +33,18 @@ pub async fn make(repo: &Repo, plan: &Plan) -> Result<Contents, String> {
             ActionKind::RevertCommit => reverted(repo, &base, step).await?,
         });
     }
-    let mut differing = Vec::new();
+    let (mut differing, mut unchecked) = (Vec::new(), None);
     for change in &changes {
         differing.extend(rendered(change, &plan.target.namespace)?);
+        if unchecked.is_none() && others(change, change.before.as_deref())? != others(change, change.after.as_deref())?
+        {
+            let path = change.path.as_str();
+            unchecked = Some(format!(
+                "{path} changes in documents that are no Kubernetes objects, so what they do is not known"
+            ));
+        }
     }
-    Ok(Contents { base, changes, rendered: differing })
+    Ok(Contents { base, changes, rendered: differing, unchecked })
 }
 
 async fn edited(repo: &Repo, base: &CommitId, step: &PlanStep) -> Result<Vec<ContentChange>, String> {
@@ -82,12 +91,18 @@ fn same(planned: Option<&BlobId>, made: Option<&String>, path: &str) -> Result<(
 
 impl Contents {
     /// The changed objects as they will be.
-    pub fn objects_after(&self, namespace: &str) -> Vec<Value> {
+    ///
+    /// # Errors
+    /// The file that cannot be read as objects.
+    pub fn objects_after(&self, namespace: &str) -> Result<Vec<Value>, String> {
         self.touched(namespace, |change| change.after.as_deref())
     }
 
     /// The changed objects as they are in Git now.
-    pub fn objects_before(&self, namespace: &str) -> Vec<Value> {
+    ///
+    /// # Errors
+    /// The file that cannot be read as objects.
+    pub fn objects_before(&self, namespace: &str) -> Result<Vec<Value>, String> {
         self.touched(namespace, |change| change.before.as_deref())
     }
 
@@ -111,10 +126,10 @@ impl Contents {
         self.changes.iter().map(back).collect()
     }
 
-    fn touched(&self, namespace: &str, side: impl Fn(&ContentChange) -> Option<&str>) -> Vec<Value> {
+    fn touched(&self, namespace: &str, side: impl Fn(&ContentChange) -> Option<&str>) -> Result<Vec<Value>, String> {
         let mut found = Vec::new();
         for change in &self.changes {
-            for mut document in documents(side(change)) {
+            for mut document in documents(change, side(change))?.into_iter().filter(is_object) {
                 let object = object_ref(&document, namespace);
                 if self.rendered.iter().any(|rendered| rendered.object == object) {
                     document["metadata"]["namespace"] = Value::from(object.namespace);
@@ -122,7 +137,7 @@ impl Contents {
                 }
             }
         }
-        found
+        Ok(found)
     }
 }
 
@@ -150,10 +165,20 @@ fn rendered(change: &ContentChange, namespace: &str) -> Result<Vec<RenderedChang
         .collect())
 }
 
-fn documents(text: Option<&str>) -> Vec<Value> {
-    let Some(text) = text else { return Vec::new() };
-    let read = serde_saphyr::from_multiple::<Value>(text).unwrap_or_default();
-    read.into_iter().filter(|document| document["kind"].is_string()).collect()
+/// The documents of one side of a change. A file that cannot be read is not one without objects.
+fn documents(change: &ContentChange, text: Option<&str>) -> Result<Vec<Value>, String> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let read = serde_saphyr::from_multiple::<Value>(text);
+    read.map_err(|_| format!("{} cannot be read as Kubernetes objects: it is not valid YAML", change.path.as_str()))
+}
+
+fn is_object(document: &Value) -> bool {
+    document["kind"].is_string() && document["metadata"]["name"].is_string()
+}
+
+/// The documents that are no objects: settings of Kustomize, values of a chart.
+fn others(change: &ContentChange, text: Option<&str>) -> Result<Vec<Value>, String> {
+    Ok(documents(change, text)?.into_iter().filter(|document| !document.is_null() && !is_object(document)).collect())
 }
 
 fn object_ref(document: &Value, namespace: &str) -> ObjectRef {
@@ -185,5 +210,35 @@ mod tests {
         assert_eq!(found[0].field.to_string(), "spec.template.spec.containers[app].resources.limits.memory");
         assert_eq!((found[0].from.as_deref(), found[0].to.as_deref()), (Some("128Mi"), Some("192Mi")));
         assert_eq!(found[0].object.namespace, "shop");
+    }
+
+    fn contents(before: &str, after: &str) -> Contents {
+        let path = RepoPath::parse("apps/cart.yaml").unwrap();
+        let change = ContentChange { path, before: Some(before.into()), after: Some(after.into()) };
+        let rendered = rendered(&change, "shop").unwrap();
+        Contents { base: CommitId::parse(&"a".repeat(40)).unwrap(), changes: vec![change], rendered, unchecked: None }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_as_objects_is_not_one_without_objects() {
+        let file = |memory: &str, other: &str| {
+            format!("kind: Pod\nmetadata: {{name: cart}}\nspec: {{memory: {memory}}}\n---\n{other}")
+        };
+        let readable = contents(&file("1", "kind: List\n"), &file("2", "kind: List\n"));
+        assert_eq!(readable.objects_after("shop").unwrap().len(), 1);
+        let twice = "metadata: {name: a}\nmetadata: {name: b}\n";
+        let unreadable = contents(&file("1", twice), &file("2", twice));
+        assert!(unreadable.objects_after("shop").unwrap_err().contains("apps/cart.yaml cannot be read"));
+    }
+
+    #[test]
+    fn documents_that_are_no_objects_are_told_from_comments_on_them() {
+        let change = |after: &str| contents("images:\n- {name: cart, newTag: '1'}\n", after).changes.remove(0);
+        let differs = |after: &str| {
+            let change = change(after);
+            others(&change, change.before.as_deref()).unwrap() != others(&change, change.after.as_deref()).unwrap()
+        };
+        assert!(differs("images:\n- {name: cart, newTag: '2'}\n"));
+        assert!(!differs("# a comment\nimages:\n- {name: cart, newTag: '1'}\n"));
     }
 }

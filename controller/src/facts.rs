@@ -76,6 +76,7 @@ pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> Ga
     let (firing, silences) = alerts;
     let (suspended, elsewhere) = owned;
     let rendered = match about.contents {
+        Ok(Contents { unchecked: Some(why), .. }) => Answer::unknown(why.clone()),
         Ok(contents) => Answer::Known(contents.rendered.clone()),
         Err(why) => Answer::unknown(why),
     };
@@ -196,7 +197,15 @@ pub async fn alerts(shell: &Shell, namespace: &str, signals: &[Signal], now: Tim
             Answer::Known(true) => Silences::Asked(Answer::Unknown { why }),
             Answer::Unknown { why } => Silences::Asked(Answer::Unknown { why }),
         },
-        (_, _) => Silences::Asked(Answer::Known(silences)),
+        // One that cannot be asked may hold the silence that the others lack.
+        (true, None) => match shell.sources.unopened(namespace, Kind::Alertmanager).await {
+            Answer::Known(problems) => Silences::Asked(match problems.into_iter().next() {
+                Some(problem) => Answer::unknown(problem),
+                None => Answer::Known(silences),
+            }),
+            Answer::Unknown { why } => Silences::Asked(Answer::Unknown { why }),
+        },
+        (false, _) => Silences::Asked(Answer::Known(silences)),
     };
     (firing, silences)
 }
@@ -286,14 +295,17 @@ fn acted_at(journal: &Journal) -> Option<Timestamp> {
 async fn dependents(shell: &Shell, plan: &Plan, now: Timestamp) -> Answer<Vec<Entity>> {
     let namespace = &plan.target.namespace;
     let window = Window { from: now - DEPENDENTS_WITHIN, to: now };
-    if let Answer::Unknown { why } = shell.sources.calls(namespace, window).await {
-        return Answer::Unknown { why };
-    }
+    let calls = match shell.sources.calls(namespace, window).await {
+        Answer::Known(calls) => calls,
+        Answer::Unknown { why } => return Answer::Unknown { why },
+    };
     let picture = shell.topologies.of(&shell.clients.reader(), &shell.sources, namespace, now).await;
+    // Those just told: the picture may be of a moment when nobody told any.
+    let edges = picture.calls_between(&calls);
     let mut reached = vec![plan.target.entity.workload()];
     let mut next = 0;
     while let Some(callee) = reached.get(next).cloned() {
-        for edge in picture.links.edges.iter().filter(|edge| edge.kind == LinkKind::Calls && edge.to == callee) {
+        for edge in edges.iter().filter(|edge| edge.kind == LinkKind::Calls && edge.to == callee) {
             if !reached.contains(&edge.from) {
                 reached.push(edge.from.clone());
             }
@@ -308,7 +320,8 @@ fn writers(target: &Answer<Value>, look: &Look) -> Answer<Vec<FieldWriter>> {
     let unread = |plural: &str| {
         look.asked.iter().find(|asked| asked.query.ends_with(plural)).and_then(|asked| asked.unknown.clone())
     };
-    match (target, unread("horizontalpodautoscalers")) {
+    let scalers = ["horizontalpodautoscalers", "verticalpodautoscalers", "scaledobjects"];
+    match (target, scalers.into_iter().find_map(unread)) {
         (Answer::Known(target), None) => Answer::Known(field_writers(target, &look.objects)),
         (Answer::Unknown { why }, _) => Answer::unknown(why.clone()),
         (_, Some(why)) => Answer::Unknown { why },

@@ -48,9 +48,18 @@ pub struct Sources {
 
 #[derive(Debug, Default)]
 struct Cache {
-    listed: BTreeMap<String, (Instant, amend_telemetry::sources::Sources)>,
+    listed: BTreeMap<String, Listed>,
     /// Opened sources by `namespace/name`, with the versions of object and secret that they were opened from.
     opened: BTreeMap<String, (String, Arc<dyn Source>)>,
+}
+
+/// What serves a namespace, as of a moment.
+#[derive(Clone, Debug)]
+struct Listed {
+    at: Instant,
+    sources: amend_telemetry::sources::Sources,
+    /// Declared sources that cannot be opened, with a sentence about each.
+    unopened: Vec<(Kind, String)>,
 }
 
 /// Why a source cannot be asked: a sentence that says what to change.
@@ -123,35 +132,53 @@ impl Sources {
 
     /// The stores that serve a namespace: its own, and those of the release namespace that allow it.
     ///
-    /// A source that cannot be opened is left out here; its own status says why. When the list itself cannot be read
-    /// the stores known before are used, and none when there were none: every question then stays `Unknown`.
+    /// A source that cannot be opened is left out here ([`Sources::unopened`] tells it, and its own status). When the list itself
+    /// cannot be read the stores known before are used, and none when there were none: every question then stays `Unknown`.
     pub async fn serving(&self, namespace: &str) -> amend_telemetry::sources::Sources {
         if let Some(given) = &self.given {
             return given.clone();
         }
         let mut cache = self.cache.lock().await;
-        if let Some((at, sources)) = cache.listed.get(namespace)
-            && at.elapsed() < FRESH
-        {
-            return sources.clone();
-        }
-        let found = match self.list(namespace).await {
-            Ok(found) => found,
+        match self.listed(&mut cache, namespace).await {
+            Ok(listed) => listed.sources,
             Err(error) => {
                 tracing::warn!(namespace, error = %error, "cannot list telemetry sources");
-                return cache.listed.get(namespace).map(|(_, sources)| sources.clone()).unwrap_or_default();
-            }
-        };
-        let mut sources = Vec::new();
-        for object in found {
-            match self.opened(&mut cache, &object).await {
-                Ok(source) => sources.push(source),
-                Err(problem) => tracing::debug!(source = object.name_any(), %problem, "source left out"),
+                cache.listed.get(namespace).map(|listed| listed.sources.clone()).unwrap_or_default()
             }
         }
-        let sources = amend_telemetry::sources::Sources::new(sources);
-        cache.listed.insert(namespace.to_owned(), (Instant::now(), sources.clone()));
-        sources
+    }
+
+    /// Why declared sources of a kind cannot be asked, when nothing may be concluded from the silence of the others.
+    pub async fn unopened(&self, namespace: &str, kind: Kind) -> Answer<Vec<String>> {
+        if self.given.is_some() {
+            return Answer::Known(Vec::new());
+        }
+        let mut cache = self.cache.lock().await;
+        match self.listed(&mut cache, namespace).await {
+            Ok(listed) => Answer::Known(
+                listed.unopened.into_iter().filter(|(one, _)| *one == kind).map(|(_, problem)| problem).collect(),
+            ),
+            Err(error) => Answer::unknown(format!("cannot list telemetry sources: {error}")),
+        }
+    }
+
+    async fn listed(&self, cache: &mut Cache, namespace: &str) -> Result<Listed, kube::Error> {
+        if let Some(listed) = cache.listed.get(namespace).filter(|listed| listed.at.elapsed() < FRESH) {
+            return Ok(listed.clone());
+        }
+        let (mut sources, mut unopened) = (Vec::new(), Vec::new());
+        for object in self.list(namespace).await? {
+            match self.opened(cache, &object).await {
+                Ok(source) => sources.push(source),
+                Err(problem) => {
+                    tracing::debug!(source = object.name_any(), %problem, "source left out");
+                    unopened.push((object.spec.kind, format!("TelemetrySource {}: {problem}", object.name_any())));
+                }
+            }
+        }
+        let listed = Listed { at: Instant::now(), sources: amend_telemetry::sources::Sources::new(sources), unopened };
+        cache.listed.insert(namespace.to_owned(), listed.clone());
+        Ok(listed)
     }
 
     /// Whether a source of this kind is declared for a namespace, also one that cannot be opened: somebody relies on it.

@@ -97,6 +97,12 @@ impl Picture {
         Target { replica_sets: Vec::new(), pods: Vec::new(), ..self.target(workload) }
     }
 
+    /// Calls as a store tells them, between the workloads of this picture.
+    pub fn calls_between(&self, edges: &[TopologyEdge]) -> Vec<TopologyEdge> {
+        let cluster = Cluster::new(&self.observations);
+        resolved(&Aligner::new(&self.observations, &cluster), edges)
+    }
+
     /// Every workload that was listed.
     pub fn workloads(&self) -> Vec<Entity> {
         Cluster::new(&self.observations).workloads.into_iter().map(|workload| workload.entity).collect()
@@ -208,12 +214,8 @@ async fn take(client: &Client, sources: &Sources, namespace: &str, now: Timestam
     let mut observations = nothing_but(objects, calls, now);
     let cluster = Cluster::new(&observations);
     let aligner = Aligner::new(&observations, &cluster);
-    let edges = observations.topology.known().map(|topology| topology.edges.clone()).unwrap_or_default();
-    let edges: Vec<TopologyEdge> = edges
-        .iter()
-        .filter(|edge| edge.kind == LinkKind::Calls)
-        .map(|edge| TopologyEdge { from: aligner.resolve(&edge.from), to: aligner.resolve(&edge.to), kind: edge.kind })
-        .collect();
+    let told = observations.topology.known().map(|topology| topology.edges.clone()).unwrap_or_default();
+    let edges = resolved(&aligner, &told);
     drop(aligner);
     observations.topology = Answer::Known(Topology { nodes: Vec::new(), edges: edges.clone() });
     Picture {
@@ -223,6 +225,15 @@ async fn take(client: &Client, sources: &Sources, namespace: &str, now: Timestam
         calls_unknown,
         resolved: std::sync::Mutex::default(),
     }
+}
+
+/// Calls between workloads, under the names that the cluster has for them.
+fn resolved(aligner: &Aligner, edges: &[TopologyEdge]) -> Vec<TopologyEdge> {
+    edges
+        .iter()
+        .filter(|edge| edge.kind == LinkKind::Calls)
+        .map(|edge| TopologyEdge { from: aligner.resolve(&edge.from), to: aligner.resolve(&edge.to), kind: edge.kind })
+        .collect()
 }
 
 fn nothing_but(objects: Vec<serde_json::Value>, calls: Vec<TopologyEdge>, now: Timestamp) -> Observations {

@@ -4,7 +4,7 @@ use amend_diagnosis::evidence::Answer;
 use amend_policies::gate::rollback::{DryRun, RollbackFacts};
 use amend_policies::plan::Plan;
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use serde_json::Value;
 
 use crate::contents::Contents;
@@ -29,11 +29,15 @@ pub async fn both(shell: &Shell, plan: &Plan, contents: &Contents) -> RollbackFa
     RollbackFacts { deed, inverse }
 }
 
-async fn all(client: &Client, objects: Vec<Value>) -> Answer<DryRun> {
+async fn all(client: &Client, objects: Result<Vec<Value>, String>) -> Answer<DryRun> {
+    let objects = match objects {
+        Ok(objects) => objects,
+        Err(why) => return Answer::unknown(why),
+    };
     for object in objects {
         match one(client, &object).await {
             Ok(()) => {}
-            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => {
+            Err(kube::Error::Api(status)) if is_refusal(status.code) => {
                 return Answer::Known(DryRun::Refused { because: status.message.clone() });
             }
             Err(error) => return Answer::unknown(format!("the dry run got no answer: {error}")),
@@ -42,8 +46,13 @@ async fn all(client: &Client, objects: Vec<Value>) -> Answer<DryRun> {
     Answer::Known(DryRun::Accepted)
 }
 
-/// A merge patch of the manifest onto the live object: what a GitOps controller will do, as far as validation and
-/// admission are concerned.
+/// Whether a code says no to the object; 408 and 429 only say not now.
+fn is_refusal(code: u16) -> bool {
+    (400..500).contains(&code) && code != 408 && code != 429
+}
+
+/// A merge patch of the manifest onto the live object, or its creation where there is none: what a GitOps controller will do, as
+/// far as validation and admission are concerned.
 async fn one(client: &Client, object: &Value) -> Result<(), kube::Error> {
     let (api_version, kind) =
         (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
@@ -53,5 +62,11 @@ async fn one(client: &Client, object: &Value) -> Result<(), kube::Error> {
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
-    api.patch(name, &params, &Patch::Merge(object)).await.map(|_| ())
+    match api.patch(name, &params, &Patch::Merge(object)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            let absent: DynamicObject = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
+            api.create(&PostParams { dry_run: true, ..PostParams::default() }, &absent).await.map(|_| ())
+        }
+        patched => patched.map(|_| ()),
+    }
 }

@@ -56,3 +56,22 @@ async fn with_prometheus_alone_one_fault_is_one_draft_that_names_the_gaps() -> a
     assert_eq!(at_work.len(), 1, "one remediation for one change: {:#?}", world.told());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alertmanager_that_cannot_be_asked_may_hold_the_silence_that_the_other_lacks() -> anyhow::Result<()> {
+    let _alone = alone().await;
+    let known = PLATFORM.split("---\n").find(|document| document.contains("kind: Alertmanager,"));
+    let name = |document: &str| document.replacen("name: alertmanager", "name: another", 1);
+    let another =
+        name(known.expect("the platform has an Alertmanager")).replace("spec: {", "spec: { secretRef: { name: gone },");
+    assert!(another.contains("name: another") && another.contains("gone"), "{another}");
+    let world = Embedded::start_on(Scenario::oom(), &format!("{PLATFORM}---\n{another}"), |_| ()).await?;
+    incident(&world).await?;
+    let told = |world: &Embedded| {
+        let all = world.all("remediations.amend.dev");
+        all.iter().any(|one| one["status"].to_string().contains("TelemetrySource another")).then_some(())
+    };
+    world.wait("a remediation that names the Alertmanager", SOON, told).await?;
+    assert!(open_pulls(&world).is_empty(), "nothing is proposed while a silence may be there");
+    Ok(())
+}
