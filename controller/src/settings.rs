@@ -85,7 +85,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
-    /// Clients of the intake must present a certificate of this authority (PEM)
+    /// Clients of the intake may show a certificate of this authority (PEM) instead of the token
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 

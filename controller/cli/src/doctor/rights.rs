@@ -18,7 +18,7 @@ const READ: &[&str] = &["get", "list"];
 const FOLLOW: &[&str] = &["get", "list", "watch"];
 
 /// What the controller needs in the whole cluster; the chart's ClusterRole, rule by rule (`charts/amend/templates/rbac.yaml`).
-const IN_THE_CLUSTER: [Rule; 19] = [
+const IN_THE_CLUSTER: [Rule; 18] = [
     (
         "",
         &[
@@ -45,8 +45,7 @@ const IN_THE_CLUSTER: [Rule; 19] = [
     ("discovery.k8s.io", &["endpointslices"], READ),
     ("kustomize.toolkit.fluxcd.io", &["kustomizations"], READ),
     ("source.toolkit.fluxcd.io", &["gitrepositories"], READ),
-    ("image.toolkit.fluxcd.io", &["imageupdateautomations", "imagepolicies"], READ),
-    (GROUP, &["incidents", "builds", "remediations"], &["get", "list", "watch", "create", "update", "delete"]),
+    (GROUP, &["incidents", "builds", "remediations"], &["get", "list", "watch", "create", "update"]),
     (GROUP, &["remediationpolicies", "approvals", "telemetrysources", "gittargets"], FOLLOW),
     (
         GROUP,
