@@ -69,6 +69,11 @@ pub enum PageError {
         #[source]
         source: amend_gitops::egress::EgressError,
     },
+    #[error("a page cannot be signed")]
+    Unsigned {
+        #[source]
+        source: amend_telemetry::secret_file::SecretFileError,
+    },
     #[error("the pager at {host} was not reached")]
     Unreachable {
         host: String,

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use amend_telemetry::egress::{Allowed, Egress};
 use amend_telemetry::model::{Model, ModelConfig};
+use amend_telemetry::secret_file::SecretFile;
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Config;
 use kube::api::Api;
-use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -170,10 +170,7 @@ async fn install(clients: &Clients, namespace: &str) -> anyhow::Result<String> {
 fn pager(settings: &Settings) -> anyhow::Result<Option<Arc<dyn Pager>>> {
     let Some(url) = &settings.page_url else { return Ok(None) };
     let url = url.parse().context("--page-url is not a URL")?;
-    let secret = match &settings.page_secret_file {
-        Some(file) => secret(file)?,
-        None => SecretString::from(String::new()),
-    };
+    let secret = settings.page_secret_file.as_deref().map(|file| Arc::new(SecretFile::new(file)));
     Ok(Some(Arc::new(Webhook::new(url, secret, !settings.egress_allow.is_empty())?)))
 }
 
@@ -183,15 +180,10 @@ fn model(settings: &Settings, egress: &Egress) -> anyhow::Result<Option<Arc<Mode
     let config = ModelConfig {
         url: url.parse().context("--model-url is not a URL")?,
         name: name.clone(),
-        key: settings.model_key_file.as_deref().map(secret).transpose()?,
+        key: settings.model_key_file.as_deref().map(|file| Arc::new(SecretFile::new(file))),
     };
     let model = Model::open(&config, egress).context("--model-url cannot be used")?;
     Ok(Some(Arc::new(model)))
-}
-
-fn secret(file: &Path) -> anyhow::Result<SecretString> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(SecretString::from(text.trim().to_owned()))
 }
 
 /// A secret that may still come: until then the sender is refused.

@@ -28,6 +28,9 @@ pub struct Arguments {
     service_account: Option<String>,
 }
 
+/// Volumes of the chart's Deployment that hold a Secret, and the key that is read of it.
+const MOUNTED: [(&str, &str); 4] = [("intake", "token"), ("ci", "secret"), ("paging", "secret"), ("model", "key")];
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -155,7 +158,7 @@ impl Visit<'_> {
         let installed = there & self.check(account.is_some(), Weight::Missing, what, helm);
         if installed {
             self.controller(&namespace).await;
-            self.intake(&namespace).await;
+            self.mounted(&namespace).await;
         }
         Ok(installed)
     }
@@ -179,14 +182,17 @@ impl Visit<'_> {
         }
     }
 
-    /// The token without which the webhook refuses every alert, under the name that the Deployment mounts.
-    async fn intake(&mut self, namespace: &str) {
+    /// The Secrets of alerts, builds, pages and the model, under the names that the Deployment mounts. Without its own each of
+    /// them is refused or withheld, and the controller runs on.
+    async fn mounted(&mut self, namespace: &str) {
         let Some(deployment) = self.controller.clone() else { return };
         let pod = deployment.spec.template.spec;
-        let volumes = pod.and_then(|pod| pod.volumes).unwrap_or_default();
-        let mounted = volumes.into_iter().find(|volume| volume.name == "intake").and_then(|volume| volume.secret);
-        if let Some(secret) = mounted.and_then(|secret| secret.secret_name) {
-            self.secret(namespace, &secret, &["token"]).await;
+        for volume in pod.and_then(|pod| pod.volumes).unwrap_or_default() {
+            let key = MOUNTED.iter().find(|(name, _)| *name == volume.name).map(|(_, key)| *key);
+            let secret = volume.secret.and_then(|secret| secret.secret_name);
+            if let Some((key, secret)) = key.zip(secret) {
+                self.secret(namespace, &secret, &[key]).await;
+            }
         }
     }
 

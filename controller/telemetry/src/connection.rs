@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode, redirect};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -150,7 +150,7 @@ impl Connection {
                 Payload::Form => request.form(parameters),
                 Payload::Json(body) => request.json(body),
             };
-            let response = self.authorised(request).send().await.map_err(|error| self.unreachable(&error))?;
+            let response = self.authorised(request)?.send().await.map_err(|error| self.unreachable(&error))?;
             self.body(path, response).await
         };
         // Outside the deadline: whoever asks one question after another does not time out while waiting for its turn.
@@ -179,11 +179,15 @@ impl Connection {
         Ok(url)
     }
 
-    fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
+    fn authorised(&self, request: RequestBuilder) -> Result<RequestBuilder, SourceError> {
         match &self.credentials {
-            Credentials::None => request,
-            Credentials::Bearer(token) => request.bearer_auth(token.expose_secret()),
-            Credentials::Basic { user, password } => request.basic_auth(user, Some(password.expose_secret())),
+            Credentials::None => Ok(request),
+            Credentials::Bearer(token) => Ok(request.header(AUTHORIZATION, bearer(token)?)),
+            Credentials::BearerIn(file) => {
+                let token = file.read().map_err(|source| SourceError::Secret { source })?;
+                Ok(request.header(AUTHORIZATION, bearer(&token)?))
+            }
+            Credentials::Basic { user, password } => Ok(request.basic_auth(user, Some(password.expose_secret()))),
         }
     }
 
@@ -234,6 +238,13 @@ impl Connection {
         }
         SourceError::Unreachable { host: self.base.host_str().unwrap_or_default().to_owned(), why: chain(error) }
     }
+}
+
+fn bearer(token: &SecretString) -> Result<HeaderValue, SourceError> {
+    let value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()));
+    let mut value = value.map_err(|_| SourceError::Token)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 enum Payload<'a> {

@@ -32,6 +32,7 @@ mod prometheus;
 pub mod promql;
 pub mod questions;
 mod samples;
+pub mod secret_file;
 pub mod source;
 pub mod sources;
 mod tempo;

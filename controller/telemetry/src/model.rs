@@ -7,13 +7,12 @@
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use amend_diagnosis::diagnosis::Diagnosis;
 use amend_diagnosis::opinion::{Opinion, heard, menu, told};
 use amend_diagnosis::signal::Signal;
-use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -21,6 +20,7 @@ use url::Url;
 use crate::case::Redaction;
 use crate::connection::{Connection, Endpoint, clean};
 use crate::egress::Egress;
+use crate::secret_file::SecretFile;
 use crate::source::{Credentials, Limits, SourceError};
 
 /// A person reads the summary some seconds after the diagnosis; whatever takes longer comes too late to help.
@@ -43,7 +43,8 @@ pub struct ModelConfig {
     /// Base URL including the version, like `https://models.example.com/v1`.
     pub url: Url,
     pub name: String,
-    pub key: Option<SecretString>,
+    /// Read for each question.
+    pub key: Option<Arc<SecretFile>>,
 }
 
 /// A model that can be asked.
@@ -70,7 +71,7 @@ impl Model {
     pub fn open(config: &ModelConfig, egress: &Egress) -> Result<Self, SourceError> {
         let endpoint = Endpoint {
             url: &config.url,
-            credentials: config.key.clone().map_or(Credentials::None, Credentials::Bearer),
+            credentials: config.key.clone().map_or(Credentials::None, Credentials::BearerIn),
             authorities: None,
             tenant: None,
             limits: Limits { bytes: ANSWER_MAX, timeout: DEADLINE, concurrency: 1, ..Limits::default() },

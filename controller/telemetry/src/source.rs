@@ -20,6 +20,7 @@ use crate::history::HistoryQuestion;
 use crate::load::Load;
 use crate::mapping::{Mapping, MappingError};
 use crate::questions::{Exemplar, ExemplarQuestion, LineQuestion, SeriesQuestion, TraceQuestion, WholeTraceQuestion};
+use crate::secret_file::{SecretFile, SecretFileError};
 use crate::{alertmanager, jaeger, loki, opensearch, prometheus, tempo};
 
 /// Which protocol a store speaks.
@@ -47,6 +48,8 @@ pub enum Credentials {
     #[default]
     None,
     Bearer(SecretString),
+    /// A bearer token that is read from its file for each question.
+    BearerIn(Arc<SecretFile>),
     Basic {
         user: String,
         password: SecretString,
@@ -142,6 +145,13 @@ pub enum SourceError {
     Unreachable { host: String, why: String },
     #[error("no complete answer within {} ms", .after.as_millis())]
     TimedOut { after: Duration },
+    #[error("{source}")]
+    Secret {
+        #[source]
+        source: SecretFileError,
+    },
+    #[error("the token holds a character that no header may carry")]
+    Token,
     #[error("the store answered {status}")]
     Unauthorised { status: u16 },
     #[error("the store answered 404 for {path}")]
@@ -186,6 +196,8 @@ impl SourceError {
             Self::Client { .. } => "check the certificate authorities in the TelemetrySource's Secret",
             Self::Unreachable { .. } => "check that it runs, its URL, its certificate and the network policies between",
             Self::TimedOut { .. } => "check the store's load, or raise limits.timeout of the TelemetrySource",
+            Self::Secret { .. } => "it is read again for the next question",
+            Self::Token => "write it to the Secret as one line of visible ASCII",
             Self::Unauthorised { .. } => "check the credentials in the TelemetrySource's Secret",
             Self::NotFound { .. } => "check that the URL is the store's base URL and that its kind is right",
             Self::Rejected { .. } => {

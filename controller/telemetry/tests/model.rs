@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use amend_diagnosis::opinion::Opinion;
 use amend_diagnosis::signal::{Severity, Signal, SignalSource};
 use amend_telemetry::egress::Egress;
 use amend_telemetry::model::{Model, ModelConfig};
+use amend_telemetry::secret_file::SecretFile;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -44,8 +46,12 @@ async fn endpoint(respond: impl Fn() -> Response + Clone + Send + Sync + 'static
 }
 
 fn model(url: &str) -> Model {
-    let config =
-        ModelConfig { url: url.parse().unwrap(), name: "small".into(), key: Some("s3cret-key".to_owned().into()) };
+    keyed(url, None)
+}
+
+fn keyed(url: &str, key: Option<&Path>) -> Model {
+    let key = key.map(|file| Arc::new(SecretFile::new(file)));
+    let config = ModelConfig { url: url.parse().unwrap(), name: "small".into(), key };
     Model::open(&config, &Egress::new(["127.0.0.0/8".parse().unwrap()])).unwrap()
 }
 
@@ -167,7 +173,10 @@ async fn who_does_not_answer_within_five_seconds_is_not_waited_for() {
 #[tokio::test]
 async fn the_model_sees_no_credential_and_no_address_and_gets_no_tool() {
     let (url, sent) = endpoint(|| said("{}")).await;
-    model(&url).opinion(&diagnosis(), &signals()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "s3cret-key\n").unwrap();
+    keyed(&url, Some(&key)).opinion(&diagnosis(), &signals()).await;
     let sent = sent.lock().unwrap();
     let [(path, headers, body)] = sent.as_slice() else { unreachable!("one request") };
     assert_eq!(path, "/v1/chat/completions");
@@ -178,6 +187,26 @@ async fn the_model_sees_no_credential_and_no_address_and_gets_no_tool() {
         assert!(!told.contains(secret), "{secret} is in {told}");
     }
     assert!(told.contains("container.oom-killed") && told.len() < 16_000, "{} bytes", told.len());
+}
+
+#[tokio::test]
+async fn a_key_that_comes_later_is_exchanged_or_broken_counts_from_the_next_question() {
+    let (url, sent) = endpoint(|| said("{}")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    let model = keyed(&url, Some(&key));
+    let missing = model.opinion(&diagnosis(), &signals()).await.unknown.unwrap();
+    assert!(missing.ends_with("create the Secret that is mounted there, with the key `key`"), "{missing}");
+    for content in ["first", "second"] {
+        std::fs::write(&key, content).unwrap();
+        model.opinion(&diagnosis(), &signals()).await;
+    }
+    std::fs::write(&key, "two\nlines").unwrap();
+    let broken = model.opinion(&diagnosis(), &signals()).await.unknown.unwrap();
+    assert_eq!(broken, "the token holds a character that no header may carry");
+    let sent = sent.lock().unwrap();
+    let shown: Vec<_> = sent.iter().map(|(_, headers, _)| headers["authorization"].to_str().unwrap()).collect();
+    assert_eq!(shown, ["Bearer first", "Bearer second"], "without a key nothing is asked");
 }
 
 #[tokio::test]

@@ -437,6 +437,17 @@ async fn helm_test_asks_the_controller_through_its_service_with_an_account_that_
     assert!(off.iter().all(|one| one["metadata"]["annotations"]["helm.sh/hook"].is_null()));
 }
 
+#[tokio::test]
+async fn the_controller_starts_before_the_secrets_that_it_reads_when_it_uses_them() {
+    let documents = rendered(&EVERYTHING).await;
+    let volumes = &named(&documents, "Deployment", "amend")["spec"]["template"]["spec"]["volumes"];
+    let volumes = volumes.as_array().expect("volumes");
+    for name in ["intake", "ci", "paging", "model"] {
+        let volume = volumes.iter().find(|volume| volume["name"] == name).expect(name);
+        assert_eq!(volume["secret"]["optional"], true, "{volume}");
+    }
+}
+
 /// So that arguments are read as `amend controller` reads them.
 #[derive(Debug, Parser)]
 struct Controller {
