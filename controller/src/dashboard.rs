@@ -5,9 +5,11 @@
 
 pub mod assets;
 pub mod diff;
+mod incident;
 mod lines;
+mod list;
 pub mod live;
-pub mod pages;
+mod pages;
 pub mod session;
 pub mod timeline;
 pub mod views;
@@ -49,8 +51,8 @@ pub fn routes(views: Arc<dyn IncidentViews>, door: Door, time: Arc<dyn Time>) ->
     let sessions = Arc::new(Sessions::new(door, time.clone()));
     Router::new()
         .route("/", get(|| async { Redirect::to("/incidents") }))
-        .route("/incidents", get(pages::incidents))
-        .route("/incidents/{namespace}/{name}", get(pages::incident))
+        .route("/incidents", get(list::incidents))
+        .route("/incidents/{namespace}/{name}", get(incident::incident))
         .route("/logs/unknown", get(lines::unknown_lines))
         .route("/events", get(live::events))
         .route("/login", get(session::login_page).post(session::login))
