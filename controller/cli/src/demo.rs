@@ -6,6 +6,7 @@
 mod report;
 mod seen;
 mod setting;
+mod stay;
 mod story;
 mod teller;
 mod tempo;
@@ -25,6 +26,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use futures::{Stream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 
@@ -198,6 +200,9 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 stage.teller.line(&format!("The story ended as it should, in {took:.0} s."));
             }
         }
+    }
+    if arguments.format == Format::Text && end != End::Interrupted && stay::somebody_watches() {
+        stage.stay(&setting).await;
     }
     setting.stop().await;
     Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -376,6 +381,18 @@ impl Stage<'_> {
             self.teller.line(&format!("\n  >> Your turn: review {url} and press merge there.\n"));
         }
         Ok(())
+    }
+
+    /// Keeps the world for a person at the terminal, who has read so far and wants to look around.
+    async fn stay(&self, setting: &Setting) {
+        setting.tempo.flow(1.0);
+        let place = self
+            .seen
+            .incident()
+            .map(|incident| format!("/incidents/{}/{}", incident.namespace().unwrap_or_default(), incident.name_any()));
+        let url = format!("{}{}", setting.dashboard, place.unwrap_or_default());
+        self.teller.line(&format!("\n  >> The shop runs on: look around at {url}; Enter or Ctrl-C ends it."));
+        stay::until_enter_or_interrupt().await;
     }
 
     async fn record(&self, setting: &Setting) -> Result<Summary, String> {

@@ -3,10 +3,13 @@
 
 mod told;
 
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, Write};
 use std::process::Stdio;
 use std::time::Duration;
 
 use amend_tests::bench::product::amend_binary;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
@@ -117,6 +120,56 @@ async fn merge_may_be_pressed_on_the_page_of_the_pull_request() {
     {
         assert!(said.contains(wanted), "{wanted:?} is not told:\n{said}");
     }
+}
+
+#[tokio::test]
+async fn at_a_terminal_the_world_stays_until_enter() {
+    let binary = amend_binary().await.unwrap();
+    let _stage = stage().await;
+    let (mut terminal, far_end) = terminal();
+    let mut child = Command::new(binary)
+        .args(["demo", "--scenario", "oom", "--merge"])
+        .env_remove("RUST_LOG")
+        .stdin(far_end.try_clone().unwrap())
+        .stdout(far_end)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut keys = terminal.try_clone().unwrap();
+    let (line, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    // Reading a terminal blocks; it fails once the far end is closed.
+    std::thread::spawn(move || {
+        let told = std::io::BufReader::new(&mut terminal).lines().map_while(Result::ok);
+        told.for_each(|text| drop(line.send(text)));
+    });
+    let story = async {
+        let mut ended = false;
+        while let Some(said) = lines.recv().await {
+            ended |= said.contains("The story ended as it should");
+            if let Some(url) = said.split_once("look around at ").and_then(|(_, rest)| rest.split(';').next()) {
+                assert!(ended, "first the story");
+                assert_eq!(child.try_wait().unwrap(), None, "it stays");
+                let page = reqwest::get(url).await.unwrap().text().await.unwrap();
+                assert!(page.contains("Resolved"), "{page}");
+                keys.write_all(b"\n").unwrap();
+                return child.wait().await.unwrap();
+            }
+        }
+        panic!("nothing invites to look around");
+    };
+    amend_tests::bench::install_crypto();
+    let ended = tokio::time::timeout(Duration::from_secs(420), story).await.expect("Enter ends it");
+    assert!(ended.success());
+}
+
+/// A pseudo-terminal: what a person holds, and what a program sees.
+fn terminal() -> (File, File) {
+    let held = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&held).unwrap();
+    unlockpt(&held).unwrap();
+    let seen = ptsname(&held, Vec::new()).unwrap();
+    let seen = OpenOptions::new().read(true).write(true).open(seen.to_str().unwrap()).unwrap();
+    (File::from(held), seen)
 }
 
 /// What a browser does: reads the form of the page and sends it.
