@@ -8,7 +8,7 @@ use amend_crds::remediation::PullRequestRef;
 use amend_crds::{Incident, Remediation};
 use amend_diagnosis::evidence::{Answer, Change as Changed};
 use amend_diagnosis::logs::queue::Entry;
-use amend_execution::journal::Event;
+use amend_execution::journal::{Event, told};
 use amend_execution::phase::Phase;
 use amend_execution::record::{TrustRoot, verify};
 use futures::StreamExt;
@@ -356,12 +356,12 @@ fn timeline(incident: &Incident, remediation: Option<&Remediation>) -> Vec<Momen
         }
     }
     if let Some(journal) = remediation.and_then(|one| one.status.as_ref()).map(|status| &status.journal) {
-        for entry in journal.entries() {
+        for (entry, because) in told(journal.entries().iter()) {
             moments.push(Moment {
                 at: entry.at,
                 lane: Lane::Remedy,
                 title: entry.event.to_string(),
-                detail: entry.because.to_string(),
+                detail: because.unwrap_or_default().to_owned(),
             });
         }
     }

@@ -3,6 +3,7 @@
 //! The journal is the only state of an execution. Everything else ([`Phase`](crate::phase::Phase), what is still to be
 //! done, what must be undone) is computed from it, so a restart loses nothing and two readers never disagree.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -12,7 +13,8 @@ use serde::{Deserialize, Serialize};
 mod event;
 mod text;
 
-pub use event::{EffectKind, Ending, Event, GateLine, MetricLine, Outcome, PreImage, UndoCause, Word};
+pub(crate) use event::finding;
+pub use event::{EffectKind, Ending, Event, GateLine, MetricLine, Outcome, PreImage, UndoCause, Word, alike};
 pub use text::Text;
 
 /// How many entries a journal holds.
@@ -167,6 +169,18 @@ impl Journal {
     }
 }
 
+/// Entries as people read them: each with its reason, unless an earlier one gave the same.
+///
+/// In the record every entry stands for itself, so that a verdict, the end that follows from it, the page about that and the
+/// revert that it prepares all give one and the same reason.
+pub fn told<'a>(entries: impl Iterator<Item = &'a Entry>) -> impl Iterator<Item = (&'a Entry, Option<&'a str>)> {
+    let mut given = BTreeSet::new();
+    entries.map(move |entry| {
+        let because = entry.because.as_str();
+        (entry, (!because.is_empty() && given.insert(because)).then_some(because))
+    })
+}
+
 impl From<Vec<Entry>> for Journal {
     fn from(entries: Vec<Entry>) -> Self {
         Self { entries }
@@ -181,5 +195,38 @@ impl fmt::Display for Entry {
             "#{} {} {:?} {}: {} ({})",
             self.seq, self.at, self.actor.kind, self.actor.name, self.event, self.because
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_entries_have_in_common_is_told_with_the_first() {
+        let mut journal = Journal::default();
+        let actor = || Actor { kind: ActorKind::Amend, name: "amend".into() };
+        let at = "2026-11-21T10:00:00Z".parse().unwrap();
+        for (because, text) in [("no data", "verified"), ("no data", "ended"), ("asked", "paged"), ("", "opened")] {
+            journal.append(at, actor(), because, Event::Note { text: text.into() }).unwrap();
+        }
+        let reasons: Vec<_> = told(journal.entries().iter()).map(|(_, because)| because).collect();
+        assert_eq!(reasons, [Some("no data"), None, Some("asked"), None]);
+    }
+    #[test]
+    fn what_several_metrics_have_in_common_is_one_line_without_their_names() {
+        let line = |metric: &str, verdict, sentence: &str| MetricLine {
+            metric: metric.into(),
+            verdict,
+            sentence: sentence.into(),
+        };
+        let lines = [
+            line("errorRatio", Word::Unknown, "errorRatio: nothing known"),
+            line("saturation", Word::Pass, "saturation is back: 0.4"),
+            line("restarts", Word::Unknown, "restarts: nothing known"),
+        ];
+        let told: Vec<_> = alike(&lines).into_iter().map(|(names, line)| (names, line.finding())).collect();
+        let expected = [("errorRatio, restarts", "nothing known"), ("saturation", "is back: 0.4")];
+        assert_eq!(told, expected.map(|(names, finding)| (names.to_owned(), finding)));
     }
 }

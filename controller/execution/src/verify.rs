@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::journal::Word;
+use crate::journal::{Word, finding};
 
 mod abort;
 mod rank;
@@ -210,12 +210,22 @@ fn overall(input: &VerifyInput, metrics: &[MetricVerdict], settled_at: Timestamp
     let first = |wanted: Word| metrics.iter().find(|metric| metric.verdict == wanted);
     match (first(Word::Fail), first(Word::Unknown)) {
         (Some(failed), _) => (Word::Fail, failed.sentence.clone()),
-        (None, Some(unknown)) => (Word::Unknown, unknown.sentence.clone()),
+        (None, Some(unknown)) => (Word::Unknown, open(metrics, unknown)),
         (None, None) if metrics.is_empty() => (Word::Unknown, "no golden metric was asked for".to_owned()),
         (None, None) if input.now < settled_at => (Word::Unknown, "the window is not full yet".to_owned()),
         (None, None) => {
             (Word::Pass, format!("all {} golden metrics are back where they were before the incident", metrics.len()))
         }
+    }
+}
+
+/// Why there is no answer, with the names of all metrics that lack one for this reason.
+fn open(metrics: &[MetricVerdict], first: &MetricVerdict) -> String {
+    let why = |metric: &MetricVerdict| finding(&metric.metric, &metric.sentence).to_owned();
+    let alike = metrics.iter().filter(|metric| metric.verdict == first.verdict && why(metric) == why(first));
+    match alike.map(|metric| metric.metric.as_str()).collect::<Vec<_>>().as_slice() {
+        [] | [_] => first.sentence.clone(),
+        several => format!("{}: {}", several.join(", "), why(first)),
     }
 }
 

@@ -6,7 +6,7 @@ use amend_controller::effects::remedy::told::gate_rows;
 use amend_crds::incident::IncidentPhase;
 use amend_crds::{Incident, Remediation};
 use amend_diagnosis::render;
-use amend_execution::journal::{Entry, Event};
+use amend_execution::journal::{Entry, Event, alike, told};
 use amend_gitops::body::GateVerdict;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -25,12 +25,13 @@ pub struct Teller {
     zero: Option<Timestamp>,
     signals: usize,
     incident: Option<IncidentPhase>,
-    entries: usize,
+    /// The first entry of the journal that is not told yet.
+    next_entry: u32,
 }
 
 impl Teller {
     pub fn new(format: Format) -> Self {
-        Self { format, zero: None, signals: 0, incident: None, entries: 0 }
+        Self { format, zero: None, signals: 0, incident: None, next_entry: 0 }
     }
 
     /// Story time is told from here on.
@@ -109,15 +110,22 @@ impl Teller {
     /// What is new in the journal; gives the new entries.
     pub fn journal(&mut self, tempo: &Tempo, remediation: &Remediation) -> Vec<Entry> {
         let Some(status) = &remediation.status else { return Vec::new() };
-        let new: Vec<Entry> = status.journal.entries().iter().skip(self.entries).cloned().collect();
-        self.entries = status.journal.len();
-        for entry in &new {
-            self.entry(tempo, remediation, entry);
+        let entries = status.journal.entries();
+        // Intents and outcomes are for the record; what came of them is told by the next entry.
+        let stages = entries.iter().filter(|one| !matches!(one.event, Event::Intent { .. } | Event::Outcome { .. }));
+        for (entry, because) in told(stages).filter(|(entry, _)| entry.seq >= self.next_entry) {
+            self.entry(tempo, remediation, entry, because);
         }
+        let new = entries.iter().filter(|entry| entry.seq >= self.next_entry).cloned().collect();
+        self.next_entry = status.journal.next_seq();
         new
     }
 
-    fn entry(&self, tempo: &Tempo, remediation: &Remediation, entry: &Entry) {
+    fn entry(&self, tempo: &Tempo, remediation: &Remediation, entry: &Entry, because: Option<&str>) {
+        let line = match because {
+            Some(because) => format!("{}: {because}", entry.event),
+            None => entry.event.to_string(),
+        };
         match &entry.event {
             Event::Planned { .. } => {
                 self.say(tempo, entry.at, &format!("planned: {}", remediation.spec.plan.summary));
@@ -135,17 +143,15 @@ impl Teller {
                     self.detail(&format!("{:<12} {mark:<5} {}", row.name, row.sentence));
                 }
             }
-            // Intents and outcomes are for the record; what came of them is told by the next entry.
             Event::Intent { .. } | Event::Outcome { .. } => {}
             Event::Verified { metrics, .. } => {
-                self.say(tempo, entry.at, &format!("{}: {}", entry.event, entry.because));
-                for metric in metrics {
-                    self.detail(&format!(
-                        "{:<12} {:<7} {}",
-                        metric.metric,
-                        format!("{:?}", metric.verdict),
-                        metric.sentence
-                    ));
+                self.say(tempo, entry.at, &line);
+                for (names, metric) in alike(metrics) {
+                    let finding = metric.finding();
+                    // What holds for all of them was just said.
+                    if format!("{names}: {finding}") != entry.because.as_str() {
+                        self.detail(&format!("{names:<12} {:<7} {finding}", format!("{:?}", metric.verdict)));
+                    }
                 }
             }
             Event::Blocked { .. }
@@ -167,7 +173,7 @@ impl Teller {
             | Event::Undone { .. }
             | Event::Ended { .. }
             | Event::Paged { .. }
-            | Event::Note { .. } => self.say(tempo, entry.at, &format!("{}: {}", entry.event, entry.because)),
+            | Event::Note { .. } => self.say(tempo, entry.at, &line),
         }
     }
 }

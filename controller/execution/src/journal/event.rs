@@ -161,6 +161,36 @@ pub struct MetricLine {
     pub sentence: Text,
 }
 
+impl MetricLine {
+    /// The sentence without the metric's name in front, for places that show the name beside it.
+    pub fn finding(&self) -> &str {
+        finding(self.metric.as_str(), self.sentence.as_str())
+    }
+}
+
+/// A sentence without the metric's name in front.
+pub(crate) fn finding<'a>(metric: &str, sentence: &'a str) -> &'a str {
+    sentence.strip_prefix(metric).map_or(sentence, |rest| rest.strip_prefix(':').unwrap_or(rest).trim_start())
+}
+
+/// Lines with the names of their metrics; what is the same for several of them is one line: a store that does not answer
+/// leaves all of them open.
+pub fn alike(lines: &[MetricLine]) -> Vec<(String, &MetricLine)> {
+    let mut told: Vec<(String, &MetricLine)> = Vec::new();
+    for line in lines {
+        let same =
+            |other: &&mut (String, &MetricLine)| (other.1.verdict, other.1.finding()) == (line.verdict, line.finding());
+        match told.iter_mut().find(same) {
+            Some((names, _)) => {
+                names.push_str(", ");
+                names.push_str(line.metric.as_str());
+            }
+            None => told.push((line.metric.to_string(), line)),
+        }
+    }
+    told
+}
+
 /// The closed answer of every judgement. Unknown never counts as yes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Word {
@@ -302,7 +332,7 @@ impl fmt::Display for Event {
             Self::RevertMerged { commit, .. } => write!(out, "revert merged as {commit}"),
             Self::Undone { step } => write!(out, "step {step} is undone"),
             Self::Ended { ending, .. } => write!(out, "ended: {ending:?}"),
-            Self::Paged { about, to } => write!(out, "paged {to} about {about}"),
+            Self::Paged { about, to } => write!(out, "paged by {to} about {about}"),
             Self::Note { text } => write!(out, "note: {text}"),
         }
     }

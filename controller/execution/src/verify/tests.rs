@@ -138,6 +138,13 @@ fn one_unknown_metric_keeps_the_others_from_passing_and_one_failed_decides() {
 }
 
 #[test]
+fn metrics_that_lack_data_for_one_reason_are_told_together() {
+    let error_ratio = error_ratio(samples(-3600, -3000, healthy), Answer::unknown("gone"));
+    let result = judged(600, vec![error_ratio, restarts(true, Answer::unknown("gone"))]);
+    assert_eq!(result.sentence, "errorRatio, restarts: nothing known since the rollout: gone");
+}
+
+#[test]
 fn commits_by_others_make_the_verdict_unknown_whatever_the_numbers_say() {
     for (commits, wanted) in [
         (Answer::Known(vec!["0123456789abcdef".into()]), "0123456789ab"),
