@@ -8,7 +8,7 @@ use amend_crds::remediation::PullRequestRef;
 use amend_crds::{Incident, Remediation};
 use amend_diagnosis::evidence::{Answer, Change as Changed};
 use amend_diagnosis::logs::queue::Entry;
-use amend_execution::journal::{Event, told};
+use amend_execution::journal::{Event, Word, alike, told};
 use amend_execution::phase::Phase;
 use amend_execution::record::{TrustRoot, verify};
 use futures::StreamExt;
@@ -24,6 +24,7 @@ use crate::dashboard::views::{
     Change, CheckView, GateView, IncidentRow, IncidentView, IncidentViews, Lane, Moment, PolicyView, PullRequestView,
     Reader, RecordView, RemediationView, Step, StepState, UnknownLineView, UnknownLinesView, ViewError,
 };
+use crate::errors;
 use crate::records;
 use crate::shell::Shell;
 use crate::words;
@@ -111,11 +112,11 @@ impl Views {
         let plan = &remediation.spec.plan;
         let status = remediation.status.clone().unwrap_or_default();
         let diff = match self.shell.targets.for_repository(&plan.repository.url, &plan.target.namespace).await {
-            Ok(target) => contents::make(target.repo(), plan)
-                .await
-                .map(|contents| words::diff(&contents.changes))
-                .unwrap_or_default(),
-            Err(_) => String::new(),
+            Ok(target) => match contents::make(target.repo(), plan).await {
+                Ok(contents) => Answer::Known(words::diff(&contents.changes)),
+                Err(why) => Answer::Unknown { why },
+            },
+            Err(problem) => Answer::Unknown { why: errors::chain(&problem) },
         };
         let rows = crate::effects::remedy::told::gate_rows(&status.verdicts);
         RemediationView {
@@ -208,7 +209,7 @@ fn remediation_of<'a>(incident: &Incident, all: &'a [Remediation]) -> Option<&'a
 
 fn row(incident: &Incident, remediation: Option<&Remediation>) -> IncidentRow {
     let status = incident.status.clone().unwrap_or_default();
-    let best = status.diagnosis.as_ref().and_then(|diagnosis| diagnosis.causes.first());
+    let best = status.diagnosis.as_ref().and_then(|diagnosis| diagnosis.actionable());
     let remedy = remediation.and_then(|one| one.status.as_ref());
     IncidentRow {
         namespace: incident.namespace().unwrap_or_default(),
@@ -287,14 +288,24 @@ fn steps(incident: &Incident, remediation: Option<&Remediation>) -> Vec<Step> {
         ("Verification", at(&|event| matches!(event, Event::Verified { late: false, .. }))),
     ];
     let over = status.phase.is_end() || ended.is_some();
-    let failed = remediation.and_then(|one| one.status.as_ref()?.phase).is_some_and(|phase| {
-        matches!(phase, Phase::RolledBack | Phase::Rejected | Phase::Unverified | Phase::Held | Phase::Stuck)
+    // Nobody works on it: it waits for more evidence, or for a policy.
+    let rests = remediation.is_none() && matches!(status.phase, IncidentPhase::Diagnosed | IncidentPhase::Abstained);
+    let verdict = journal.entries().iter().find_map(|entry| match entry.event {
+        Event::Verified { verdict, late: false, .. } => Some(verdict),
+        _ => None,
     });
-    let mut current_given = false;
+    let end = match remediation.and_then(|one| one.status.as_ref()?.phase) {
+        Some(Phase::RolledBack | Phase::Rejected | Phase::Stuck) => StepState::Failed,
+        Some(Phase::Unverified | Phase::Held) => StepState::Unknown,
+        Some(_) | None => StepState::Done,
+    };
+    let mut current_given = rests;
     times
         .into_iter()
         .map(|(name, at)| {
             let state = match at {
+                Some(_) if name == "Diagnosis" && status.phase == IncidentPhase::Abstained => StepState::Unknown,
+                Some(_) if name == "Verification" => verdict.map_or(StepState::Done, judged),
                 Some(_) => StepState::Done,
                 None if over => StepState::Skipped,
                 None if !current_given => {
@@ -310,11 +321,19 @@ fn steps(incident: &Incident, remediation: Option<&Remediation>) -> Vec<Step> {
                 name: remediation
                     .and_then(|one| one.status.as_ref()?.phase)
                     .map_or_else(|| "End".to_owned(), |phase| format!("{phase:?}")),
-                state: if failed { StepState::Failed } else { StepState::Done },
+                state: end,
                 at: Some(at),
             }
         }))
         .collect()
+}
+
+fn judged(verdict: Word) -> StepState {
+    match verdict {
+        Word::Pass => StepState::Done,
+        Word::Fail => StepState::Failed,
+        Word::Unknown => StepState::Unknown,
+    }
 }
 
 fn timeline(incident: &Incident, remediation: Option<&Remediation>) -> Vec<Moment> {
@@ -346,13 +365,15 @@ fn timeline(incident: &Incident, remediation: Option<&Remediation>) -> Vec<Momen
                 detail: short(&change.id).to_owned(),
             });
         }
-        if let (Some(at), Some(cause)) = (status.diagnosed_at, diagnosis.causes.first()) {
-            moments.push(Moment {
-                at,
-                lane: Lane::Diagnosis,
-                title: cause.sentence.clone(),
-                detail: format!("confidence {:.2}", cause.confidence),
-            });
+        if let Some(at) = status.diagnosed_at {
+            let (title, detail) = match (&diagnosis.abstained, diagnosis.causes.first()) {
+                (Some(why), _) => ("no cause is certain enough to act on".to_owned(), why.clone()),
+                (None, Some(cause)) => {
+                    (cause.sentence.clone(), format!("{:.0} % sure", cause.confidence.min(0.99) * 100.0))
+                }
+                (None, None) => ("no cause was found".to_owned(), String::new()),
+            };
+            moments.push(Moment { at, lane: Lane::Diagnosis, title, detail });
         }
     }
     if let Some(journal) = remediation.and_then(|one| one.status.as_ref()).map(|status| &status.journal) {
@@ -381,15 +402,12 @@ fn checks(journal: &amend_execution::journal::Journal) -> Vec<CheckView> {
         Event::Verified { metrics, .. } => Some(metrics),
         _ => None,
     });
-    verified
+    alike(verified.map_or(&[][..], Vec::as_slice))
         .into_iter()
-        .flatten()
-        .map(|line| CheckView {
-            metric: line.metric.to_string(),
-            before: String::new(),
-            after: String::new(),
+        .map(|(names, line)| CheckView {
+            metric: names,
             verdict: format!("{:?}", line.verdict),
-            sentence: line.sentence.to_string(),
+            sentence: line.finding().to_owned(),
         })
         .collect()
 }

@@ -128,6 +128,40 @@ async fn one_incident_shows_cause_graph_evidence_gates_diff_and_record() {
 }
 
 #[tokio::test]
+async fn an_abstention_says_what_would_decide_names_its_guess_as_one_and_is_no_cause_on_the_list() {
+    let incident = page(demo(Shop::new(Noon.now())), "/incidents/shop/cart-19bc").await;
+    let why = "cart and checkout were released 40 s apart; error rate by version would decide; no such label";
+    assert_eq!(incident.matches(why).count(), 1, "{incident}");
+    for shown in [
+        "<h1>No cause is certain enough to act on</h1>",
+        "Best guess: checkout runs out of memory",
+        "<h2>Why it is the best guess</h2>",
+        "kubectl amend explain cart-19bc -n shop --again",
+    ] {
+        assert!(incident.contains(shown), "{shown} is missing in:\n{incident}");
+    }
+    let list = page(demo(Shop::new(Noon.now())), "/incidents").await;
+    assert!(list.contains(why) && list.contains("not sure"), "{list}");
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_shown_is_said_with_its_reason_and_times_name_their_zone() {
+    let shop = Shop { unshown: Some("no GitTarget serves the repository".to_owned()), ..Shop::new(Noon.now()) };
+    let incident = page(demo(shop), "/incidents/shop/checkout-7f3a").await;
+    assert!(incident.contains("The change cannot be shown: no GitTarget serves the repository."), "{incident}");
+    assert!(incident.contains("11:40:00 to 12:00:00 UTC"), "{incident}");
+}
+
+#[tokio::test]
+async fn an_empty_list_of_one_namespace_says_which_and_leads_to_what_is_over_there() {
+    let mut shop = Shop::new(Noon.now());
+    shop.rows.retain(|row| row.over || row.namespace != "shop");
+    let list = page(demo(shop), "/incidents?namespace=shop").await;
+    assert!(list.contains("Nothing that Amend knows of is broken in shop."), "{list}");
+    assert!(list.contains("<a href=\"/incidents?show=all&amp;namespace=shop\">See the 1 that is over</a>"), "{list}");
+}
+
+#[tokio::test]
 async fn lines_that_nobody_can_class_are_shown_with_the_pattern_to_copy_and_what_was_dropped() {
     let lines = page(demo(Shop::new(Noon.now())), "/logs/unknown").await;
     for shown in [

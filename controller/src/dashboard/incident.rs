@@ -116,6 +116,8 @@ struct Remedy<'a> {
     checks: Vec<Judged<'a, CheckView>>,
     cleared: usize,
     diff: Vec<DiffLine>,
+    /// Why the change cannot be shown.
+    unshown: Option<String>,
     added: usize,
     removed: usize,
     pull_request: Option<PullRequest>,
@@ -201,6 +203,7 @@ fn step_look(name: &str, state: StepState, at: Option<Timestamp>) -> StepLook {
         StepState::Current => ("current", "now"),
         StepState::Waiting => ("waiting", "to come"),
         StepState::Failed => ("failed", "failed"),
+        StepState::Unknown => ("unsure", "no answer"),
         StepState::Skipped => ("skipped", "not needed"),
     };
     let at = at.map(|at| at.strftime("%H:%M:%S").to_string()).unwrap_or_default();
@@ -243,7 +246,7 @@ fn question(asked: &Asked) -> Question {
         id: one_line(&asked.id, 64),
         source: one_line(&asked.source, 64),
         query: one_line(&asked.query, 2000),
-        window: format!("{} to {}", from.strftime("%H:%M:%S"), to.strftime("%H:%M:%S")),
+        window: format!("{} to {} UTC", from.strftime("%H:%M:%S"), to.strftime("%H:%M:%S")),
         unknown: asked.unknown.as_deref().map(|why| one_line(why, 300)),
     }
 }
@@ -262,7 +265,10 @@ fn signal_look(signal: &Signal, now: Timestamp) -> SignalLook {
 }
 
 fn remedy(view: &RemediationView) -> Remedy<'_> {
-    let diff = diff::lines(&view.diff);
+    let (diff, unshown) = match &view.diff {
+        Answer::Known(text) => (diff::lines(text), None),
+        Answer::Unknown { why } => (Vec::new(), Some(one_line(why, 300))),
+    };
     let count = |kind| diff.iter().filter(|line| line.kind == kind).count();
     Remedy {
         phase_class: phase_class(&view.phase),
@@ -272,6 +278,7 @@ fn remedy(view: &RemediationView) -> Remedy<'_> {
         added: count("add"),
         removed: count("del"),
         diff,
+        unshown,
         pull_request: view.pull_request.clone().map(pull_request),
         revert: view.revert_pull_request.clone().map(pull_request),
         view,

@@ -57,7 +57,7 @@ pub(super) fn shown(row: IncidentRow, now: Timestamp) -> Row {
         signals: row.signals,
         opened_at: row.opened_at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
         age: span_in_words(now.duration_since(row.opened_at)),
-        needs_person: row.needs_person.map(|what| one_line(&what, 200)),
+        needs_person: row.needs_person.map(|what| one_line(&what, 400)),
         pull_request: row.pull_request.map(pull_request),
         namespace: row.namespace,
         name: row.name,

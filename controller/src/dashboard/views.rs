@@ -79,7 +79,7 @@ pub struct IncidentRow {
     pub because: String,
     /// What is affected, for people: `Deployment/checkout [app]`.
     pub entity: String,
-    /// The best cause's sentence.
+    /// The best cause's sentence, when it is sure enough to be named one.
     pub cause: Option<String>,
     /// 0 to 1.
     pub confidence: Option<f64>,
@@ -152,6 +152,8 @@ pub enum StepState {
     Current,
     Waiting,
     Failed,
+    /// It came to its end without an answer.
+    Unknown,
     /// Not needed any more.
     Skipped,
 }
@@ -196,8 +198,8 @@ pub struct RemediationView {
     /// `Observe`, `Propose` or `Act`.
     pub autonomy: String,
     pub gates: Vec<GateView>,
-    /// Unified diff; empty when there is none yet.
-    pub diff: String,
+    /// Unified diff.
+    pub diff: Answer<String>,
     /// How it would be undone, in one sentence.
     pub undo: String,
     pub pull_request: Option<PullRequestView>,
@@ -217,10 +219,9 @@ pub struct GateView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckView {
     pub metric: String,
-    pub before: String,
-    pub after: String,
     /// `Pass`, `Fail` or `Unknown`.
     pub verdict: String,
+    /// With both medians, samples and what is tolerated.
     pub sentence: String,
 }
 

@@ -25,12 +25,14 @@ pub struct Shop {
     pub now: Timestamp,
     pub rows: Vec<IncidentRow>,
     pub error: Option<ViewError>,
+    /// Why the change of a remediation cannot be shown.
+    pub unshown: Option<String>,
     pub changes: broadcast::Sender<Change>,
 }
 
 impl Shop {
     pub fn new(now: Timestamp) -> Self {
-        Self { now, rows: rows(now), error: None, changes: broadcast::channel(16).0 }
+        Self { now, rows: rows(now), error: None, unshown: None, changes: broadcast::channel(16).0 }
     }
 }
 
@@ -47,11 +49,14 @@ impl IncidentViews for Shop {
         name: &'a str,
     ) -> BoxFuture<'a, Result<IncidentView, ViewError>> {
         let row = self.rows.iter().find(|row| row.namespace == namespace && row.name == name);
-        let view = match (&self.error, row) {
+        let mut view = match (&self.error, row) {
             (Some(error), _) => Err(error.clone()),
             (None, Some(row)) => Ok(incident(row.clone(), self.now)),
             (None, None) => Err(ViewError::NotFound),
         };
+        if let (Ok(IncidentView { remediation: Some(remediation), .. }), Some(why)) = (&mut view, &self.unshown) {
+            remediation.diff = Answer::unknown(why.as_str());
+        }
         async move { view }.boxed()
     }
 
@@ -170,11 +175,12 @@ pub fn rows(now: Timestamp) -> Vec<IncidentRow> {
 
 pub fn incident(row: IncidentRow, now: Timestamp) -> IncidentView {
     if row.name != "checkout-7f3a" {
+        let abstained = || Diagnosis { abstained: Some(row.because.clone()), ..diagnosis(now) };
         return IncidentView {
             steps: Vec::new(),
             timeline: Vec::new(),
             signals: Vec::new(),
-            diagnosis: None,
+            diagnosis: (row.phase == "Abstained").then(abstained),
             note: None,
             policies: Vec::new(),
             remediation: None,
@@ -423,12 +429,12 @@ fn remediation(row: &IncidentRow) -> RemediationView {
             gate("cooldown", "Pass", "no change of this target in 30 days"),
             gate("silence", "Pass", "no silence in Alertmanager matches"),
         ],
-        diff: "--- a/apps/checkout/deployment.yaml\n+++ b/apps/checkout/deployment.yaml\n@@ -24,7 +24,7 @@ spec:\n           resources:\n             requests:\n               cpu: 50m\n             limits:\n-              memory: 64Mi  # measured in spring\n+              memory: 96Mi  # measured in spring\n           ports:\n             - containerPort: 8080\n".to_owned(),
+        diff: Answer::Known("--- a/apps/checkout/deployment.yaml\n+++ b/apps/checkout/deployment.yaml\n@@ -24,7 +24,7 @@ spec:\n           resources:\n             requests:\n               cpu: 50m\n             limits:\n-              memory: 64Mi  # measured in spring\n+              memory: 96Mi  # measured in spring\n           ports:\n             - containerPort: 8080\n".to_owned()),
         undo: "the inverse edit, back to 64Mi, is prepared and would be proposed as a revert".to_owned(),
         pull_request: row.pull_request.clone(),
         revert_pull_request: None,
         checks: vec![
-            CheckView { metric: "restarts".to_owned(), before: "6 in 5 min".to_owned(), after: "-".to_owned(), verdict: "Unknown".to_owned(), sentence: "after the merge".to_owned() },
+            CheckView { metric: "restarts".to_owned(), verdict: "Unknown".to_owned(), sentence: "6 in 5 min before; judged after the merge".to_owned() },
         ],
     }
 }
