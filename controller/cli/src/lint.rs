@@ -1,24 +1,23 @@
 //! `amend lint PATH...`: what is wrong with policies, sources and targets, before they reach a cluster.
 
 mod files;
+mod meaning;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use amend_crds::{GROUP, GitTargetSpec, TelemetrySourceSpec, VERSION};
-use amend_gitops::access::GitAccess;
+use amend_crds::{GROUP, VERSION};
 use amend_policies::lint::{Finding, Severity, read};
 use amend_policies::manifest::line_of;
-use amend_policies::policy::{UnknownField, nearest, problems_against, quoted};
-use amend_telemetry::mapping::{KEYS, Mapping, MappingError};
+use amend_policies::policy::{PolicyProblem, UnknownField, nearest, problems_against, quoted};
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::connection::{Flags, plain, print};
+use meaning::meaning;
 
 /// Checks files with objects of Amend; exits non-zero when one would not be accepted.
 #[derive(Debug, Args)]
@@ -111,16 +110,16 @@ fn check(file: &str, text: &str, documents: &[Value], found: &mut Vec<Placed>) -
     for (position, document) in documents.iter().filter(|one| !one.is_null()).enumerate() {
         let api = document["apiVersion"].as_str().unwrap_or_default();
         let (group, version) = api.split_once('/').unwrap_or(("", api));
-        if group != GROUP {
+        if group != GROUP && !is_meant(group, document["kind"].as_str().unwrap_or_default())? {
             continue;
         }
         ours += 1;
         let text_at = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).unwrap_or("?");
         let object = format!("{}/{}", text_at("/metadata/namespace"), text_at("/metadata/name"));
-        let findings = if version == VERSION {
-            judged(document)?
-        } else {
-            vec![error("apiVersion", format!("{} is not served; write {GROUP}/{VERSION}", quoted(api)))]
+        let findings = match api {
+            "" => vec![error("apiVersion", format!("is missing: write {GROUP}/{VERSION}"))],
+            _ if (group, version) == (GROUP, VERSION) => judged(document)?,
+            _ => vec![error("apiVersion", format!("{} is not served; write {GROUP}/{VERSION}", quoted(api)))],
         };
         found.extend(findings.into_iter().map(|finding| Placed {
             file: file.into(),
@@ -130,6 +129,12 @@ fn check(file: &str, text: &str, documents: &[Value], found: &mut Vec<Placed>) -
         }));
     }
     Ok(ours)
+}
+
+/// Whether an object of another group was meant to be one of ours: its kind is one, and the group is left out or a slip.
+fn is_meant(group: &str, kind: &str) -> anyhow::Result<bool> {
+    let is_ours = amend_crds::schema::definitions()?.iter().any(|definition| definition.spec.names.kind == kind);
+    Ok(is_ours && (group.is_empty() || group.starts_with("amend") || nearest(group, [GROUP].into_iter()).is_some()))
 }
 
 /// Everything about one object of our group.
@@ -152,7 +157,13 @@ fn judged(document: &Value) -> anyhow::Result<Vec<Finding>> {
         read(spec).1
     } else {
         let problems = problems_against(&schema["properties"]["spec"], spec);
-        problems.into_iter().map(|problem| error(&problem.path, problem.sentence)).collect()
+        let told = |problem: PolicyProblem| match (kind, problem.path.as_str()) {
+            ("GitTarget", "forge.kind") => {
+                format!("{}; Forgejo speaks Gitea's API, to others nothing can be proposed yet", problem.sentence)
+            }
+            _ => problem.sentence,
+        };
+        problems.into_iter().map(|problem| error(&problem.path.clone(), told(problem))).collect()
     };
     if findings.is_empty() {
         findings = meaning(kind, spec);
@@ -206,66 +217,6 @@ fn unknown(fields: &Value, before: &str, known: &[&str]) -> Vec<Finding> {
             error(&problem.path, problem.sentence)
         })
         .collect()
-}
-
-/// What the schema of a well-formed object cannot say.
-fn meaning(kind: &str, spec: &Value) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    match kind {
-        "TelemetrySource" => {
-            let Ok(source) = serde_json::from_value::<TelemetrySourceSpec>(spec.clone()) else { return findings };
-            for (key, value) in &source.mapping {
-                // One by one, so that each is told.
-                if let Err(why) = Mapping::declared(&BTreeMap::from([(key.clone(), value.clone())])) {
-                    findings.push(error(&format!("mapping.{key}"), of_mapping(key, &why)));
-                }
-            }
-            if let Err(why) = http(&source.url) {
-                findings.push(error("url", why));
-            }
-        }
-        "GitTarget" => {
-            let Ok(target) = serde_json::from_value::<GitTargetSpec>(spec.clone()) else { return findings };
-            if let Err(why) = GitAccess::new(&target.url, &target.branch) {
-                findings.push(error("url", why.to_string()));
-            }
-            if target.grants.is_empty() {
-                let sentence = "nothing may be changed; add grants: [{ namespace, paths, kinds, fields }]";
-                findings.push(warning("grants", sentence.to_owned()));
-            }
-            for (position, grant) in target.grants.iter().enumerate() {
-                if !target.allowed_namespaces.iter().any(|allowed| *allowed == grant.namespace || allowed == "*") {
-                    let sentence = format!(
-                        "is granted something but is not in allowedNamespaces; add {} there unless this object lives in it",
-                        quoted(&grant.namespace)
-                    );
-                    findings.push(warning(&format!("grants[{position}].namespace"), sentence));
-                }
-            }
-        }
-        _ => {}
-    }
-    findings
-}
-
-fn of_mapping(key: &str, why: &MappingError) -> String {
-    let near = matches!(why, MappingError::UnknownKey { .. }).then(|| nearest(key, KEYS.into_iter())).flatten();
-    near.map_or_else(
-        || why.to_string(),
-        |near| format!("mapping key {} is not known: did you mean {near}?", quoted(key)),
-    )
-}
-
-/// An http(s) URL without user info.
-fn http(text: &str) -> Result<(), String> {
-    let url = url::Url::parse(text).map_err(|why| format!("{} is not a URL: {why}", quoted(text)))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!("{} is not http or https", quoted(text)));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("user names and passwords belong in a Secret: name it in secretRef".to_owned());
-    }
-    Ok(())
 }
 
 fn error(path: &str, sentence: String) -> Finding {
@@ -384,6 +335,33 @@ statsu: {}
         for (finding, hint) in found.iter().zip(["status?", "labels?", "limits?", "timeout?", "remove it"]) {
             assert!(finding.2.contains(hint), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn an_object_that_was_meant_for_us_is_told_and_not_passed_over() {
+        for api in ["apiVersion: amend.io/v1alpha1\n", "apiVersion: amend/v1alpha1\n", ""] {
+            let found = found(&format!("{api}kind: TelemetrySource\nmetadata: {{ name: prometheus }}\n"));
+            assert_eq!(found.len(), 1, "{api} {found:?}");
+            assert!(found[0].1 == "apiVersion" && found[0].2.ends_with("write amend.dev/v1alpha1"), "{found:?}");
+        }
+        assert_eq!(found("apiVersion: shipwright.io/v1beta1\nkind: Build\nmetadata: { name: x }\n"), []);
+    }
+
+    #[test]
+    fn a_forge_that_cannot_be_proposed_to_says_which_can() {
+        let text = "\
+apiVersion: amend.dev/v1alpha1
+kind: GitTarget
+metadata: { name: platform }
+spec:
+  url: https://git.example.com/platform/shop.git
+  branch: main
+  forge: { kind: GitHub }
+  secretRef: { name: platform-git }
+";
+        let found = found(text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].2.starts_with("\"GitHub\" is not one of Gitea; Forgejo speaks Gitea's API"), "{found:?}");
     }
 
     #[test]
