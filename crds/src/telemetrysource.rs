@@ -47,7 +47,8 @@ pub struct TelemetrySourceSpec {
     /// Names that differ from the defaults. Labels: `namespace`, `pod`, `container`, `service` (empty: the store has no
     /// such label). Requests: `requests`, `duration`, `durationUnit` (`s`, `ms`), `code`, `errorCodes`. Traces:
     /// `traceService`, like `{service}.{namespace}`. Log documents: `index`, `timeField`, `messageField`,
-    /// `namespaceField`, `podField`, `levelField`, `traceField`, `spanField`. `only.LABEL` adds a matcher to every question.
+    /// `namespaceField`, `podField`, `levelField`, `traceField`, `spanField`; fields that are not named are looked for under the
+    /// names of ECS, Fluent Bit and OpenTelemetry. `only.LABEL` adds a matcher to every question.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mapping: BTreeMap<String, String>,
     /// How often the store gets a new sample of a series (the scrape interval), like `30s`; default 30s.

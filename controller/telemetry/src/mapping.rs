@@ -229,7 +229,7 @@ impl Mapping {
                 "durationUnit" => family.unit = unit(value)?,
                 "code" => family.code = label(key, value)?,
                 "errorCodes" => family.error_codes = expression(key, value)?,
-                "namespace" | "pod" | "container" | "service" | "traceService" => {}
+                "namespace" | "pod" | "container" | "service" | "traceService" | "index" => {}
                 _ if key.starts_with("only.") || mapping.logs.entry(key).is_some() => {}
                 _ => return Err(MappingError::UnknownKey { key: key.chars().take(100).collect() }),
             }
@@ -446,6 +446,18 @@ mod tests {
         );
         let only = declared(&[("requests", "istio_requests_total"), ("code", "response_code")]).unwrap().families();
         assert_eq!((only.len(), only[0].code.as_str()), (1, "response_code"));
+    }
+
+    #[test]
+    fn every_key_that_is_named_can_be_declared() {
+        for key in KEYS {
+            let (key, value) = match key {
+                "durationUnit" => (key, "ms"),
+                "only.LABEL" => ("only.cluster", "a"),
+                _ => (key, "abc"),
+            };
+            assert!(declared(&[(key, value)]).is_ok(), "{key}");
+        }
     }
 
     #[test]

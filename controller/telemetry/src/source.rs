@@ -172,7 +172,7 @@ pub enum SourceError {
     Partial { said: String },
     #[error("a {kind} source holds no {what}")]
     NotHeld { kind: SourceKind, what: &'static str },
-    #[error("{what}, and the mapping's {key} does not name one")]
+    #[error("{what}; the key {key} of the mapping would name it")]
     Unmapped {
         what: String,
         /// The key of the mapping that would say it.
