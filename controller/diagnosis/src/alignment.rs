@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::align::Aligner;
 use crate::clusters::Foreign;
+use crate::edge;
 use crate::evidence::Observations;
 
 /// Names of what did not align that are shown; more would be the same mistake again.
@@ -41,7 +42,9 @@ impl Alignment {
         let mut counted = Counted::default();
         for one in observations.series.known().into_iter().flatten() {
             let end = |label: &str| one.labels.get(label).and_then(|name| aligner.named("", name));
-            let known = aligner.of_series(one).or_else(|| end("destination")).or_else(|| end("source"));
+            let on_the_way = || edge::counted(one)?.ends(one, aligner).into_iter().flatten().next();
+            let known =
+                aligner.of_series(one).or_else(|| end("destination")).or_else(|| end("source")).or_else(on_the_way);
             counted.note(known.is_some(), 1, || aligner.shown(&one.labels));
         }
         for span in observations.spans.known().into_iter().flatten() {

@@ -51,7 +51,9 @@ impl ClusterName {
         let first = |keys: &[&str]| keys.iter().find_map(|key| labels.get(*key)).map_or("", String::as_str);
         // An id of a resource may also be that of a machine or a function.
         let resource = Some(Self::parsed(first(&RESOURCE))).filter(|parsed| !parsed.provider.is_empty());
-        let name = first(&NAMES);
+        // What Envoy counts by a `cluster_name` is a group of its upstreams.
+        let upstreams = labels.get("__name__").is_some_and(|metric| metric.starts_with("envoy_"));
+        let name = if upstreams { "" } else { first(&NAMES) };
         let name = if name.is_empty() { first(&[LOOSE_NAME]) } else { name };
         let mut told = match (name.is_empty(), resource) {
             (false, _) => Self::parsed(name),

@@ -13,6 +13,7 @@ pub mod deep;
 pub mod diagnose;
 pub mod diagnosis;
 pub mod drilldown;
+pub mod edge;
 pub mod entity;
 pub mod evidence;
 mod extract;

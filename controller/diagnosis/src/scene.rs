@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::align::Aligner;
 use crate::alignment::Alignment;
 use crate::cluster::{Cluster, list, text};
+use crate::edge::{self, End};
 use crate::entity::{Entity, EntityKind};
 use crate::evidence::{Change, LinkKind, LogLine, Observations, Series, Span};
 use crate::finding::Questions;
@@ -57,7 +58,9 @@ impl<'a> Scene<'a> {
         changes.sort_by(|a, b| (a.at, &a.id, &a.target).cmp(&(b.at, &b.id, &b.target)));
         let mut series: BTreeMap<Entity, Vec<&Series>> = BTreeMap::new();
         let mut finer: BTreeMap<Entity, Vec<&Series>> = BTreeMap::new();
-        for one in observations.series.known().into_iter().flatten() {
+        // What is counted between two ends speaks of neither alone.
+        let between = |one: &&Series| edge::counted(one).is_some_and(|count| count.to != End::Nowhere);
+        for one in observations.series.known().into_iter().flatten().filter(|one| !between(one)) {
             if let Some(entity) = aligner.of_series(one) {
                 let of = if finer::is(name_of(&one.labels)) { &mut finer } else { &mut series };
                 of.entry(entity).or_default().push(one);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use amend_diagnosis::edge::Way;
 use amend_diagnosis::entity::Entity;
 use amend_diagnosis::evidence::{Answer, Asked, LinkKind, LogLine, Series, Span, Topology, TopologyEdge, Window};
 use amend_diagnosis::metric::name;
@@ -20,7 +21,7 @@ use crate::source::{Reply, Source, SourceKind};
 use crate::sources::{Sources, in_time, nobody};
 
 /// What is asked about each namespace, in the order of worth.
-const MEASURES: [Measure; 11] = [
+const MEASURES: [Measure; 16] = [
     Measure::Memory,
     Measure::Limits,
     Measure::Restarts,
@@ -32,6 +33,11 @@ const MEASURES: [Measure; 11] = [
     Measure::RequestsByPod,
     Measure::LatencyP99,
     Measure::LatencyP99ByPod,
+    Measure::Edge(Way::Requests),
+    Measure::Edge(Way::Connections),
+    Measure::Edge(Way::Handshakes),
+    Measure::Edge(Way::Packets),
+    Measure::PodPackets,
 ];
 
 /// Samples per series over all that is asked for: enough to see an onset to within one percent of the window.

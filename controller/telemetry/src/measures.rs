@@ -1,5 +1,8 @@
 //! Each measure as PromQL, in the names that a store uses.
 
+mod edges;
+
+use amend_diagnosis::edge;
 use amend_diagnosis::evidence::Series;
 use amend_diagnosis::metric::{finer, name};
 use jiff::SignedDuration;
@@ -51,6 +54,14 @@ static OPERATION: [&str; 15] = [
 
 /// Labels that tell one version from another; one of them is enough.
 static VERSION: [&str; 4] = ["version", "app_version", "service_version", "destination_version"];
+
+/// What cAdvisor counts of packets that a pod never got or sent.
+static PACKETS_LOST: [&str; 4] = [
+    "container_network_receive_packets_dropped_total",
+    "container_network_transmit_packets_dropped_total",
+    "container_network_receive_errors_total",
+    "container_network_transmit_errors_total",
+];
 
 /// Says `true` on requests that failed, whatever their codes mean in this store.
 pub(crate) const ERROR_LABEL: &str = "error";
@@ -148,6 +159,8 @@ pub(crate) fn forms(
         Measure::LatencyP99ByVersion => latency(mapping, of, rate, By::Version),
         Measure::Pressure(resource) => vec![containers.pressure(resource, rate)],
         Measure::NodePressure(resource) => node_pressure(mapping, of, resource, rate),
+        Measure::Edge(way) => edges::forms(mapping, of, rate, way),
+        Measure::PodPackets => vec![containers.packets_lost(rate)],
     }
 }
 
@@ -244,6 +257,16 @@ impl Containers<'_> {
         let waiting = self.sum_rate(&format!("container_pressure_{}_waiting_seconds_total", resource.name()), rate);
         let form = Form::new(waiting, finer::PRESSURE, &self.labels());
         Form { fixed: Some(("resource", resource.name())), ..form }
+    }
+
+    /// Per pod: its containers share one network.
+    fn packets_lost(&self, rate: SignedDuration) -> Form {
+        let by = [self.mapping.namespace.as_str(), self.mapping.pod.as_str()];
+        let of = |metric| self.selected(metric).over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &by);
+        let [first, rest @ ..] = PACKETS_LOST;
+        let all = rest.into_iter().fold(of(first), |all, metric| all.with(Operator::Add, of(metric)));
+        let labels = [(by[0], "namespace"), (by[1], "pod")];
+        Form { fixed: Some((edge::PER, "second")), ..Form::new(all, edge::POD_PACKETS_LOST, &labels) }
     }
 
     /// `last_over_time` bounds how old a sample may be: without it a store repeats the last one for five minutes.

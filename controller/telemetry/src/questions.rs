@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use amend_diagnosis::edge::Way;
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::Window;
 use jiff::SignedDuration;
@@ -152,6 +153,11 @@ pub enum Measure {
     Pressure(Resource),
     /// The same of nodes; their names stand in [`Selection::pods`].
     NodePressure(Resource),
+    /// What becomes of calls on their way from the selection to others, as an agent between the two counts it
+    /// (see [`amend_diagnosis::edge`]): amounts a second, in the agent's own names.
+    Edge(Way),
+    /// Packets a second that each pod loses: dropped, or damaged.
+    PodPackets,
 }
 
 /// What tasks wait for.
@@ -200,6 +206,11 @@ impl Measure {
             Self::NodePressure(Resource::Cpu) => "node-cpu-pressure",
             Self::NodePressure(Resource::Memory) => "node-memory-pressure",
             Self::NodePressure(Resource::Io) => "node-io-pressure",
+            Self::Edge(Way::Requests) => "edge-requests",
+            Self::Edge(Way::Connections) => "edge-connections",
+            Self::Edge(Way::Handshakes) => "edge-handshakes",
+            Self::Edge(Way::Packets) => "edge-packets",
+            Self::PodPackets => "pod-packets",
         }
     }
 }

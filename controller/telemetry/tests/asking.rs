@@ -1,6 +1,6 @@
 //! Asking several stores about one incident: what is found, and what is said about the rest.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -174,6 +174,25 @@ async fn names_of_opentelemetry_are_found_without_being_declared() {
     let reply = ask_golden(&otel.await, Golden::ErrorRatio).await;
     assert_eq!(reply.answer.known().unwrap().samples, [(1_000.0, 1.0)]);
     assert!(reply.asked.query.contains("k8s_namespace_name=\"shop\""), "{}", reply.asked.query);
+}
+
+#[tokio::test]
+async fn what_a_mesh_counts_between_two_services_comes_as_rates_in_its_own_names() {
+    let mesh = store("mesh", SourceKind::Prometheus, |path, query| {
+        let of = json!({"source_workload_namespace": "shop", "source_workload": "checkout",
+            "destination_workload_namespace": "shop", "destination_workload": "cart", "response_flags": "UF"});
+        match path == "/api/v1/query_range" && query.contains("rate(istio_requests_total{reporter=\"source\"") {
+            true => matrix(&[(of, &[(1_600, "2"), (1_610, "3")])]),
+            false => matrix(&[]),
+        }
+    });
+    let found = gathered(&mesh.await, DEADLINE).await;
+    let series = named(found.series.known().unwrap(), "istio_requests_total");
+    let [lost] = series.as_slice() else { panic!("{series:?}") };
+    assert_eq!(lost.samples, [(1_600.0, 2.0), (1_610.0, 3.0)]);
+    assert_eq!((lost.labels["per"].as_str(), lost.labels["response_flags"].as_str()), ("second", "UF"));
+    assert_eq!(lost.asked, "mesh/edge-requests/shop");
+    assert!(amend_diagnosis::edge::counted(lost).is_some_and(|count| count.agent == "Istio"), "{lost:?}");
 }
 
 #[tokio::test]

@@ -2,12 +2,14 @@
 //!
 //! A caller that waits in vain writes whom it waited for. That alone blames nobody: a slow callee, one that fails and one that is
 //! gone look the same from there. Where the callee answers what reaches it as quickly and as well as before, and its pods are
-//! ready, the loss lies between the two. What was not measured is not taken for sound: then the edge is a candidate only.
+//! known to be ready, the loss lies between the two. What was not measured, or not listed, is not taken for sound: then the edge is
+//! a candidate only.
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::cluster::{Container, Pod};
 use crate::diagnosis::cause;
 use crate::entity::Entity;
 use crate::evidence::LogLine;
@@ -32,7 +34,7 @@ const GROWTH: f64 = 1.5;
 const QUICK_SECONDS: f64 = 0.05;
 /// As clear as calls without an answer in traces.
 const LOST: f64 = 4.0;
-/// A candidate: nobody measured whether the callee is sound.
+/// A candidate: nobody knows whether the callee is sound.
 const UNMEASURED: f64 = 1.0;
 /// Against the caller as slow or failing by itself.
 const CALLER: f64 = 4.0;
@@ -49,12 +51,13 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let asked = scene.questions().about(&["logs", "log", "|="]);
     let mut findings = Vec::new();
     for loss in &losses {
-        let soundness = soundness(scene, &loss.callee, onset);
-        let weight = match soundness {
-            Some(false) => continue,
-            Some(true) => LOST * (loss.lines as f64 / LINES_CLEAR).clamp(0.4, 1.0),
-            None => UNMEASURED,
+        let called = Called::of(scene, &loss.callee, onset);
+        let weight = match called {
+            Called::Ails | Called::Gone => continue,
+            Called::Sound => LOST * (loss.lines as f64 / LINES_CLEAR).clamp(0.4, 1.0),
+            Called::Unmeasured => UNMEASURED,
         };
+        let sound = called == Called::Sound;
         let callers = scene.graph.calls.values().filter(|callees| callees.contains(&loss.callee)).count();
         let losing = losses.iter().filter(|other| other.callee == loss.callee).count();
         // One caller among several that loses calls: the loss is on its side.
@@ -64,7 +67,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
             loss.caller.name,
             loss.lines,
             loss.callee.name,
-            if soundness.is_some() { ", which answers what reaches it as before" } else { "" },
+            if sound { ", which answers what reaches it as before" } else { "" },
         );
         findings.push(
             Finding::new(blamed.clone(), cause::NETWORK, Modality::Logs, weight, sentence)
@@ -73,16 +76,18 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
                 .measure("network.from", &loss.caller.name)
                 .measure("network.to", &loss.callee.name),
         );
-        for kind in [cause::LATENCY, cause::BEHAVIOUR, cause::ERRORS, cause::DEPENDENCY] {
-            if soundness.is_some() {
-                let sentence =
-                    format!("{} waits for answers of {} that do not come", loss.caller.name, loss.callee.name);
-                let against = Finding::new(loss.caller.clone(), kind, Modality::Logs, -CALLER, sentence).asked(&asked);
-                findings.push(against);
-            }
+        if sound {
+            findings.extend(waits(&loss.caller, &loss.callee, Modality::Logs, &asked));
         }
     }
     findings
+}
+
+/// Against a caller as slow or failing by itself, when its calls to a sound callee get lost.
+pub(super) fn waits(caller: &Entity, callee: &Entity, modality: Modality, asked: &str) -> Vec<Finding> {
+    let sentence = format!("{} waits for answers of {} that do not come", caller.name, callee.name);
+    let against = |kind| Finding::new(caller.clone(), kind, modality, -CALLER, sentence.clone()).asked(asked);
+    [cause::LATENCY, cause::BEHAVIOUR, cause::ERRORS, cause::DEPENDENCY].map(against).into()
 }
 
 /// A caller that waits in vain for one callee.
@@ -116,23 +121,44 @@ impl Loss {
     }
 }
 
-/// Whether what reaches an entity is answered as before; none when nobody measured both how well and how quickly.
-fn soundness(scene: &Scene<'_>, entity: &Entity, onset: Timestamp) -> Option<bool> {
-    let (normal, fault) = (scene.observations.normal, scene.observations.fault);
-    let before = normal.map_or(
-        (shifted(onset, SignedDuration::from_mins(-60)), shifted(onset, SignedDuration::from_mins(-2))),
-        |window| (window.from, window.to),
-    );
-    let after = fault.map_or((onset, scene.observations.at), |window| (window.from, window.to));
-    let (was, is) = (scene.answering(entity, before.0, before.1), scene.answering(entity, after.0, after.1));
-    let mut pods = scene.cluster.pods.iter().filter(|pod| pod.workload == *entity);
-    let broken = pods.any(|pod| pod.containers.iter().any(|container| !container.init && !container.ready));
-    let fails = was.error_ratio.zip(is.error_ratio).map(|(was, is)| is - was > RATIO_FLOOR);
-    let slow = was.latency.zip(is.latency).map(|(was, is)| is > (was * GROWTH).max(was + QUICK_SECONDS));
-    match (fails, slow) {
-        _ if broken => Some(false),
-        (Some(true), _) | (_, Some(true)) => Some(false),
-        (Some(false), Some(false)) => Some(true),
-        (None, _) | (_, None) => None,
+/// How the called side of a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Called {
+    /// It answers what reaches it as quickly and as well as before, and its pods are ready.
+    Sound,
+    /// It fails, or is slower than before.
+    Ails,
+    /// A container of it is not ready, or was away since the trouble began.
+    Gone,
+    /// Nobody measured how well and how quickly it answers, or knows its pods.
+    Unmeasured,
+}
+
+impl Called {
+    pub(super) fn of(scene: &Scene<'_>, entity: &Entity, onset: Timestamp) -> Self {
+        let (normal, fault) = (scene.observations.normal, scene.observations.fault);
+        let before = normal.map_or(
+            (shifted(onset, SignedDuration::from_mins(-60)), shifted(onset, SignedDuration::from_mins(-2))),
+            |window| (window.from, window.to),
+        );
+        let after = fault.map_or((onset, scene.observations.at), |window| (window.from, window.to));
+        let (was, is) = (scene.answering(entity, before.0, before.1), scene.answering(entity, after.0, after.1));
+        let pods: Vec<&Pod> = scene.cluster.pods_of(entity).collect();
+        let fails = was.error_ratio.zip(is.error_ratio).map(|(was, is)| is - was > RATIO_FLOOR);
+        let slow = was.latency.zip(is.latency).map(|(was, is)| is > (was * GROWTH).max(was + QUICK_SECONDS));
+        match (fails, slow) {
+            _ if pods.iter().any(|pod| was_away(pod, onset)) => Self::Gone,
+            (Some(true), _) | (_, Some(true)) => Self::Ails,
+            // Nobody knows whether pods that nobody listed are ready.
+            (Some(false), Some(false)) if !pods.is_empty() => Self::Sound,
+            (Some(false), Some(false)) | (None, _) | (_, None) => Self::Unmeasured,
+        }
     }
+}
+
+/// Whether a container of a pod takes no calls now, or ended since the trouble began.
+fn was_away(pod: &Pod, onset: Timestamp) -> bool {
+    let ended = |container: &Container| container.last.as_ref().and_then(|last| last.finished);
+    let working = pod.containers.iter().filter(|container| !container.init);
+    working.into_iter().any(|container| !container.ready || ended(container).is_some_and(|at| at >= onset))
 }

@@ -20,7 +20,7 @@ use resources::resources;
 pub use resources::saturated;
 
 /// How much a comparison counts whose windows were found by a change point, not told.
-const GUESSED: f64 = 0.4;
+pub const GUESSED: f64 = 0.4;
 
 /// Fewer sick samples than this cannot tell a fall of requests from chance.
 const SAMPLES_MIN: usize = 5;
@@ -233,6 +233,11 @@ impl Traffic {
     /// How much more an entity has to do than before.
     pub fn growth(&self, entity: &Entity) -> f64 {
         self.growth.get(entity).copied().unwrap_or(1.0)
+    }
+
+    /// The same, where anybody measured it.
+    pub fn measured_growth(&self, entity: &Entity) -> Option<f64> {
+        self.growth.get(entity).copied()
     }
 
     /// Whose requests fell although everybody else's did not, and which replica's although its siblings' did not.

@@ -7,6 +7,7 @@ mod commits;
 mod config;
 mod crash;
 mod dependency;
+mod edge_losses;
 mod image;
 mod log_state;
 mod lost_calls;
@@ -40,7 +41,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 29] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 30] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -64,6 +65,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         traces::findings,
         unanswered::findings,
         lost_calls::findings,
+        edge_losses::findings,
         rollout::findings,
         taught::findings,
         sick_pod::findings,

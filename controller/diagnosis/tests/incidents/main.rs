@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod deep;
+mod edges;
 mod named;
 mod network;
 mod resources;

@@ -83,6 +83,20 @@ fn without_measurements_of_the_callee_the_edge_is_a_candidate_and_no_answer() {
 }
 
 #[test]
+fn pods_that_nobody_listed_are_not_taken_for_ready() {
+    let mut unlisted = lossy();
+    unlisted.objects = Answer::unknown("forbidden");
+    let mut others = lossy();
+    objects(&mut others).retain(|object| object["kind"] != "Pod" || object["metadata"]["name"] != "cart-old-x");
+    for (name, world) in [("unlisted", unlisted), ("others", others)] {
+        let got = diagnose(&world);
+        let says = |one: &Cause| one.facts_for.iter().any(|fact| fact.sentence.contains("as before"));
+        assert!(!got.causes.iter().any(says), "{name}: {got:#?}");
+        assert!(got.actionable().is_none_or(|best| best.kind != cause::NETWORK), "{name}: {got:#?}");
+    }
+}
+
+#[test]
 fn not_numbers_make_no_callee_sound() {
     let mut world = lossy();
     if let Answer::Known(list) = &mut world.series {
