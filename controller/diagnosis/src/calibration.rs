@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::diagnosis::cause;
+use crate::entity::EntityKind;
 use crate::extract::AGREEING;
 use crate::finding::Modality;
 use crate::inference::Hypothesis;
@@ -88,6 +89,8 @@ pub fn confidence(scene: &Scene<'_>, hypothesis: &Hypothesis, best: bool) -> f64
         && hypothesis.findings.iter().any(|finding| finding.measures.get(AGREEING).is_some_and(|count| count == "1"));
     let direction_only = alerts_only && resource && !figures;
     let share = match hypothesis.share {
+        // The two sides of a border do not add up the same trouble: one of them is it and the other is not.
+        share if hypothesis.entity.kind == EntityKind::Node && hypothesis.kind == cause::NETWORK => share,
         share if alerts_only && single => share * INHERITABLE,
         share if alerts_only && inheritable && !figures => share * INHERITABLE,
         share if share < ONE_OF_MANY => share,

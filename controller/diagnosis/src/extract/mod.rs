@@ -24,6 +24,7 @@ mod release;
 mod rollout;
 mod routing;
 mod scheduling;
+mod shared_node;
 mod sick_pod;
 mod silent;
 mod taught;
@@ -73,5 +74,8 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         version::findings,
         pressure::findings,
     ];
-    extractors.iter().flat_map(|extract| extract(scene)).collect()
+    let mut found: Vec<Finding> = extractors.iter().flat_map(|extract| extract(scene)).collect();
+    // What several of them have in common is seen last.
+    found.extend(shared_node::findings(scene, &found));
+    found
 }

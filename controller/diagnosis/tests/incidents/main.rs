@@ -5,6 +5,7 @@ mod deep;
 mod edges;
 mod named;
 mod network;
+mod nodes;
 mod resources;
 mod shop;
 mod steady;
