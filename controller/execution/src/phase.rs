@@ -3,8 +3,8 @@
 //! ```text
 //! Planned ─► Gating ─► Proposing ─► Proposed ─► Merged ─► Applying ─► Verifying ─► Succeeded
 //!              │ ▲        ▲  ▲          │          │          │           │ └────► Unverified
-//!              ▼ │        │  └──────────┼──────────┼──────────┘ next step │
-//!      Blocked, AwaitingApproval        └──────────┴───► Undoing ◄────────┘
+//!              ▼ │        ▼  └──────────┼──────────┼──────────┘ next step │
+//!      AwaitingApproval, Blocked        └──────────┴───► Undoing ◄────────┘
 //!                                                           └──► RolledBack, Withdrawn, Rejected, Stuck
 //! ```
 //!
@@ -29,7 +29,7 @@ pub enum Phase {
     Planned,
     /// The gates have run and nothing stands in the way of going on.
     Gating,
-    /// A gate stands in the way; looked at again when facts change.
+    /// A gate or the forge stands in the way; looked at again when facts change.
     Blocked,
     /// People were asked.
     AwaitingApproval,
@@ -267,6 +267,11 @@ impl Standing {
     /// Whether any step's change is on the base branch and not taken back.
     pub fn is_merged(&self) -> bool {
         self.steps.iter().any(|step| step.merged.is_some() && !step.undone)
+    }
+
+    /// Whether any step's change ever reached the base branch, taken back or not.
+    pub fn was_merged(&self) -> bool {
+        self.steps.iter().any(|step| step.merged.is_some())
     }
 
     /// Whether anything of the plan may still be in the world.

@@ -215,6 +215,18 @@ pub struct ForgeSeen {
     pub pull_request: Option<PullRequestSeen>,
     /// The pull request that takes the merged change back.
     pub revert: Option<PullRequestSeen>,
+    /// Whether the step's proposal could be made now; asked before the push, for afterwards the forge shows what is there.
+    pub room: Room,
+}
+
+/// Whether a forge takes one more proposal, before anything of it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Room {
+    Free,
+    /// Not now: the cap of the day, people who said no, the same proposal open elsewhere. A sentence that says until when.
+    None {
+        why: String,
+    },
 }
 
 /// Our branch at the forge.
@@ -321,7 +333,14 @@ pub enum Reported {
         why: String,
         after: SignedDuration,
     },
-    /// It did not happen and will not: forbidden, protected, invalid.
+    /// It did not happen, and cannot before something outside changes: a cap, a token, another proposal.
+    ///
+    /// Nothing is in doubt, so this may last as long as it takes.
+    Waits {
+        why: String,
+        after: SignedDuration,
+    },
+    /// It did not happen and will not: protected, invalid.
     Never {
         why: String,
     },

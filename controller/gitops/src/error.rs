@@ -103,6 +103,36 @@ impl GitError {
             | Self::Git { .. } => false,
         }
     }
+
+    /// Whether it did not happen because of a token, a right or a rule that people can change.
+    pub fn people_can_mend(&self) -> bool {
+        match self {
+            Self::BadAddress { .. }
+            | Self::Egress { .. }
+            | Self::Unauthorized { .. }
+            | Self::NoRepository { .. }
+            | Self::NoBranch { .. }
+            | Self::PushRefused { .. }
+            | Self::SigningKey(_) => true,
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Answered { .. }
+            | Self::NotGit { .. }
+            | Self::TooLarge { .. }
+            | Self::UnknownRevision { .. }
+            | Self::BadRevision { .. }
+            | Self::NoFile { .. }
+            | Self::FileRefused { .. }
+            | Self::Empty
+            | Self::FileMoved { .. }
+            | Self::Taken { .. }
+            | Self::Moved { .. }
+            | Self::RevertConflict { .. }
+            | Self::Git { .. }
+            | Self::Scratch(_)
+            | Self::WorkerStopped { .. } => false,
+        }
+    }
 }
 
 /// An error with all of its causes, in one line.

@@ -292,6 +292,26 @@ impl ForgeError {
         }
     }
 
+    /// Whether it did not happen because of a token, a right or a setting that people can change.
+    pub fn people_can_mend(&self) -> bool {
+        match self {
+            Self::Unauthorized { .. }
+            | Self::Forbidden { .. }
+            | Self::NotFound { .. }
+            | Self::Egress { .. }
+            | Self::BadAddress { .. } => true,
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Unavailable { .. }
+            | Self::RateLimited { .. }
+            | Self::NotMergeable { .. }
+            | Self::Conflict { .. }
+            | Self::Refused { .. }
+            | Self::TooLarge { .. }
+            | Self::Malformed { .. } => false,
+        }
+    }
+
     /// Whether a write that ended so may have happened all the same.
     pub fn in_doubt(&self) -> bool {
         match self {

@@ -107,6 +107,15 @@ impl ProposalError {
         }
     }
 
+    /// Whether it did not happen because of a token, a right or a rule that people can change outside.
+    pub fn people_can_mend(&self) -> bool {
+        match self {
+            Self::Forge(error) => error.people_can_mend(),
+            Self::Git(error) => error.people_can_mend(),
+            Self::Foreign { .. } | Self::HeadMoved { .. } => false,
+        }
+    }
+
     /// Whether a write that ended so may have happened all the same: look with `standing` before anything else.
     pub fn in_doubt(&self) -> bool {
         match self {
@@ -141,6 +150,11 @@ impl Proposals {
     pub async fn standing(&self, id: &Identity, cap: Cap, now: Timestamp) -> Result<Standing, ProposalError> {
         let since = now.checked_sub(MUTED).unwrap_or(Timestamp::UNIX_EPOCH);
         Ok(standing_among(&self.forge.find(since).await?, id, cap, now))
+    }
+
+    /// The same among pull requests that were just found, of the last [`MUTED`].
+    pub fn standing_among(&self, pulls: &[PullRequest], id: &Identity, cap: Cap, now: Timestamp) -> Standing {
+        standing_among(pulls, id, cap, now)
     }
 
     /// How many of Amend's pull requests are open in this repository.

@@ -37,6 +37,11 @@ pub const DIGEST_CONTEXT: &str = "amend/gates";
 /// How long to wait after a deed that did not happen, where nobody says how long.
 const LATER: SignedDuration = SignedDuration::from_secs(20);
 
+/// How long between two tries of a deed that people must make possible, with a token or a rule of the repository.
+///
+/// Short enough for who has just mended it and watches; a refused request every two minutes is no burden for a forge.
+const MENDED_WITHIN: SignedDuration = SignedDuration::from_mins(2);
+
 /// Everything that a deed needs to know besides itself.
 #[derive(Debug)]
 pub struct Work {
@@ -108,7 +113,10 @@ pub async fn perform(
     count(shell, kind, &result);
     let failed = match &result {
         Reported::Done(_) => None,
-        Reported::Later { why, .. } | Reported::Never { why } | Reported::CannotTell { why } => Some(why.clone()),
+        Reported::Later { why, .. }
+        | Reported::Waits { why, .. }
+        | Reported::Never { why }
+        | Reported::CannotTell { why } => Some(why.clone()),
     };
     if let Some(why) = &failed {
         tracing::warn!(remediation = remediation.name_any(), effect = kind.word(), why, "an effect did not happen");
@@ -160,13 +168,18 @@ async fn deed(remediation: &Remediation, work: &Work, effect: &Effect, _proof: &
     };
     match done {
         Ok(done) => Reported::Done(done),
-        Err(trouble) => trouble.reported(),
+        Err(trouble) => trouble.reported(work.now),
     }
 }
 
 /// Why a deed is not known to be done.
 enum Trouble {
     Proposal(ProposalError),
+    /// Nothing was sent, and something outside must change first.
+    Waits {
+        until: Option<Timestamp>,
+        why: String,
+    },
     Stands(String),
     Unmade(String),
 }
@@ -190,8 +203,20 @@ impl From<amend_gitops::forge::ForgeError> for Trouble {
 }
 
 impl Trouble {
-    fn reported(self) -> Reported {
+    fn waits(why: String) -> Self {
+        Self::Waits { until: None, why }
+    }
+
+    fn reported(self, now: Timestamp) -> Reported {
         match self {
+            // Looked at again before that: people raise caps and merge what is in the way.
+            Self::Waits { until, why } => {
+                let left = until.map_or(MENDED_WITHIN, |until| until.duration_since(now));
+                Reported::Waits { why, after: left.clamp(LATER, MENDED_WITHIN) }
+            }
+            Self::Proposal(error) if error.people_can_mend() => {
+                Reported::Waits { why: errors::chain(&error), after: MENDED_WITHIN }
+            }
             Self::Proposal(error) => {
                 let why = errors::chain(&error);
                 match (error.in_doubt(), error.retry()) {
@@ -210,7 +235,7 @@ impl Trouble {
 fn count(shell: &Shell, kind: EffectKind, result: &Reported) {
     let outcome = match result {
         Reported::Done(_) => "happened",
-        Reported::Later { .. } | Reported::Never { .. } => "failed",
+        Reported::Later { .. } | Reported::Waits { .. } | Reported::Never { .. } => "failed",
         Reported::CannotTell { .. } => "unknown",
     };
     shell.metrics.effects.get_or_create(&crate::metrics::Effect { kind: kind.word(), outcome }).inc();

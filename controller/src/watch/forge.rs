@@ -6,15 +6,16 @@ use amend_crds::Remediation;
 use amend_diagnosis::evidence::Answer;
 use amend_execution::phase::{Standing, StepStanding};
 use amend_execution::snapshot::{
-    BranchSeen, ForgeSeen, MergeState, PullRequestSeen, PullRequestState, StepTerms, Terms,
+    BranchSeen, ForgeSeen, MergeState, PullRequestSeen, PullRequestState, Room, StepTerms, Terms,
 };
 use amend_gitops::CommitId;
 use amend_gitops::forge::{ForgeError, Observation, PullRequest, PullRequestState as ForgeState};
+use amend_gitops::proposal::{MUTED, Standing as AtTheForge};
 use amend_gitops::repo::Heads;
 use amend_policies::policy::Autonomy;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::effects::remedy::propose::{commit_of, pushed_at};
+use crate::effects::remedy::propose::{cap, commit_of, identity, pushed_at, why_not};
 use crate::effects::remedy::{DIGEST_CONTEXT, Work};
 use crate::errors;
 use crate::targets::Target;
@@ -89,7 +90,15 @@ async fn seen(
     let since = remediation.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     let since = since.saturating_sub(SignedDuration::from_hours(1)).unwrap_or(Timestamp::UNIX_EPOCH);
     let number = at.and_then(|at| at.pull_request.as_ref()).map(|pull| pull.number);
-    let pull_request = found(target, number, branch, since).await?;
+    // Nothing of it is there yet: the one list tells as well whether there is room for it.
+    let (pull_request, room) = match at.is_some_and(|at| at.begun) {
+        true => (found(target, number, branch, since).await?, Room::Free),
+        false => {
+            let pulls = listed(target, since.min(work.now.saturating_sub(MUTED).unwrap_or(since))).await?;
+            let room = room(work, target, &pulls);
+            (of_branch(pulls, branch), room)
+        }
+    };
     // Intent before effect: without one there is no revert of ours.
     let revert = match at.filter(|at| at.revert_authored_at.is_some()) {
         Some(at) => {
@@ -108,7 +117,22 @@ async fn seen(
             Some(found) => Some(shown(work, target, found).await?),
             None => None,
         },
+        room,
     })
+}
+
+/// Whether the proposal could be made now, as the forge remembers the others.
+fn room(work: &Work, target: &Target, pulls: &[PullRequest]) -> Room {
+    let standing = target.proposals.standing_among(pulls, &identity(work), cap(work, target), work.now);
+    match standing {
+        AtTheForge::New => Room::Free,
+        AtTheForge::Open(_)
+        | AtTheForge::Merged(_)
+        | AtTheForge::Rejected(_)
+        | AtTheForge::Withdrawn(_)
+        | AtTheForge::Muted { .. }
+        | AtTheForge::Capped { .. } => Room::None { why: why_not(&standing) },
+    }
 }
 
 /// A pull request, with its reviews where they were read with it.
@@ -127,8 +151,15 @@ async fn found(target: &Target, number: Option<u64>, branch: &str, since: Timest
             Err(error) => return Err(errors::chain(&error)),
         }
     }
-    let pulls = target.forge().find(since).await.map_err(|error| errors::chain(&error))?;
-    Ok(pulls.into_iter().find(|pull| pull.branch == branch).map(|pull| Found { pull, observed: None }))
+    Ok(of_branch(listed(target, since).await?, branch))
+}
+
+async fn listed(target: &Target, since: Timestamp) -> Result<Vec<PullRequest>, String> {
+    target.forge().find(since).await.map_err(|error| errors::chain(&error))
+}
+
+fn of_branch(pulls: Vec<PullRequest>, branch: &str) -> Option<Found> {
+    pulls.into_iter().find(|pull| pull.branch == branch).map(|pull| Found { pull, observed: None })
 }
 
 async fn shown(work: &Work, target: &Target, found: Found) -> Result<PullRequestSeen, String> {

@@ -167,6 +167,29 @@ async fn a_revoked_token_is_named_and_a_new_one_is_used() -> anyhow::Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_without_the_right_to_push_blocks_and_with_the_right_it_goes_on() -> anyhow::Result<()> {
+    let _alone = alone().await;
+    let world = Embedded::start(Scenario::oom()).await?;
+    let token = world.endpoints.forge_token.clone();
+    world.world.forge().add_account("amend", &token, false);
+    incident(&world).await?;
+
+    let told = said(&world, "the missing right", &["Remediation", "Blocked", "credentials"]).await?;
+    assert!(!told.contains(&token), "{told}");
+    assert!(open_pulls(&world).is_empty());
+    let blocked = world.all("remediations.amend.dev");
+    let [remediation] = blocked.as_slice() else { panic!("{:#?}", world.told()) };
+    let says = condition(remediation, "Stalled", "True").unwrap_or_default();
+    assert!(says.contains("credentials"), "{says}");
+
+    world.world.forge().add_account("amend", &token, true);
+    world.hurry();
+    the_pull_request(&world).await?;
+    assert_eq!(world.all("remediations.amend.dev").len(), 1, "the same one goes on: {:#?}", world.told());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_who_edits_the_same_line_meanwhile_wins_at_once() -> anyhow::Result<()> {
     let _alone = alone().await;
     let world = Embedded::start(Scenario::oom()).await?;

@@ -87,7 +87,9 @@ impl Run<'_> {
                     && *effect == open.effect
                     && matches!(
                         result,
-                        crate::snapshot::Reported::Never { .. } | crate::snapshot::Reported::CannotTell { .. }
+                        crate::snapshot::Reported::Never { .. }
+                            | crate::snapshot::Reported::Waits { .. }
+                            | crate::snapshot::Reported::CannotTell { .. }
                     )
             }
             crate::snapshot::Report::Paged { .. } => false,

@@ -36,6 +36,11 @@ enum Fate {
         why: String,
         after: SignedDuration,
     },
+    /// The forge will not have it before something outside changes.
+    Waits {
+        why: String,
+        after: SignedDuration,
+    },
     CannotSee {
         why: String,
     },
@@ -56,6 +61,11 @@ impl Run<'_> {
                 self.refused(open.effect, why)
             }
             Fate::CannotTell { why } => self.in_doubt(open, why),
+            Fate::Waits { why, after } => self.blocked_by_forge(why, after),
+            // How long it is blocked is no reason to doubt: the clock of the merge ends it.
+            Fate::CannotSee { why } | Fate::PutOff { why, .. } if self.standing.phase == Phase::Blocked => {
+                self.rest(why, super::LOOK_AGAIN)
+            }
             Fate::CannotSee { why } | Fate::PutOff { why, .. }
                 if age >= IN_DOUBT_FOR && self.standing.phase.ending().is_none() =>
             {
@@ -72,6 +82,14 @@ impl Run<'_> {
                 Err(why) => self.rest(why, UNDER_WAY_FOR - age),
             },
         }
+    }
+
+    /// Says once that the forge stands in the way, and waits with the intent open.
+    fn blocked_by_forge(&mut self, why: String, after: SignedDuration) -> Round {
+        if self.standing.phase == Phase::Proposing {
+            self.say(why.as_str(), super::propose::by_the_forge())?;
+        }
+        self.rest(why, after)
     }
 
     fn do_again(&mut self, open: &OpenIntent) -> Round {
@@ -166,6 +184,16 @@ impl Run<'_> {
             (Fate::NotYet | Fate::CannotSee { .. }, Some(Reported::CannotTell { why })) => {
                 Fate::CannotTell { why: why.clone() }
             }
+            (Fate::NotYet | Fate::CannotSee { .. }, Some(Reported::Waits { why, after })) => match open.effect {
+                EffectKind::PushBranch | EffectKind::OpenPullRequest => Fate::Waits { why: why.clone(), after: *after },
+                // People can do these, or must hear that we cannot.
+                EffectKind::MarkReady
+                | EffectKind::MergePullRequest
+                | EffectKind::ClosePullRequest
+                | EffectKind::DeleteBranch
+                | EffectKind::OpenRevert
+                | EffectKind::MergeRevert => Fate::Refused { why: why.clone() },
+            },
             (Fate::NotYet | Fate::CannotSee { .. }, Some(Reported::Later { why, after })) => {
                 Fate::PutOff { why: why.clone(), after: *after }
             }

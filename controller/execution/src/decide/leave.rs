@@ -190,7 +190,7 @@ impl Run<'_> {
             let step = self.standing.step_in_focus();
             self.say(why, Event::UndoBegan { step, cause })
         } else {
-            self.end(cause.ending(), false, why)
+            self.end(cause.ending(self.standing.was_merged()), false, why)
         }
     }
 

@@ -8,12 +8,17 @@ use super::{Round, Run, lines_now};
 use crate::effect::{Effect, verdicts_digest};
 use crate::journal::{Actor, EffectKind, Ending, Event, UndoCause};
 use crate::phase::Phase;
-use crate::snapshot::{ForgeSeen, MergeState, PullRequestSeen, PullRequestState};
+use crate::snapshot::{ForgeSeen, MergeState, PullRequestSeen, PullRequestState, Room};
 
 /// How often a deed is tried again after it was proven not to have happened.
 ///
 /// Each try has three entries in a bounded journal, and what failed three times for good reasons fails a fourth time.
 pub(super) const TRIES: usize = 3;
+
+/// What stands in the way is not a gate.
+pub(super) fn by_the_forge() -> Event {
+    Event::Blocked { gates: vec!["forge".into()] }
+}
 
 impl Run<'_> {
     pub(super) fn planned(&mut self) -> Round {
@@ -57,6 +62,12 @@ impl Run<'_> {
         if !must_ask && let Err(why) = self.leave_for(EffectKind::PushBranch) {
             return self.rest_until(deadline, why);
         }
+        if !must_ask && let Err(why) = self.room_at_the_forge() {
+            if self.standing.phase == Phase::Gating {
+                return self.say(why, by_the_forge());
+            }
+            return self.rest_until(deadline, why);
+        }
         // Only journaled when something follows from it: gates that flap while we wait stay out of the journal.
         if self.standing.phase != Phase::Gating || self.standing.cleared != permit.is_full() {
             return self.say_gates("the gates allow it now");
@@ -83,9 +94,21 @@ impl Run<'_> {
             return self.withdraw_or_undo(UndoCause::StepFailed, why);
         }
         match self.leave_for(effect) {
-            Ok(()) if effect == EffectKind::PushBranch => self.intend(step, effect, "all gates allow it"),
+            Ok(()) if effect == EffectKind::PushBranch => match self.room_at_the_forge() {
+                Ok(()) => self.intend(step, effect, "all gates allow it"),
+                Err(why) => self.rest_until(self.merge_by(), why),
+            },
             Ok(()) => self.intend(step, effect, "the branch is at the forge"),
             Err(why) => self.rest_until(self.merge_by(), why),
+        }
+    }
+
+    /// Whether the forge would take a proposal now: asked before the push, so that nothing is there that has to wait.
+    fn room_at_the_forge(&self) -> Result<(), String> {
+        match &self.snapshot.forge {
+            Answer::Known(ForgeSeen { room: Room::Free, .. }) => Ok(()),
+            Answer::Known(ForgeSeen { room: Room::None { why }, .. }) => Err(why.clone()),
+            Answer::Unknown { why } => Err(format!("cannot see the forge: {why}")),
         }
     }
 

@@ -20,7 +20,7 @@ impl Run<'_> {
         };
         if !self.standing.is_live() {
             let why = self.why_undo();
-            return self.end(cause.ending(), false, why);
+            return self.end(cause.ending(self.standing.was_merged()), false, why);
         }
         if self.undoes_harm() {
             let why = self.why_undo();

@@ -18,7 +18,7 @@ pub enum Event {
     Planned { plan_digest: String, steps: u32 },
     /// All gates ran. `cleared` means that every one passed.
     GatesEvaluated { gates: Vec<GateLine>, cleared: bool },
-    /// At least one gate stands in the way and nothing may be proposed.
+    /// At least one gate, or the forge, stands in the way and nothing may be proposed.
     Blocked { gates: Vec<Text> },
     /// People are asked before the change is proposed or merged.
     ApprovalAsked { question: Text },
@@ -227,9 +227,11 @@ pub enum UndoCause {
 }
 
 impl UndoCause {
-    /// The ending, once nothing of the plan is left in the world.
-    pub fn ending(self) -> Ending {
+    /// The ending, once nothing of the plan is left in the world. `was_merged`: something of it ever acted.
+    pub fn ending(self, was_merged: bool) -> Ending {
         match self {
+            // There is nothing to roll back in what never acted, and nothing to hold against the change.
+            Self::StepFailed if !was_merged => Ending::Withdrawn,
             Self::NotNeeded | Self::CuredByPeople | Self::Expired | Self::Outdated | Self::Stopped => Ending::Withdrawn,
             Self::Refused => Ending::Rejected,
             Self::StepFailed | Self::Aborted | Self::VerificationFailed | Self::SlaExceeded | Self::Unverified => {

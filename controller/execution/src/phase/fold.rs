@@ -1,6 +1,6 @@
 //! The fold itself: which entry may follow, and what it means.
 
-use crate::journal::{EffectKind, Ending, Entry, Event, Outcome, Word};
+use crate::journal::{EffectKind, Ending, Entry, Event, Outcome, UndoCause, Word};
 use crate::phase::{Impossible, OpenIntent, Phase, PullRequest, Standing, StepStanding};
 
 type Step<'a> = Result<&'a mut StepStanding, &'static str>;
@@ -52,7 +52,9 @@ fn apply(now: &mut Standing, entry: &Entry) -> Result<Phase, &'static str> {
         }
         Event::Blocked { .. } => match phase {
             Gating | AwaitingApproval => Ok(Blocked),
-            _ => Err("only a gate blocks, and only before anything is done"),
+            // The forge will not have the branch or the pull request yet: the intent stays open until it does.
+            Proposing if now.open.is_some() => Ok(Blocked),
+            _ => Err("a gate or the forge blocks, and only before the pull request is open"),
         },
         Event::ApprovalAsked { .. } => {
             now.asked = true;
@@ -79,7 +81,10 @@ fn apply(now: &mut Standing, entry: &Entry) -> Result<Phase, &'static str> {
             open_ended(now).map(|()| phase)
         }
         Event::Intent { step, effect, key, epoch, .. } => intend(now, entry, *step, *effect, key, *epoch),
-        Event::Outcome { step, effect, outcome } => conclude(now, *step, *effect, *outcome).map(|()| phase),
+        Event::Outcome { step, effect, outcome } => {
+            conclude(now, *step, *effect, *outcome)?;
+            Ok(if phase == Blocked { Proposing } else { phase })
+        }
         Event::BranchPushed { step, branch, commit } => {
             let at = step_of(now, *step)?;
             needs(at.happened.contains(&EffectKind::PushBranch), "no push happened")?;
@@ -238,8 +243,14 @@ fn end(now: &Standing, ending: Ending) -> Result<(), &'static str> {
             let said_no = now.refused || now.steps.iter().any(|step| step.closed_by_people);
             said_no && !now.is_live()
         }
-        Ending::Withdrawn => !now.is_live() && now.undo.is_none_or(|(cause, _)| cause.ending() == Ending::Withdrawn),
-        Ending::RolledBack => !now.is_live() && now.undo.is_some_and(|(cause, _)| cause.ending() == Ending::RolledBack),
+        Ending::Withdrawn => {
+            let nothing_acted = |(cause, _): (UndoCause, _)| cause.ending(now.was_merged()) == Ending::Withdrawn;
+            !now.is_live() && now.undo.is_none_or(nothing_acted)
+        }
+        // Whether anything was merged is not asked: journals from before that was told apart stay true.
+        Ending::RolledBack => {
+            !now.is_live() && now.undo.is_some_and(|(cause, _)| cause.ending(true) == Ending::RolledBack)
+        }
         Ending::Held | Ending::Stuck => true,
     };
     if holds { Ok(()) } else { Err("the entries before do not support this ending") }
@@ -287,6 +298,10 @@ fn phase_of_intent(now: &Standing, effect: EffectKind) -> Result<Phase, &'static
     match (effect, now.phase) {
         (EffectKind::PushBranch, Phase::Gating | Phase::Proposing) => Ok(Phase::Proposing),
         (EffectKind::OpenPullRequest, Phase::Proposing) => Ok(Phase::Proposing),
+        // Taken over by a later leader while the forge will not have it.
+        (EffectKind::PushBranch | EffectKind::OpenPullRequest, Phase::Blocked) if now.open.is_some() => {
+            Ok(Phase::Blocked)
+        }
         (EffectKind::MarkReady | EffectKind::MergePullRequest, Phase::Proposed) => Ok(Phase::Proposed),
         (effect, Phase::Undoing) if effect.undoes() => Ok(Phase::Undoing),
         (EffectKind::OpenRevert, phase) if phase.ending().is_some() && now.prepare_revert => Ok(phase),

@@ -10,7 +10,7 @@ use amend_execution::phase::incident::{CauseState, Found, IncidentFacts, Inciden
 use amend_execution::phase::{Phase, standing};
 use amend_execution::snapshot::{
     BranchSeen, Done, ForgeSeen, GitOpsSeen, MergeState, PolicyState, PullRequestSeen, PullRequestState, Report,
-    Reported, RolloutState, Said, SaidWord, Snapshot, TargetState,
+    Reported, RolloutState, Room, Said, SaidWord, Snapshot, TargetState,
 };
 use amend_execution::verify::{AbortReading, Breach, Relation, Verification};
 use amend_policies::policy::Autonomy;
@@ -70,7 +70,8 @@ impl Draw {
             BranchSeen::Ours { commit: "ours".into() },
             BranchSeen::Foreign { commit: "theirs".into() },
         ]);
-        ForgeSeen { branch, pull_request: self.pull(), revert: self.pull() }
+        let room = if self.below(8) == 0 { Room::None { why: "the cap".into() } } else { Room::Free };
+        ForgeSeen { branch, pull_request: self.pull(), revert: self.pull(), room }
     }
 
     fn reported(&mut self, effect: EffectKind) -> Reported {
@@ -88,7 +89,8 @@ impl Draw {
             }
             EffectKind::MergeRevert => Done::RevertMerged { commit: "r".into() },
         };
-        match self.below(8) {
+        match self.below(9) {
+            3 => Reported::Waits { why: "no token".into(), after: SignedDuration::from_secs(90) },
             0 => Reported::Later { why: "429".into(), after: SignedDuration::from_secs(9) },
             1 => Reported::Never { why: "403".into() },
             2 => Reported::CannotTell { why: "odd".into() },

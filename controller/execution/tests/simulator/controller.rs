@@ -27,14 +27,16 @@ pub enum Fault {
     Zombie,
     /// The write conflicts, or the forge asks to come again.
     Later,
+    /// The forge refuses until people mend something (a write conflicts).
+    Waits,
     /// The forge refuses for good (a write conflicts).
     Never,
     /// The forge shows something inexplicable (a write conflicts).
     CannotTell,
 }
 
-pub const FAULTS: [Fault; 6] =
-    [Fault::CrashBefore, Fault::CrashAfter, Fault::Zombie, Fault::Later, Fault::Never, Fault::CannotTell];
+pub const FAULTS: [Fault; 7] =
+    [Fault::CrashBefore, Fault::CrashAfter, Fault::Zombie, Fault::Later, Fault::Waits, Fault::Never, Fault::CannotTell];
 
 /// One remediation with its controller and its world.
 pub struct Simulation {
@@ -121,7 +123,7 @@ impl Simulation {
         if !decision.append.is_empty() {
             match self.fault() {
                 Some(Fault::CrashBefore | Fault::Zombie) => return Round::Crashed,
-                Some(Fault::Later | Fault::Never | Fault::CannotTell) => return Round::Conflict,
+                Some(Fault::Later | Fault::Waits | Fault::Never | Fault::CannotTell) => return Round::Conflict,
                 Some(Fault::CrashAfter) => {
                     self.journal.extend(&decision.append).unwrap();
                     return Round::Crashed;
@@ -146,7 +148,7 @@ impl Simulation {
         if let Effect::Page { key, .. } = effect {
             return match self.fault() {
                 Some(Fault::CrashBefore | Fault::Zombie) => false,
-                Some(Fault::Later | Fault::Never | Fault::CannotTell) => true,
+                Some(Fault::Later | Fault::Waits | Fault::Never | Fault::CannotTell) => true,
                 fault => {
                     self.world.pages += 1;
                     self.reports.push(Report::Paged { key: key.clone(), to: "oncall".into() });
@@ -168,6 +170,7 @@ impl Simulation {
                 return false;
             }
             Some(Fault::Later) => Reported::Later { why: "429".into(), after: SignedDuration::from_secs(20) },
+            Some(Fault::Waits) => Reported::Waits { why: "403".into(), after: SignedDuration::from_mins(2) },
             Some(Fault::Never) => Reported::Never { why: "403".into() },
             Some(Fault::CannotTell) => Reported::CannotTell { why: "something else is there".into() },
             // Twice is once.

@@ -27,6 +27,7 @@ fn check(run: &Simulation, faults: &[(u32, Fault)]) -> Ending {
     let effects: BTreeSet<_> = run.world.ledger.iter().collect();
     assert_eq!(effects.len(), run.world.ledger.len(), "a deed was done twice {:?}: {}", run.world.ledger, tale());
     let clean = run.world.is_clean();
+    assert!(ending != Ending::RolledBack || standing.was_merged(), "nothing was there to roll back: {}", tale());
     match ending {
         Ending::RolledBack | Ending::Withdrawn | Ending::Rejected => {
             assert_eq!(clean, Ok(()), "not undone completely: {}", tale());
@@ -51,7 +52,8 @@ fn may_end(script: &Script, fault: Fault) -> BTreeSet<Ending> {
     let besides: &[Ending] = match fault {
         // A crash or a delay changes nothing about how it ends.
         Fault::CrashBefore | Fault::CrashAfter | Fault::Zombie | Fault::Later => &[],
-        Fault::Never => &[Ending::RolledBack, Ending::Held, Ending::Stuck, Ending::Withdrawn],
+        // What takes back and is refused is Stuck; what people can merge is left to them.
+        Fault::Waits | Fault::Never => &[Ending::RolledBack, Ending::Held, Ending::Stuck, Ending::Withdrawn],
         Fault::CannotTell => &[Ending::Held, Ending::Stuck],
     };
     besides.iter().copied().chain([script.ends]).chain(script.or_ends).collect()
@@ -139,6 +141,25 @@ fn a_held_change_has_its_revert_prepared_as_a_draft() {
     let run = Simulation::new(script, vec![]).run();
     let revert = run.world.sites[&0].revert.as_ref().unwrap();
     assert!(revert.draft && revert.is_open());
+}
+
+#[test]
+fn a_forge_that_will_not_have_it_yet_blocks_with_its_sentence_and_nothing_is_pushed_before_there_is_room() {
+    for (name, sentence) in [
+        ("a cap that ends", "the next is possible at"),
+        ("a token that is mended late", "the token for the forge lacks the right"),
+    ] {
+        let script = scripts().into_iter().find(|script| script.name == name).unwrap();
+        let until = script.capped_until.or(script.token_mended).unwrap();
+        let run = Simulation::new(script, vec![]).run();
+        assert_eq!(run.standing().phase.ending(), Some(Ending::Succeeded), "{name}");
+        let blocked: Vec<_> =
+            run.journal.entries().iter().filter(|entry| matches!(entry.event, Event::Blocked { .. })).collect();
+        let [blocked] = blocked.as_slice() else { panic!("{name}: said {} times", blocked.len()) };
+        assert!(blocked.because.as_str().contains(sentence), "{name}: {}", blocked.because);
+        let first = run.journal.entries().iter().find(|entry| matches!(entry.event, Event::BranchPushed { .. }));
+        assert!(first.unwrap().at >= world::at(until), "{name}");
+    }
 }
 
 #[test]

@@ -35,6 +35,10 @@ pub struct Script {
     /// A gap that makes a draft, until then.
     pub gap_until: Option<Second>,
     pub blocked_until: Option<Second>,
+    /// The forge takes no new pull request until then.
+    pub capped_until: Option<Second>,
+    /// The token may neither push nor open until then.
+    pub token_mended: Option<Second>,
     pub cause_gone: Option<Second>,
     pub must_approve: bool,
     pub approve: Option<Second>,
@@ -79,6 +83,8 @@ fn success() -> Script {
         foreign: false,
         gap_until: None,
         blocked_until: None,
+        capped_until: None,
+        token_mended: None,
         cause_gone: None,
         must_approve: false,
         approve: None,
@@ -166,6 +172,21 @@ pub fn scripts() -> Vec<Script> {
         Script { name: "a gap that stays", ends: Ending::Withdrawn, gap_until: Some(100 * HOUR), ..success() },
         Script { name: "blocked for a while", blocked_until: Some(HOUR), ..success() },
         Script { name: "blocked for ever", ends: Ending::Withdrawn, blocked_until: Some(100 * HOUR), ..success() },
+        Script { name: "a cap that ends", capped_until: Some(6 * HOUR), ..success() },
+        Script { name: "a cap that ends, merged by us", capped_until: Some(6 * HOUR), ..act() },
+        Script {
+            name: "a cap that outlasts the plan",
+            ends: Ending::Withdrawn,
+            capped_until: Some(100 * HOUR),
+            ..success()
+        },
+        Script { name: "a token that is mended late", token_mended: Some(9 * HOUR), ..success() },
+        Script {
+            name: "a token that is never mended",
+            ends: Ending::Withdrawn,
+            token_mended: Some(100 * HOUR),
+            ..success()
+        },
         Script { name: "approved late", must_approve: true, approve: Some(HOUR), ..success() },
         Script { name: "never approved", ends: Ending::Withdrawn, must_approve: true, ..success() },
         Script {

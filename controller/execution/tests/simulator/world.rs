@@ -8,7 +8,7 @@ use amend_execution::journal::{EffectKind, Word};
 use amend_execution::phase::incident::CauseState;
 use amend_execution::snapshot::{
     BranchSeen, Done, Edited, EditedBy, ForgeSeen, GitOpsSeen, MergeState, PullRequestSeen, PullRequestState, Reported,
-    RolloutState,
+    RolloutState, Room,
 };
 use amend_execution::verify::{AbortReading, Breach, Relation, Verification};
 use jiff::{SignedDuration, Timestamp};
@@ -113,6 +113,7 @@ impl World {
         moments.extend(
             [script.gap_until, script.blocked_until, script.cause_gone, script.stop, script.refuse].iter().flatten(),
         );
+        moments.extend([script.capped_until, script.token_mended].iter().flatten());
         moments.extend(script.cause_gone.map(|gone| gone + 1800));
         moments.extend(
             [script.approve, script.policy_changed, script.incident_deleted, script.data_back].iter().flatten(),
@@ -127,6 +128,11 @@ impl World {
         let now = self.now;
         let number = self.next_number;
         let Some((kind, key)) = effect.journaled() else { return Reported::Done(Done::Ready) };
+        let proposes = matches!(kind, EffectKind::PushBranch | EffectKind::OpenPullRequest);
+        if proposes && self.script.token_mended.is_some_and(|mended| now < mended) {
+            let why = "the token for the forge lacks the right to open a pull request".into();
+            return Reported::Waits { why, after: SignedDuration::from_hours(3) };
+        }
         let site = self.sites.get_mut(&step_of(effect)).unwrap();
         let open =
             |draft: bool| Pull { number, draft, opened: now, merged: None, closed: None, closed_by_people: false };
@@ -221,7 +227,12 @@ impl World {
             }
             Some(_) | None => BranchSeen::Absent,
         };
-        Answer::Known(ForgeSeen { branch, pull_request: shown(&site.pull_request), revert: shown(&site.revert) })
+        let room = match self.script.capped_until.filter(|until| self.now < *until) {
+            Some(until) => Room::None { why: format!("the next is possible at {until}") },
+            None => Room::Free,
+        };
+        let (pull_request, revert) = (shown(&site.pull_request), shown(&site.revert));
+        Answer::Known(ForgeSeen { branch, pull_request, revert, room })
     }
 
     fn applied_at(&self, step: u32) -> Option<Second> {

@@ -7,6 +7,7 @@ use amend_crds::incident::PolicyMatch;
 use amend_crds::{Incident, Remediation, RemediationSpec};
 use amend_diagnosis::diagnosis::Diagnosis;
 use amend_diagnosis::evidence::Answer;
+use amend_execution::journal::{Event, UndoCause};
 use amend_execution::phase::Phase;
 use amend_policies::plan::Plan;
 use jiff::{SignedDuration, Timestamp};
@@ -20,6 +21,10 @@ use crate::facts;
 use crate::planner;
 use crate::reconcile::GatherError;
 use crate::shell::Shell;
+
+/// How long nothing is planned after a plan that the forge would not take: long enough not to fill the cluster with plans that
+/// all end the same, short enough for who has mended what was wrong.
+const AFTER_A_REFUSAL: SignedDuration = SignedDuration::from_hours(1);
 
 /// How long a proposal that people rejected or that did harm is not made again.
 const MUTED_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -39,6 +44,10 @@ pub async fn answer(
     own: &[&Remediation],
     all: &[Remediation],
 ) {
+    if let Some(why) = own.iter().find_map(|one| refused_just_now(one, moment.now)) {
+        moment.no_plan = Some(why);
+        return;
+    }
     let under_way = moment.remediation.is_some_and(|phase| phase.ending().is_none());
     if under_way || own.iter().any(|one| keeps_quiet(one)) {
         return;
@@ -118,9 +127,8 @@ fn why_not_again(plan: &Plan, ended: &afresh::Ended, live: &Value, all: &[Remedi
 /// An ending after which this incident is in people's hands.
 fn keeps_quiet(remediation: &Remediation) -> bool {
     match remediation.status.as_ref().and_then(|status| status.phase) {
-        Some(
-            Phase::Succeeded | Phase::Rejected | Phase::RolledBack | Phase::Unverified | Phase::Held | Phase::Stuck,
-        ) => true,
+        Some(Phase::RolledBack) => was_merged(remediation),
+        Some(Phase::Succeeded | Phase::Rejected | Phase::Unverified | Phase::Held | Phase::Stuck) => true,
         Some(
             Phase::Withdrawn
             | Phase::Planned
@@ -138,6 +146,27 @@ fn keeps_quiet(remediation: &Remediation) -> bool {
     }
 }
 
+/// Whether the change ever acted: what was never merged did no harm.
+fn was_merged(remediation: &Remediation) -> bool {
+    let entries = remediation.status.as_ref().map(|status| status.journal.entries()).unwrap_or_default();
+    entries.iter().any(|entry| matches!(entry.event, Event::Merged { .. }))
+}
+
+/// Why nothing is planned for a while: the forge refused the last plan for good, before anything was merged.
+fn refused_just_now(remediation: &Remediation, now: Timestamp) -> Option<String> {
+    let entries = remediation.status.as_ref()?.journal.entries();
+    let refused = entries.iter().find_map(|entry| match &entry.event {
+        Event::UndoBegan { cause: UndoCause::StepFailed, .. } => Some(entry),
+        _ => None,
+    })?;
+    let until = refused.at.saturating_add(AFTER_A_REFUSAL).unwrap_or(Timestamp::MAX);
+    let waits = until > now && !was_merged(remediation);
+    waits.then(|| {
+        let why = refused.because.as_str();
+        format!("{} could not be proposed ({why}); planned again at {until:.0}", remediation.name_any())
+    })
+}
+
 /// Why the same proposal is not made again: people said no, or it did harm.
 fn muted(plan: &Plan, all: &[Remediation], now: Timestamp) -> Option<String> {
     let fingerprint = plan.fingerprint();
@@ -147,7 +176,7 @@ fn muted(plan: &Plan, all: &[Remediation], now: Timestamp) -> Option<String> {
             one.metadata.creation_timestamp.as_ref().is_some_and(|time| now.duration_since(time.0) < MUTED_FOR);
         recent
             && one.spec.plan.fingerprint() == fingerprint
-            && matches!(ended, Some(Phase::Rejected | Phase::RolledBack))
+            && (ended == Some(Phase::Rejected) || ended == Some(Phase::RolledBack) && was_merged(one))
     })?;
     let ended = no.status.as_ref().and_then(|status| status.phase).map_or("", Phase::word);
     Some(format!("the same proposal ended {ended} as {} and is muted for 7 days", no.name_any()))

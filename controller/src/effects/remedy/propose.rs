@@ -53,7 +53,7 @@ pub(super) async fn push(
     branch: &str,
     authored_at: Timestamp,
 ) -> Result<Done, Trouble> {
-    let commit = commit_of(remediation, work, target, authored_at).await.map_err(Trouble::Unmade)?;
+    let commit = commit_of(remediation, work, target, authored_at).await.map_err(Trouble::waits)?;
     target.repo().push_new(branch, &commit).await?;
     Ok(Done::Pushed { commit: commit.to_string() })
 }
@@ -68,10 +68,9 @@ pub(super) async fn open(
 ) -> Result<Done, Trouble> {
     let authored_at = pushed_at(remediation)
         .ok_or_else(|| Trouble::Unmade("the journal has no push to open a pull request for".into()))?;
-    let commit = commit_of(remediation, work, target, authored_at).await.map_err(Trouble::Unmade)?;
-    let name = work.plan.steps.first().map_or("", |step| step.name.as_str());
-    let key = work.plan.action_key(&work.install, name);
-    if key.branch() != branch {
+    let commit = commit_of(remediation, work, target, authored_at).await.map_err(Trouble::waits)?;
+    let identity = identity(work);
+    if identity.key.branch() != branch {
         return Err(Trouble::Unmade(format!("branch {branch} is not the branch of this plan")));
     }
     let mut words = work.words.clone();
@@ -80,19 +79,12 @@ pub(super) async fn open(
         words.reason =
             format!("{}\n\nThis is a draft, because something is not known: {}", words.reason, gaps.join("; "));
     }
-    let proposal = Proposal {
-        identity: Identity { key, fingerprint: work.plan.fingerprint(), plan: work.plan.digest() },
-        commit,
-        facts: words,
-        draft,
-        labels: BTreeSet::new(),
-        cap: cap(work, target),
-    };
+    let proposal = Proposal { identity, commit, facts: words, draft, labels: BTreeSet::new(), cap: cap(work, target) };
     match target.proposals.open(&proposal, work.now).await? {
         Opened::There(pull) => {
             Ok(Done::Opened { number: pull.number, url: pull.url, draft: pull.draft, adopted: false })
         }
-        Opened::Not(standing) => Err(Trouble::Stands(why_not(&standing))),
+        Opened::Not(standing) => Err(Trouble::Waits { until: until(&standing), why: why_not(&standing) }),
     }
 }
 
@@ -112,7 +104,28 @@ pub fn why_not(standing: &Standing) -> String {
         Standing::Muted { pull_request, until } => {
             format!("people closed the same proposal ({}); it is muted until {until}", pull_request.url)
         }
-        Standing::Capped { until, sentence } => format!("{sentence}; the next one may be opened at {until}"),
+        // It says until when.
+        Standing::Capped { sentence, .. } => sentence.clone(),
+    }
+}
+
+/// Until when a proposal is not made, where that is known.
+fn until(standing: &Standing) -> Option<Timestamp> {
+    match standing {
+        Standing::Muted { until, .. } | Standing::Capped { until, .. } => Some(*until),
+        Standing::New | Standing::Open(_) | Standing::Merged(_) | Standing::Rejected(_) | Standing::Withdrawn(_) => {
+            None
+        }
+    }
+}
+
+/// The names of the plan's one proposal.
+pub fn identity(work: &Work) -> Identity {
+    let name = work.plan.steps.first().map_or("", |step| step.name.as_str());
+    Identity {
+        key: work.plan.action_key(&work.install, name),
+        fingerprint: work.plan.fingerprint(),
+        plan: work.plan.digest(),
     }
 }
 
