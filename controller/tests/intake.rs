@@ -127,6 +127,32 @@ async fn alerts_are_acknowledged_once_they_are_stored() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_read_and_not_stored_in_time_is_our_lateness_and_not_the_senders() {
+    struct Slow;
+    impl BuildStore for Slow {
+        fn store(&self, _: BuildReport) -> BoxFuture<'_, Result<Stored, StoreError>> {
+            std::future::pending().boxed()
+        }
+    }
+    let senders = Senders { gitea: secret("gitea-secret"), ..Senders::default() };
+    let (memory, metrics) = (Arc::new(Memory::default()), Metrics::new());
+    let queue = Queue::new(memory, metrics.clone());
+    let limit = Duration::from_millis(50);
+    let app = receive::routes_within(limit, senders, queue, Arc::new(Slow), metrics);
+    let never_ends = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    let mut unread = from_gitea(&failed_run(), "00000000-0000-4000-8000-000000000002");
+    *unread.body_mut() = never_ends;
+    let read = from_gitea(&failed_run(), "00000000-0000-4000-8000-000000000001");
+
+    let (read, unread) = futures::join!(app.clone().oneshot(read), app.oneshot(unread));
+
+    let (read, unread) = (read.unwrap(), unread.unwrap());
+    assert_eq!(read.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(read.headers()["retry-after"], "5");
+    assert_eq!(unread.status(), StatusCode::REQUEST_TIMEOUT);
+}
+
+#[tokio::test]
 async fn while_the_store_is_away_the_sender_is_told_to_come_again() {
     let (app, memory, metrics) = intake();
     *memory.down.lock().unwrap() = true;

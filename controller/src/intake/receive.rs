@@ -5,9 +5,10 @@
 //! | 200 | stored, or nothing for us, or refused for good and counted |
 //! | 400, 401, 413, 422 | wrong; sending it again changes nothing |
 //! | 408 | the body did not arrive in time |
-//! | 503 with `Retry-After` | full, or the store is away: send it again (Alertmanager retries on 5xx only, never on 429) |
+//! | 503 with `Retry-After` | full, or the store is away or slow: send it again (Alertmanager retries on 5xx only, never on 429) |
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -57,8 +58,19 @@ pub struct Senders {
 
 /// The intake's routes: `POST /intake/{alertmanager,gitea,github,gitlab}`.
 pub fn routes(senders: Senders, queue: Queue, builds: Arc<dyn BuildStore>, metrics: Metrics) -> Router {
+    routes_within(REQUEST_LIMIT, senders, queue, builds, metrics)
+}
+
+/// The same with another limit for one request.
+pub fn routes_within(
+    limit: Duration,
+    senders: Senders,
+    queue: Queue,
+    builds: Arc<dyn BuildStore>,
+    metrics: Metrics,
+) -> Router {
     let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
-    let intake = Arc::new(Intake { senders, queue, builds, metrics, slots, deliveries: Deliveries::default() });
+    let intake = Arc::new(Intake { limit, senders, queue, builds, metrics, slots, deliveries: Deliveries::default() });
     Router::new()
         .route("/intake/alertmanager", post(receive_alerts))
         .route("/intake/gitea", post(receive_gitea))
@@ -68,6 +80,7 @@ pub fn routes(senders: Senders, queue: Queue, builds: Arc<dyn BuildStore>, metri
 }
 
 struct Intake {
+    limit: Duration,
     senders: Senders,
     queue: Queue,
     builds: Arc<dyn BuildStore>,
@@ -117,18 +130,34 @@ async fn receive_gitlab(State(intake): State<Arc<Intake>>, request: Request) -> 
     intake.answer("gitlab", |slot| intake.build(&GITLAB, request, slot)).await
 }
 
+/// The right to hold one body, and whether it has arrived.
+struct Slot<'a> {
+    read: Arc<AtomicBool>,
+    _permit: SemaphorePermit<'a>,
+}
+
 impl Intake {
     /// Runs `work` with a slot, which it gives back once nothing large is held, and with a deadline; counts what came of it.
-    async fn answer<'a, W>(&'a self, route: &'static str, work: impl FnOnce(SemaphorePermit<'a>) -> W) -> Response
+    ///
+    /// Only a body that does not arrive is the sender's fault: once it is read, being late is ours, and says so with a status
+    /// that makes the sender come again.
+    async fn answer<'a, W>(&'a self, route: &'static str, work: impl FnOnce(Slot<'a>) -> W) -> Response
     where
         W: Future<Output = Result<serde_json::Value, Refusal>>,
     {
         let started = Instant::now();
         let result = match self.slots.try_acquire() {
             Err(_) => Err(refusal(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many requests at once")),
-            Ok(slot) => tokio::time::timeout(REQUEST_LIMIT, work(slot))
-                .await
-                .unwrap_or_else(|_| Err(refusal(StatusCode::REQUEST_TIMEOUT, "late", "the request took too long"))),
+            Ok(permit) => {
+                let read = Arc::new(AtomicBool::new(false));
+                let slot = Slot { read: Arc::clone(&read), _permit: permit };
+                tokio::time::timeout(self.limit, work(slot)).await.unwrap_or_else(|_| {
+                    Err(match read.load(Ordering::Relaxed) {
+                        true => refusal(StatusCode::SERVICE_UNAVAILABLE, "store", "it could not be stored in time"),
+                        false => refusal(StatusCode::REQUEST_TIMEOUT, "late", "the body did not arrive in time"),
+                    })
+                })
+            }
         };
         self.metrics.observe_intake(route, started.elapsed());
         match result {
@@ -141,7 +170,7 @@ impl Intake {
         }
     }
 
-    async fn alerts(&self, request: Request, slot: SemaphorePermit<'_>) -> Result<serde_json::Value, Refusal> {
+    async fn alerts(&self, request: Request, slot: Slot<'_>) -> Result<serde_json::Value, Refusal> {
         let (mut parts, body) = request.into_parts();
         let by_certificate = self.senders.alertmanager_by_certificate
             && axum::Extension::<ClientCertificate>::from_request_parts(&mut parts, &()).await.is_ok();
@@ -153,7 +182,7 @@ impl Intake {
             };
             return Err(refusal(StatusCode::UNAUTHORIZED, "unauthorized", sentence));
         }
-        let body = bounded(&parts.headers, body).await?;
+        let body = bounded(&parts.headers, body, &slot).await?;
         let alerts = alertmanager::read(&body, &self.senders.naming)
             .map_err(|error| refusal(StatusCode::UNPROCESSABLE_ENTITY, "unreadable", error.to_string()))?;
         self.metrics.alerts_truncated.inc_by(alerts.truncated);
@@ -177,12 +206,7 @@ impl Intake {
         }
     }
 
-    async fn build(
-        &self,
-        forge: &ForgeHook,
-        request: Request,
-        _slot: SemaphorePermit<'_>,
-    ) -> Result<serde_json::Value, Refusal> {
+    async fn build(&self, forge: &ForgeHook, request: Request, slot: Slot<'_>) -> Result<serde_json::Value, Refusal> {
         let (parts, body) = request.into_parts();
         let secrets = (forge.secrets)(&self.senders);
         if secrets.is_empty() {
@@ -197,7 +221,7 @@ impl Intake {
         if forge.proof == Proof::Token && !secrets.admit(proof) {
             return Err(wrong());
         }
-        let body = bounded(&parts.headers, body).await?;
+        let body = bounded(&parts.headers, body, &slot).await?;
         if forge.proof == Proof::Signature {
             let signature = proof.strip_prefix(forge.signature_prefix).ok_or_else(wrong)?;
             if !secrets.signed(&body, signature) {
@@ -294,7 +318,7 @@ const GITLAB: ForgeHook = ForgeHook {
 };
 
 /// The whole body, within its bounds of size and depth.
-async fn bounded(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes, Refusal> {
+async fn bounded(headers: &HeaderMap, body: axum::body::Body, slot: &Slot<'_>) -> Result<Bytes, Refusal> {
     let too_large =
         || refusal(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("the body is larger than {BODY_MAX} bytes"));
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -306,6 +330,7 @@ async fn bounded(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes, R
         Err(error) if error.is::<http_body_util::LengthLimitError>() => return Err(too_large()),
         Err(_) => return Err(refusal(StatusCode::BAD_REQUEST, "broken_off", "the body broke off")),
     };
+    slot.read.store(true, Ordering::Relaxed);
     if is_deeper_than(&body, DEPTH_MAX) {
         let sentence = format!("the body is nested deeper than {DEPTH_MAX}");
         return Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, "too_deep", sentence));
