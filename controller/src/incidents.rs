@@ -83,6 +83,17 @@ enum Added {
     Over(Vec<Signal>),
 }
 
+/// What writing one batch came to.
+#[derive(Debug, Default)]
+struct Written {
+    /// Signals whose incident has ended meanwhile: these belong elsewhere.
+    over: Vec<Signal>,
+    /// Why some can never be stored.
+    refused: Option<String>,
+    /// Why some may be stored when they are sent again.
+    unavailable: Option<String>,
+}
+
 impl Added {
     fn over(signals: Vec<(Signal, String)>) -> Self {
         Self::Over(signals.into_iter().map(|(signal, _)| signal).collect())
@@ -120,12 +131,17 @@ impl Incidents {
 
     async fn store_news(&self, batch: Vec<Signal>, now: Timestamp) -> Result<(), StoreError> {
         let mut left = batch;
-        let unavailable = |error: EffectError| StoreError::Unavailable { why: crate::errors::chain(&error) };
+        let mut refused = None;
         for _ in 1..=ATTEMPTS_MAX {
             let additions = self.group(&left, now).await?;
-            left = self.write(additions, now).await.map_err(unavailable)?;
+            let written = self.write(additions, now).await;
+            refused = refused.or(written.refused);
+            if let Some(why) = written.unavailable {
+                return Err(StoreError::Unavailable { why });
+            }
+            left = written.over;
             if left.is_empty() {
-                return Ok(());
+                return refused.map_or(Ok(()), |why| Err(StoreError::Refused { why }));
             }
             self.open.lock().await.loaded = false;
         }
@@ -173,7 +189,9 @@ impl Incidents {
         if repeats.is_empty() {
             return 0;
         }
-        if let Err(error) = self.store_news(repeats.clone(), self.shell.time.now()).await {
+        if let Err(error @ StoreError::Unavailable { .. }) =
+            self.store_news(repeats.clone(), self.shell.time.now()).await
+        {
             tracing::warn!(signals = repeats.len(), %error, "repeats not counted yet");
             let mut open = self.open.lock().await;
             for signal in &repeats {
@@ -273,21 +291,32 @@ impl Incidents {
         changed
     }
 
-    /// Writes a batch, several incidents at once; gives the signals back whose incident has ended meanwhile.
-    async fn write(&self, additions: BTreeMap<String, Addition>, now: Timestamp) -> Result<Vec<Signal>, EffectError> {
-        let mut left = Vec::new();
-        let mut writes = futures::stream::iter(additions.into_values().map(|addition| self.add(addition, now)))
-            .buffer_unordered(WRITES_AT_ONCE);
-        while let Some(added) = writes.next().await {
-            match added? {
-                Added::Written(written) => {
+    /// Writes a batch, several incidents at once. What cannot be written keeps nothing else from being written.
+    async fn write(&self, additions: BTreeMap<String, Addition>, now: Timestamp) -> Written {
+        let mut all = Written::default();
+        let writes = additions.into_values().map(|addition| async move {
+            let (incident, signals) = (addition.incident.id(), addition.signals.len());
+            (incident, signals, self.add(addition, now).await)
+        });
+        let mut writes = futures::stream::iter(writes).buffer_unordered(WRITES_AT_ONCE);
+        while let Some((incident, signals, added)) = writes.next().await {
+            match added {
+                Ok(Added::Written(written)) => {
                     self.shell.nudges.nudge("incident", &written.namespace().unwrap_or_default(), &written.name_any());
                     self.learn(&written).await;
                 }
-                Added::Over(signals) => left.extend(signals),
+                Ok(Added::Over(signals)) => all.over.extend(signals),
+                Err(error) if is_for_good(&error) => {
+                    let why = crate::errors::chain(&error);
+                    tracing::warn!(incident, signals, why, "signals refused for good: the cluster cannot keep them");
+                    all.refused.get_or_insert(why);
+                }
+                Err(error) => {
+                    all.unavailable.get_or_insert(crate::errors::chain(&error));
+                }
             }
         }
-        Ok(left)
+        all
     }
 
     /// Adds signals to an incident, however often others write it meanwhile.
@@ -379,6 +408,27 @@ async fn load(client: Client) -> Result<BTreeMap<String, Known>, StoreError> {
             Some(token) => page = ListParams::default().limit(PAGE).continue_token(&token),
             None => return Ok(incidents),
         }
+    }
+}
+
+/// Whether an incident can never be written, however often it is tried: its namespace is not in this cluster or is being
+/// deleted, or the object itself is refused.
+///
+/// A right that Amend lacks or a quota that is used up is none of these: people mend it, and what was sent meanwhile counts.
+fn is_for_good(error: &EffectError) -> bool {
+    match error {
+        EffectError::Refused(_) => true,
+        EffectError::Unwritable { source, .. } => match source.as_ref() {
+            kube::Error::Api(status) => match status.code {
+                400 | 413 | 422 => true,
+                // The API server names what is not there: without our own kinds it names no namespace.
+                404 => status.message.contains("namespaces \""),
+                403 => status.message.contains("is being terminated"),
+                _ => false,
+            },
+            _ => false,
+        },
+        EffectError::Stale { .. } | EffectError::Exists { .. } | EffectError::Record(_) => false,
     }
 }
 

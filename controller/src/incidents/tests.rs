@@ -28,6 +28,8 @@ type Requests = Arc<Mutex<Vec<(Method, String)>>>;
 struct Rival {
     writes: Arc<Mutex<usize>>,
     leaves: Option<&'static str>,
+    /// How the API server refuses to create an incident of a name: code and message.
+    refuses: Vec<(String, u16, &'static str)>,
     /// The incident as it was last written.
     written: Arc<Mutex<Option<Value>>>,
 }
@@ -56,6 +58,11 @@ async fn answer(
                 json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409, "message": ""});
             return Err((StatusCode::CONFLICT, Json(status)));
         }
+    }
+    let created = if method == Method::POST { String::from_utf8_lossy(&body).into_owned() } else { String::new() };
+    if let Some((_, code, message)) = rival.refuses.iter().find(|(name, ..)| created.contains(name.as_str())) {
+        let status = json!({"kind": "Status", "status": "Failure", "reason": "", "code": code, "message": message});
+        return Err((StatusCode::from_u16(*code).unwrap(), Json(status)));
     }
     if let (&Method::GET, Some((_, name))) = (&method, path.split_once("/incidents/")) {
         let written = rival.written.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -190,6 +197,38 @@ async fn signals_whose_incident_always_ends_first_are_not_said_to_be_stored() {
     let stored = incidents.store(storm(now)).await;
 
     assert!(matches!(stored, Err(StoreError::Unavailable { .. })), "{stored:?}");
+}
+
+#[tokio::test]
+async fn a_signal_that_the_cluster_cannot_keep_is_refused_for_good_and_keeps_no_other_from_being_stored() {
+    for (code, message, for_good) in [
+        (404, r#"namespaces "elsewhere" not found"#, true),
+        (404, "the server could not find the requested resource", false),
+        (
+            403,
+            "incidents is forbidden: unable to create new content in namespace x because it is being terminated",
+            true,
+        ),
+        (403, r#"incidents.amend.dev is forbidden: User "amend" cannot create resource "incidents""#, false),
+        (422, "Incident is invalid", true),
+        (400, "bad request", true),
+        (503, "the API server is overloaded", false),
+    ] {
+        let now = Timestamp::UNIX_EPOCH;
+        let good = storm(now).swap_remove(0);
+        let bad =
+            Signal { key: "alert/bad".into(), entity: Entity::new(EntityKind::Node, "", "worker-1"), ..good.clone() };
+        let rival = Rival { refuses: vec![(name_for(&bad, 1), code, message)], ..Rival::default() };
+        let (incidents, _) = incidents_beside(rival.clone()).await;
+
+        let stored = incidents.store(vec![bad.clone(), good]).await;
+
+        match for_good {
+            true => assert!(matches!(stored, Err(StoreError::Refused { .. })), "{message}: {stored:?}"),
+            false => assert!(matches!(stored, Err(StoreError::Unavailable { .. })), "{message}: {stored:?}"),
+        }
+        assert_eq!(rival.status().signal_count, 1, "{message}: the good one is stored");
+    }
 }
 
 #[tokio::test]
