@@ -36,7 +36,7 @@ const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 pub struct Decision {
     /// New journal entries, to be written on the version that was read; nothing is performed unless that write succeeds.
     pub append: Vec<Entry>,
-    /// Performed in order after the write; the first failure stops the rest.
+    /// Performed in order after the write, pages last; the first failure stops the rest.
     pub effects: Vec<Effect>,
     /// When to look again if nothing happens; `ZERO` = at once. `None`: it has ended and owes nothing.
     pub wake: Option<SignedDuration>,
@@ -237,6 +237,8 @@ impl Run<'_> {
                 warning: self.standing.phase.ending().is_some_and(needs_people) || self.undoes_harm(),
             });
         }
+        // A pager that does not answer costs many seconds: nobody waits for it, least of all an undo.
+        self.effects.sort_by_key(|effect| matches!(effect, Effect::Page { .. }));
         if self.effects.iter().any(|effect| effect.journaled().is_some()) {
             self.wake = Some(SignedDuration::ZERO);
         }

@@ -7,7 +7,7 @@ use crate::journal::{EffectKind, GateLine};
 
 /// One deed.
 ///
-/// Effects of one decision are performed in order, after the decision's entries were written by compare-and-swap. The first
+/// Effects of one decision are performed in order, pages last, after the decision's entries were written by compare-and-swap. The first
 /// failure stops the rest. Every effect may be asked for again and must then change nothing more.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {

@@ -84,8 +84,17 @@ pub async fn perform(
         }
         Effect::Page { key, to, text } => {
             let text = if to.is_empty() { text.clone() } else { format!("{text} (for {})", to.join(", ")) };
-            let to = page(shell, remediation, work, key, &Call { to, text: &text }).await?;
-            shell.reports.add(&uid, Report::Paged { key: key.clone(), to });
+            match page(shell, remediation, work, key, &Call { to, text: &text }).await {
+                Ok(to) => shell.reports.add(&uid, Report::Paged { key: key.clone(), to }),
+                // It is asked for again until it is delivered; what the remediation does meanwhile does not wait for it.
+                Err(error) => {
+                    tracing::warn!(
+                        remediation = remediation.name_any(),
+                        error = errors::chain(&error),
+                        "a page failed"
+                    );
+                }
+            }
             return Ok(());
         }
         Effect::Comment { marker, number, text } => {

@@ -119,6 +119,8 @@ impl Simulation {
         let snapshot = self.snapshot();
         let decision = decide(&snapshot).unwrap();
         assert_eq!(decide(&snapshot).unwrap(), decision, "the same snapshot gives the same decision");
+        let pages = decision.effects.iter().map(|effect| matches!(effect, Effect::Page { .. }));
+        assert!(pages.is_sorted(), "somebody waits for the pager: {:?}", decision.effects);
         self.reports.clear();
         if !decision.append.is_empty() {
             match self.fault() {
