@@ -131,12 +131,16 @@ pub struct Orders {
     pub edited: Answer<Option<Edited>>,
     /// The red button: the ConfigMap in the release namespace. `Unknown` stops as `true` does.
     pub kill_switch: Answer<bool>,
-    /// Why the target is on hold: annotation, silence, inhibition. `Unknown` holds.
+    /// Why people hold the target: the annotation on it or its namespace. `Unknown` holds.
     pub hold: Answer<Option<String>>,
+    /// Why its alerts are not to be acted upon: a silence, an inhibition. `Unknown` holds what is done, never what is undone.
+    pub silence: Answer<Option<String>>,
     /// How far the outside copy of the records lags behind.
     pub record_copy_lag: Answer<SignedDuration>,
     /// Whether the policy's account may still take the change back: permission, ownership and pre-image, nothing else.
     pub may_undo: Answer<bool>,
+    /// Whether the policy's account has the right to merge in this repository. Where nobody asked it has not.
+    pub may_merge: Answer<bool>,
 }
 
 /// A planned place of the base branch that has another value than the plan was made from.

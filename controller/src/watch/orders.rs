@@ -48,6 +48,7 @@ pub async fn orders(
         edited,
         kill_switch: kill_switch(shell).await,
         hold: hold(facts),
+        silence: silence(facts),
         // Copies outside the cluster are not built yet: there is none to lag behind.
         record_copy_lag: Answer::Known(SignedDuration::ZERO),
         may_undo: match &facts.permission.access {
@@ -55,6 +56,12 @@ pub async fn orders(
                 work.target.is_ok()
                     && reviews.iter().filter(|review| review.access.verb != "merge").all(|review| review.allowed),
             ),
+            Answer::Unknown { why } => Answer::unknown(why.clone()),
+        },
+        may_merge: match &facts.permission.access {
+            Answer::Known(reviews) => {
+                Answer::Known(reviews.iter().any(|review| review.access.verb == "merge" && review.allowed))
+            }
             Answer::Unknown { why } => Answer::unknown(why.clone()),
         },
     }
@@ -103,22 +110,25 @@ pub async fn kill_switch(shell: &Shell) -> Answer<bool> {
     }
 }
 
+/// Why people hold the target.
 fn hold(facts: &GateFacts) -> Answer<Option<String>> {
-    let environment = &facts.environment;
-    let silences = match &environment.silences {
-        Silences::Asked(silences) => silences,
-        // The gate names this gap: it leaves a draft for people, and lets nothing be done without them.
-        Silences::NobodyToAsk => &Answer::Known(Vec::new()),
-    };
-    match (&environment.holds, silences) {
-        (Answer::Known(holds), _) if !holds.is_empty() => {
+    match &facts.environment.holds {
+        Answer::Known(holds) => {
             Answer::Known(holds.first().map(|hold| format!("{} carries amend.dev/hold: {}", hold.on, hold.reason)))
         }
-        (_, Answer::Known(silences)) if !silences.is_empty() => Answer::Known(
+        Answer::Unknown { why } => Answer::unknown(why.clone()),
+    }
+}
+
+/// Why the alerts about the target are not to be acted upon.
+fn silence(facts: &GateFacts) -> Answer<Option<String>> {
+    match &facts.environment.silences {
+        Silences::Asked(Answer::Known(silences)) => Answer::Known(
             silences.first().map(|silence| format!("Alertmanager silence {} by {}", silence.id, silence.by)),
         ),
-        (Answer::Unknown { why }, _) | (_, Answer::Unknown { why }) => Answer::unknown(why.clone()),
-        (Answer::Known(_), Answer::Known(_)) => Answer::Known(None),
+        Silences::Asked(Answer::Unknown { why }) => Answer::unknown(why.clone()),
+        // The gate names this gap: it leaves a draft for people, and lets nothing be done without them.
+        Silences::NobodyToAsk => Answer::Known(None),
     }
 }
 

@@ -50,7 +50,8 @@ impl Run<'_> {
     /// Whether this deed may be done now; the error is the reason why not, for people.
     ///
     /// Deeds that take back need only the red button to be off and the account to be allowed: never cooldown, headroom, budget,
-    /// freeze, hold or the copy of the records.
+    /// freeze, silence or the copy of the records. To merge a revert without people also needs what any merge needs: the right
+    /// to merge, and nobody who holds the target. Where that is missing the revert is open and people are paged.
     pub(super) fn leave_for(&self, effect: EffectKind) -> Result<(), String> {
         let orders = &self.snapshot.orders;
         match &orders.kill_switch {
@@ -92,6 +93,11 @@ impl Run<'_> {
             Answer::Known(Some(why)) => return Err(format!("on hold: {why}")),
             Answer::Unknown { why } => return Err(format!("cannot tell whether the target is on hold: {why}")),
         }
+        match &orders.silence {
+            Answer::Known(None) => {}
+            Answer::Known(Some(why)) => return Err(format!("on hold: {why}")),
+            Answer::Unknown { why } => return Err(format!("cannot tell whether its alerts are silenced: {why}")),
+        }
         match &orders.record_copy_lag {
             Answer::Known(lag) if *lag <= COPY_MAY_LAG => {}
             Answer::Known(lag) => return Err(format!("the copy of the records lags {} s behind", lag.as_secs())),
@@ -104,6 +110,13 @@ impl Run<'_> {
         let orders = &self.snapshot.orders;
         if !self.acts() {
             return Err("people merge: the policy's autonomy is not Act".to_owned());
+        }
+        match &orders.may_merge {
+            Answer::Known(true) => {}
+            Answer::Known(false) => {
+                return Err("people merge: the policy's account lacks the right to merge on the GitTarget".to_owned());
+            }
+            Answer::Unknown { why } => return Err(format!("cannot tell whether the account may merge: {why}")),
         }
         match (&orders.policy, &orders.hold) {
             (

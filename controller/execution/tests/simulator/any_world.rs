@@ -121,6 +121,9 @@ impl Draw {
         let (red, hold, may) = (self.below(12) == 0, self.below(12) == 0, self.below(12) > 0);
         snapshot.orders.kill_switch = self.answer(red);
         snapshot.orders.hold = self.answer(hold.then(|| "amend.dev/hold".to_owned()));
+        let (may_merge, silence) = (self.below(12) > 0, self.below(12) == 0);
+        snapshot.orders.may_merge = self.answer(may_merge);
+        snapshot.orders.silence = self.answer(silence.then(|| "a silence".to_owned()));
         snapshot.orders.may_undo = self.answer(may);
         let seen = self.forge();
         snapshot.forge = self.answer(seen);

@@ -266,8 +266,13 @@ impl Simulation {
                 edited: self.world.edited(),
                 kill_switch: Answer::Known(script.kill_switch.is_some_and(|(from, to)| now >= from && now < to)),
                 hold: Answer::Known(None),
+                silence: match script.silent_from {
+                    Some(from) if from <= now => Answer::unknown("Alertmanager does not answer"),
+                    Some(_) | None => Answer::Known(None),
+                },
                 record_copy_lag: Answer::Known(SignedDuration::ZERO),
                 may_undo: Answer::Known(true),
+                may_merge: Answer::Known(script.merge_right_until.is_none_or(|until| now < until)),
             },
             forge: self.world.forge(focus),
             gitops: self.world.gitops(focus),

@@ -163,6 +163,20 @@ fn a_forge_that_will_not_have_it_yet_blocks_with_its_sentence_and_nothing_is_pus
 }
 
 #[test]
+fn a_revert_is_merged_by_us_through_a_silent_alertmanager_and_never_without_the_right_to_merge() {
+    for (name, by_us) in
+        [("harm, undone by us although Alertmanager is silent", true), ("harm, and the right to merge is gone", false)]
+    {
+        let script = scripts().into_iter().find(|script| script.name == name).unwrap();
+        let run = Simulation::new(script, vec![]).run();
+        let merged = run.world.ledger.iter().any(|(_, kind)| *kind == EffectKind::MergeRevert);
+        assert_eq!(merged, by_us, "{name}");
+        assert_eq!(run.standing().phase.ending(), Some(Ending::RolledBack), "{name}");
+        assert!(run.standing().paged.contains("undo"), "{name}");
+    }
+}
+
+#[test]
 fn steps_are_taken_back_last_one_first() {
     let script = scripts().into_iter().find(|script| script.name == "no better, and two steps").unwrap();
     let run = Simulation::new(script, vec![]).run();

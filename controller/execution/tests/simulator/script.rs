@@ -35,6 +35,10 @@ pub struct Script {
     /// A gap that makes a draft, until then.
     pub gap_until: Option<Second>,
     pub blocked_until: Option<Second>,
+    /// Alertmanager does not say whether anything is silenced, from then on.
+    pub silent_from: Option<Second>,
+    /// The account loses its right to merge then.
+    pub merge_right_until: Option<Second>,
     /// The forge takes no new pull request until then.
     pub capped_until: Option<Second>,
     /// The token may neither push nor open until then.
@@ -83,6 +87,8 @@ fn success() -> Script {
         foreign: false,
         gap_until: None,
         blocked_until: None,
+        silent_from: None,
+        merge_right_until: None,
         capped_until: None,
         token_mended: None,
         cause_gone: None,
@@ -112,6 +118,21 @@ pub fn scripts() -> Vec<Script> {
         Script { name: "two steps", steps: 2, ..success() },
         Script { name: "harm", ends: Ending::RolledBack, harm: true, ..success() },
         Script { name: "harm, undone by us", ends: Ending::RolledBack, harm: true, ..act() },
+        Script {
+            name: "harm, undone by us although Alertmanager is silent",
+            ends: Ending::RolledBack,
+            harm: true,
+            silent_from: Some(60),
+            ..act()
+        },
+        Script {
+            name: "harm, and the right to merge is gone",
+            ends: Ending::RolledBack,
+            harm: true,
+            merge_right_until: Some(60),
+            people_merge_revert: Some(5 * MINUTE),
+            ..act()
+        },
         Script { name: "harm in two steps", ends: Ending::RolledBack, harm: true, steps: 2, ..act() },
         Script {
             name: "harm that others may have done",
