@@ -9,7 +9,7 @@ use amend_crds::RemediationPolicy;
 use amend_diagnosis::diagnosis::Cause;
 use amend_diagnosis::evidence::Answer;
 use amend_gitops::locate::{self, Kustomization, LocateError};
-use amend_gitops::repo::CommitId;
+use amend_gitops::repo::{CommitId, CommitInfo};
 use amend_policies::action::{Action, RevertedCommit, RevertedFile};
 use amend_policies::matching::{Candidate, Matching, matching};
 use amend_policies::plan::{IncidentRef, ObjectRef, Plan, PlanTarget, Repository, SourceFile};
@@ -192,6 +192,11 @@ fn guilty(cause: &Cause) -> Option<CommitId> {
     CommitId::parse(named).ok()
 }
 
+/// Whether a commit says that it must not be taken back: in its subject, or with the trailer `Forward-Only: true`.
+fn is_forward_only(info: &CommitInfo) -> bool {
+    info.forward_only || info.subject.to_lowercase().contains(FORWARD_ONLY)
+}
+
 async fn reverted(place: &Place, guilty: &CommitId) -> Result<RevertedCommit, String> {
     let repo = place.target.repo();
     repo.fetch_back_to(guilty).await.map_err(|error| errors::chain(&error))?;
@@ -200,7 +205,7 @@ async fn reverted(place: &Place, guilty: &CommitId) -> Result<RevertedCommit, St
     let file = |path: &str, text: &Option<String>| text.as_ref().map(|text| SourceFile::new(path, text.clone()));
     Ok(RevertedCommit {
         commit: guilty.to_string(),
-        forward_only: info.subject.to_lowercase().contains(FORWARD_ONLY),
+        forward_only: is_forward_only(&info),
         subject: info.subject,
         files: revert
             .changes
@@ -211,4 +216,25 @@ async fn reverted(place: &Place, guilty: &CommitId) -> Result<RevertedCommit, St
             })
             .collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_says_in_its_subject_or_with_a_trailer_that_it_must_not_be_taken_back() {
+        let commit = |subject: &str, forward_only| CommitInfo {
+            id: CommitId::parse(&"ab".repeat(20)).unwrap(),
+            parents: Vec::new(),
+            subject: subject.to_owned(),
+            author: String::new(),
+            committed: jiff::Timestamp::UNIX_EPOCH,
+            paths: Vec::new(),
+            forward_only,
+        };
+        assert!(is_forward_only(&commit("orders: migrate", true)), "the trailer");
+        assert!(is_forward_only(&commit("orders: migrate (Forward-Only)", false)), "the subject");
+        assert!(!is_forward_only(&commit("orders: migrate", false)));
+    }
 }
