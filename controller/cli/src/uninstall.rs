@@ -3,13 +3,14 @@
 //! The order matters: a controller that still runs would take a closed pull request for a rejection, and would put its finalizers
 //! back. So it is stopped first, then pull requests are closed, then finalizers are dropped; Helm takes the rest.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use amend_controller::clients::Clients;
 use amend_controller::targets::Targets;
 use amend_crds::{GROUP, GitTarget, Incident, Remediation};
-use amend_gitops::forge::PullRequestState;
+use amend_gitops::forge::{BRANCHES, PullRequestState};
 use anyhow::{Context, bail};
 use clap::Args;
 use jiff::Timestamp;
@@ -52,9 +53,12 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
     };
     let listed: Api<GitTarget> = Api::all(connection.client.clone());
     let listed = listed.list(&ListParams::default()).await.context("cannot list GitTargets")?;
+    let all: Api<Remediation> = Api::all(connection.client.clone());
+    let all = all.list(&ListParams::default()).await.context("cannot list remediations")?;
+    let ours: BTreeSet<String> = all.iter().filter_map(|one| branch_prefix(&one.name_any())).collect();
     let mut failed = Vec::new();
     for target in &listed {
-        match pull_requests(&targets, target, arguments.yes).await {
+        match pull_requests(&targets, target, &ours, arguments.yes).await {
             Ok(closed) => done.extend(closed),
             Err(error) => failed.push(format!("GitTarget {}: {error:#}", target.name_any())),
         }
@@ -136,14 +140,28 @@ fn runs(status: DeploymentStatus) -> bool {
     status.replicas.is_some_and(|replicas| replicas > 0)
 }
 
-async fn pull_requests(targets: &Targets, target: &GitTarget, act: bool) -> anyhow::Result<Vec<Step>> {
+/// How the branches of a remediation of this name begin: the name has 16 digits of its action key, a branch has all of them.
+fn branch_prefix(remediation: &str) -> Option<String> {
+    let key = remediation.strip_prefix("rem-")?;
+    (key.len() == 16).then(|| format!("{BRANCHES}{key}"))
+}
+
+/// Only those of this cluster's remediations: others may have an Amend of their own that proposes to the same repository.
+async fn pull_requests(
+    targets: &Targets,
+    target: &GitTarget,
+    ours: &BTreeSet<String>,
+    act: bool,
+) -> anyhow::Result<Vec<Step>> {
     let opened = targets.open(target).await?;
     // Only open ones are wanted, and those are always told.
     let found = opened.forge().find(Timestamp::MAX).await?;
     let mut steps = Vec::new();
-    for pull in found.iter().filter(|pull| matches!(pull.state, PullRequestState::Open)) {
+    let open = found.iter().filter(|pull| matches!(pull.state, PullRequestState::Open));
+    for pull in open.filter(|pull| ours.iter().any(|prefix| pull.branch.starts_with(prefix))) {
         if act {
-            opened.forge().close(pull.number).await.with_context(|| format!("cannot close {}", pull.url))?;
+            let why = "Amend is being uninstalled here; this was withdrawn and not rejected.";
+            opened.proposals.withdraw(pull, why).await.with_context(|| format!("cannot close {}", pull.url))?;
         }
         steps.push(Step { verb: CLOSE, what: format!("pull request {} ({})", pull.url, plain(&pull.title)) });
     }
@@ -174,4 +192,17 @@ where
         steps.push(Step { verb: DROP, what: format!("the finalizer of {} {namespace}/{name}", K::kind(&())) });
     }
     Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_branches_of_a_remediation_begin_as_its_name_ends() {
+        assert_eq!(branch_prefix("rem-0123456789abcdef").as_deref(), Some("amend/0123456789abcdef"));
+        for odd in ["rem-", "rem-0", "of-a-person"] {
+            assert_eq!(branch_prefix(odd), None, "{odd}: it would name the branches of others");
+        }
+    }
 }
