@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use amend_crds::build::CiForge;
 use amend_crds::{Build, BuildSpec, GitTarget};
+use amend_gitops::access::normalised;
 use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -76,8 +77,7 @@ impl Builds {
 
     async fn namespace_of(&self, repository: &str) -> Result<String, StoreError> {
         let targets = self.targets().await.map_err(|why| StoreError::Unavailable { why })?;
-        let wanted = format!("/{repository}");
-        let serving = targets.iter().find(|target| without_git(&target.spec.url).ends_with(&wanted));
+        let serving = targets.iter().find(|target| serves(&target.spec.url, repository));
         Ok(serving.and_then(ResourceExt::namespace).unwrap_or_else(|| self.shell.settings.release_namespace.clone()))
     }
 
@@ -168,14 +168,15 @@ fn is_recent(at: Timestamp, now: Timestamp) -> bool {
     now.duration_since(at) <= RECENT
 }
 
-fn without_git(url: &str) -> &str {
-    let url = url.trim_end_matches('/');
-    url.strip_suffix(".git").unwrap_or(url)
+/// Whether the clone URL is that of a repository that a forge calls `owner/name`.
+pub fn serves(url: &str, repository: &str) -> bool {
+    !repository.is_empty() && normalised(url).ends_with(&format!("/{repository}"))
 }
 
 /// `owner/name` at the end of a clone URL.
 fn repository_of(url: &str) -> String {
-    let mut parts = without_git(url).rsplit('/');
+    let url = normalised(url);
+    let mut parts = url.rsplit('/');
     let (name, owner) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     format!("{owner}/{name}")
 }
@@ -212,6 +213,21 @@ mod tests {
         let twice = delivered_once_more(known);
         assert_eq!(once.status.map(|status| status.deliveries), Some(1));
         assert_eq!(twice.status.map(|status| (status.deliveries, status.because)), Some((2, "seen".into())));
+    }
+
+    #[test]
+    fn a_clone_url_serves_its_repository_however_it_is_written() {
+        for url in [
+            "https://git.example.com/shop/fleet",
+            "https://git.example.com/shop/fleet/",
+            "https://git.example.com/shop/fleet.git",
+            "https://git.example.com/shop/fleet.git/",
+            "git@git.example.com:shop/fleet.git",
+        ] {
+            assert!(serves(url, "shop/fleet"), "{url}");
+        }
+        assert!(!serves("https://git.example.com/workshop/fleet", "shop/fleet"));
+        assert!(!serves("https://git.example.com/shop/fleet", ""));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use amend_gitops::forge::ForgeError;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
+use crate::builds::serves;
 use crate::effects::{EffectError, Notice, reference};
 use crate::errors;
 use crate::reconcile::{Control, Decision, GatherError};
@@ -153,9 +154,7 @@ async fn log(shell: &Shell, build: &Build) -> Answer<String> {
         Ok(targets) => targets,
         Err(error) => return Answer::unknown(errors::chain(&error)),
     };
-    let wanted = format!("/{}", build.spec.repository);
-    let serving =
-        targets.iter().find(|target| target.spec.url.trim_end_matches(".git").trim_end_matches('/').ends_with(&wanted));
+    let serving = targets.iter().find(|target| serves(&target.spec.url, &build.spec.repository));
     let Some(object) = serving else {
         return Answer::unknown(format!(
             "no GitTarget serves repository {}: its log needs credentials",
