@@ -34,6 +34,7 @@ use crate::dashboard::views::Reader;
 use crate::effects::Effects;
 use crate::happenings;
 use crate::incidents::Incidents;
+use crate::intake::alertmanager::Naming;
 use crate::intake::proof::Secrets;
 use crate::intake::queue::Queue;
 use crate::intake::receive::{self, Senders};
@@ -278,7 +279,10 @@ fn app(shell: &Arc<Shell>, health: Health, queue: Queue, builds: &Builds) -> any
         gitea: ci.clone(),
         github: ci.clone(),
         gitlab: ci,
-        ..Senders::default()
+        naming: Naming {
+            cluster: shell.settings.cluster_name.clone(),
+            external: shell.settings.external_label.iter().cloned().collect(),
+        },
     };
     let door = match shell.settings.dashboard_anonymous_loopback {
         true => Door::Loopback(Reader { name: String::new(), client: shell.clients.reader() }),

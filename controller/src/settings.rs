@@ -37,6 +37,14 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     pub ci_secret_file: Option<PathBuf>,
 
+    /// Value of the alert label `cluster` that means this cluster; alerts that name another one are left out
+    #[arg(long, value_name = "NAME")]
+    pub cluster_name: Option<String>,
+
+    /// Another label that Prometheus adds to alerts of this cluster, like region=eu; alerts with another value are left out (repeat)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    pub external_label: Vec<(String, String)>,
+
     /// How far apart signals of one problem may lie, like 10m
     #[arg(long, default_value = "10m", value_parser = duration)]
     pub group_window: SignedDuration,
@@ -105,6 +113,15 @@ pub enum LogFormat {
     Text,
 }
 
+/// Reads `region=eu`.
+fn label(text: &str) -> Result<(String, String), String> {
+    let wrong = || format!("`{text}` is not a label with its value: write it like region=eu");
+    let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+    let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let named = !name.is_empty() && name.bytes().all(letters) && !name.as_bytes()[0].is_ascii_digit();
+    if named && !value.is_empty() { Ok((name.to_owned(), value.to_owned())) } else { Err(wrong()) }
+}
+
 /// Reads `90s`, `5m`, `1h30m`.
 fn duration(text: &str) -> Result<SignedDuration, String> {
     let span: Span = text.parse().map_err(|_| format!("`{text}` is not a duration: write it like 90s, 5m or 1h30m"))?;
@@ -120,6 +137,14 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_external_label_has_a_name_and_a_value() {
+        assert_eq!(label("region=eu=west"), Ok(("region".to_owned(), "eu=west".to_owned())));
+        for wrong in ["region", "region=", "=eu", "re gion=eu", "1st=eu"] {
+            assert!(label(wrong).is_err_and(|why| why.contains("write it like")), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_wrong_duration_says_how_to_write_it() {

@@ -230,6 +230,8 @@ fn settings(scratch: PathBuf, token: PathBuf) -> Settings {
         egress_allow: vec!["127.0.0.0/8".to_owned()],
         intake_token_file: Some(token),
         ci_secret_file: None,
+        cluster_name: None,
+        external_label: Vec::new(),
         group_window: SignedDuration::from_mins(10),
         clear_for: SignedDuration::from_mins(5),
         absent_for: SignedDuration::from_mins(30),

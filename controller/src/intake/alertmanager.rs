@@ -2,7 +2,7 @@
 //!
 //! <https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::signal::{Severity, Signal, SignalSource};
@@ -66,14 +66,24 @@ pub const EXTERNAL_LABELS: [&str; 5] = ["cluster", "prometheus", "prometheus_rep
 pub struct Naming {
     /// Value of the label `cluster` that means the cluster Amend runs in; `None`: there is only one.
     pub cluster: Option<String>,
-    /// Further external labels of the Prometheus servers that alert here.
-    pub external: BTreeSet<String>,
+    /// Further external labels of the Prometheus servers that watch this cluster, with the values that they have here.
+    pub external: BTreeMap<String, String>,
 }
 
 impl Naming {
     /// Whether Prometheus adds `label` only on the way out.
     pub fn is_external(&self, label: &str) -> bool {
-        EXTERNAL_LABELS.contains(&label) || self.external.contains(label)
+        EXTERNAL_LABELS.contains(&label) || self.external.contains_key(label)
+    }
+
+    /// Whether an alert names another cluster than ours: one Alertmanager may serve many. A label that it lacks says nothing.
+    fn is_elsewhere(&self, labels: &BTreeMap<String, String>) -> bool {
+        let differs = |name: &str, ours: &String| {
+            let named = labels.get(&format!("exported_{name}")).or_else(|| labels.get(name));
+            named.is_some_and(|named| !named.is_empty() && named != ours)
+        };
+        self.cluster.iter().any(|ours| differs("cluster", ours))
+            || self.external.iter().any(|(name, ours)| differs(name, ours))
     }
 }
 
@@ -124,6 +134,10 @@ fn signal(alert: Alert, naming: &Naming) -> Result<Signal, &'static str> {
     if severity.as_deref() == Some("none") {
         return Err("heartbeat");
     }
+    // What is in another cluster can neither be looked at nor mended from here, and a namespace of the same name is another one.
+    if naming.is_elsewhere(&alert.labels) {
+        return Err("other_cluster");
+    }
     let ended_at = match alert.status.as_str() {
         "firing" => None,
         // Without a usable end, it ended when it began: the earliest that is consistent with "resolved".
@@ -136,7 +150,7 @@ fn signal(alert: Alert, naming: &Naming) -> Result<Signal, &'static str> {
         key: key(&alert),
         source: SignalSource::Alert,
         name,
-        entity: entity(&alert.labels, naming),
+        entity: entity(&alert.labels),
         severity: severity.as_deref().map_or(Severity::Warning, severity_of),
         started_at: alert.starts_at,
         ended_at,
@@ -174,7 +188,7 @@ fn severity_of(word: &str) -> Severity {
 ///
 /// `exported_*` wins: Prometheus renames a label so when the scraped target carries the same name itself. The label `job`
 /// is Prometheus' scrape job and no Kubernetes Job (`job_name` is); it only serves as a last, unaligned name.
-fn entity(labels: &BTreeMap<String, String>, naming: &Naming) -> Entity {
+fn entity(labels: &BTreeMap<String, String>) -> Entity {
     let label = |name: &str| {
         let value = labels.get(&format!("exported_{name}")).or_else(|| labels.get(name))?;
         let value = one_line(value, 253);
@@ -215,10 +229,6 @@ fn entity(labels: &BTreeMap<String, String>, naming: &Naming) -> Entity {
     let runs_containers = !matches!(kind, EntityKind::Node | EntityKind::Namespace | EntityKind::PersistentVolumeClaim);
     // The pause container of a pod is called POD in cAdvisor's metrics.
     entity.container = label("container").filter(|name| runs_containers && name != "POD");
-    entity.cluster = match (&naming.cluster, label("cluster")) {
-        (Some(ours), Some(named)) if *ours != named => named,
-        _ => String::new(),
-    };
     entity
 }
 
@@ -324,7 +334,6 @@ mod tests {
             (json!({"job": "blackbox"}), "Unaligned/blackbox"),
             (json!({"namespace": "shop", "pod": "a", "container": "POD"}), "shop/Pod/a"),
             (json!({"cluster": "here", "namespace": "shop", "pod": "a"}), "shop/Pod/a"),
-            (json!({"cluster": "there", "namespace": "shop", "pod": "a"}), "there:shop/Pod/a"),
         ] {
             assert_eq!(entity_of(labels), expected);
         }
@@ -347,6 +356,27 @@ mod tests {
         .unwrap();
         assert_eq!(alerts.dropped, ["malformed", "malformed", "unnamed", "heartbeat"]);
         assert_eq!(alerts.signals.len(), 1);
+    }
+
+    #[test]
+    fn alerts_of_another_cluster_are_left_out_and_counted_where_ours_has_a_name() {
+        let external = BTreeMap::from([("region".to_owned(), "eu".to_owned())]);
+        let naming = Naming { cluster: Some("here".to_owned()), external };
+        let labels = [
+            json!({"alertname": "A", "namespace": "shop", "cluster": "there"}),
+            json!({"alertname": "A", "namespace": "shop", "cluster": "here", "region": "us"}),
+            json!({"alertname": "A", "namespace": "shop", "cluster": "here", "exported_cluster": "there"}),
+            json!({"alertname": "A", "namespace": "shop", "cluster": "here", "region": "eu"}),
+            json!({"alertname": "A", "namespace": "shop"}),
+        ];
+        let all: Vec<_> = labels.into_iter().map(alert).collect();
+        let alerts = read(&message(json!(all)), &naming).unwrap();
+        assert_eq!((alerts.signals.len(), alerts.dropped), (2, vec!["other_cluster"; 3]));
+        assert_eq!(
+            read(&message(json!(all)), &Naming::default()).unwrap().signals.len(),
+            5,
+            "without a name all are ours"
+        );
     }
 
     #[test]
@@ -383,7 +413,7 @@ mod tests {
 
     #[test]
     fn external_labels_are_known_so_that_a_query_can_leave_them_out() {
-        let naming = Naming { cluster: None, external: BTreeSet::from(["region".to_owned()]) };
+        let naming = Naming { cluster: None, external: BTreeMap::from([("region".to_owned(), "eu".to_owned())]) };
         assert!(naming.is_external("cluster") && naming.is_external("region") && !naming.is_external("namespace"));
     }
 }
