@@ -124,7 +124,7 @@ async fn changes_in(
         managed.kustomization["spec"]["path"].as_str().unwrap_or_default().trim_start_matches("./").trim_matches('/');
     let mut changes: Vec<Change> = Vec::new();
     for file in files.iter().filter(|file| root.is_empty() || file.path.starts_with(&format!("{root}/"))) {
-        for target in objects_in(managed.repo, info, &file.path, namespace).await {
+        for target in objects_in(managed.repo, &info.id, &file.path, namespace).await {
             // Several files of one commit about one object are one change.
             if let Some(known) = changes.iter_mut().find(|known| known.target == target) {
                 known.files.push(file.path.clone());
@@ -149,9 +149,9 @@ async fn changes_in(
 }
 
 /// The workloads and configuration objects of the namespace that a file holds after the commit.
-async fn objects_in(repo: &Repo, info: &CommitInfo, path: &str, namespace: &str) -> Vec<Entity> {
+pub async fn objects_in(repo: &Repo, commit: &CommitId, path: &str, namespace: &str) -> Vec<Entity> {
     let Ok(path) = amend_gitops::path::RepoPath::parse(path) else { return Vec::new() };
-    let Ok(file) = repo.file(&info.id, &path).await else { return Vec::new() };
+    let Ok(file) = repo.file(commit, &path).await else { return Vec::new() };
     let Ok(documents) = serde_saphyr::from_multiple::<Value>(&file.text) else { return Vec::new() };
     documents
         .iter()

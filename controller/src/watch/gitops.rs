@@ -1,7 +1,10 @@
 //! What has arrived of a merged change: the revision that Flux has applied, the live object, and how far it has rolled out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use amend_crds::gittarget::ObjectLocation;
+use amend_diagnosis::entity::EntityKind;
 use amend_diagnosis::evidence::Answer;
 use amend_execution::phase::Standing;
 use amend_execution::snapshot::{GitOpsSeen, RolloutState};
@@ -12,7 +15,7 @@ use serde_json::Value;
 use crate::cluster::{self, Read};
 use crate::effects::remedy::Work;
 use crate::errors;
-use crate::owner;
+use crate::owner::{self, Owner};
 use crate::shell::Shell;
 use crate::targets::Target;
 
@@ -24,12 +27,20 @@ pub async fn gitops(shell: &Arc<Shell>, work: &Work, standing: &Standing) -> Ans
         Err(why) => return Answer::unknown(why.clone()),
     };
     let owner = match owner::of_target(shell, plan).await {
-        Answer::Known(Some(owner)) => owner,
-        Answer::Known(None) => return Answer::unknown("no GitOps controller claims the target"),
+        Answer::Known(owner) => owner,
         Answer::Unknown { why } => return Answer::Unknown { why },
     };
-    let Some(applied) = owner.applied().and_then(crate::changes::commit_of) else {
-        return Answer::unknown("the Kustomization has not applied any revision");
+    let applied = match &owner {
+        Some(owner) => match owner.applied().and_then(crate::changes::commit_of) {
+            Some(applied) => applied,
+            None => return Answer::unknown("the Kustomization has not applied any revision"),
+        },
+        // Whatever applies it tells nobody how far it is: the branch says what is to be, and the live fields whether it is.
+        None if is_mapped(&target.object.spec.objects, plan) => match target.repo().fetch().await {
+            Ok(head) => head,
+            Err(error) => return Answer::unknown(errors::chain(&error)),
+        },
+        None => return Answer::unknown("no GitOps controller claims the target, and its GitTarget does not map it"),
     };
     let live = match Read::of(&plan.target.api_version, &plan.target.kind) {
         Some(read) => cluster::get(&shell.clients.reader(), read, &plan.target.namespace, &plan.target.name).await,
@@ -71,9 +82,15 @@ pub async fn gitops(shell: &Arc<Shell>, work: &Work, standing: &Standing) -> Ans
             None => Answer::Known(false),
         },
         live_is_back: live.as_ref().map(|live| back.iter().all(|field| field.missing_from(live).is_none())),
-        foreign_commits: foreign(target, plan, merged.as_deref(), &applied).await,
-        message: owner.trouble(),
+        foreign_commits: foreign(target, plan, live.known(), merged.as_deref(), &applied).await,
+        message: owner.as_ref().and_then(Owner::trouble),
     })
+}
+
+/// Whether people wrote down in the GitTarget which file holds the target.
+fn is_mapped(objects: &[ObjectLocation], plan: &Plan) -> bool {
+    let target = &plan.target;
+    objects.iter().any(|one| (&one.kind, &one.namespace, &one.name) == (&target.kind, &target.namespace, &target.name))
 }
 
 /// The expected fields of the target as they were before the plan.
@@ -85,8 +102,14 @@ pub fn before_fields(plan: &Plan) -> Vec<ExpectedField> {
         .collect()
 }
 
-/// Commits by others since the merge that touch a file of the plan.
-async fn foreign(target: &Target, plan: &Plan, merged: Option<&str>, applied: &CommitId) -> Answer<Vec<String>> {
+/// Commits by others since the merge that touch a file of the plan, or a configuration beside it that the target reads.
+async fn foreign(
+    target: &Target,
+    plan: &Plan,
+    live: Option<&Value>,
+    merged: Option<&str>,
+    applied: &CommitId,
+) -> Answer<Vec<String>> {
     let Some(merged) = merged.and_then(|commit| CommitId::parse(commit).ok()) else { return Answer::Known(Vec::new()) };
     let repo = target.repo();
     let commits = match repo.commits_between(&merged, applied).await {
@@ -94,9 +117,18 @@ async fn foreign(target: &Target, plan: &Plan, merged: Option<&str>, applied: &C
         Err(error) => return Answer::unknown(errors::chain(&error)),
     };
     let files: Vec<&str> = plan.steps.iter().flat_map(|step| &step.files).map(|file| file.path.as_str()).collect();
+    let read = live.map(configurations).unwrap_or_default();
+    let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+    let folders: BTreeSet<Option<String>> = files.iter().map(|file| folder(file)).collect();
     let mut foreign = Vec::new();
     for commit in commits {
-        if !commit.paths.iter().any(|path| files.contains(&path.as_str())) {
+        let mut touches = commit.paths.iter().any(|path| files.contains(&path.as_str()));
+        let beside = commit.paths.iter().filter(|path| !read.is_empty() && folders.contains(&folder(path)));
+        for path in beside {
+            let held = crate::changes::objects_in(repo, &commit.id, path, &plan.target.namespace).await;
+            touches |= held.iter().any(|object| read.contains(&(object.kind, object.name.clone())));
+        }
+        if !touches {
             continue;
         }
         match repo.is_own(&commit.id).await {
@@ -108,6 +140,29 @@ async fn foreign(target: &Target, plan: &Plan, merged: Option<&str>, applied: &C
         }
     }
     Answer::Known(foreign)
+}
+
+/// ConfigMaps and Secrets that a workload's pods read: mounted, projected, or as environment.
+fn configurations(workload: &Value) -> BTreeSet<(EntityKind, String)> {
+    let mut found = BTreeSet::new();
+    let mut left = vec![&workload["spec"]["template"]["spec"]];
+    while let Some(part) = left.pop() {
+        for (key, value) in part.as_object().into_iter().flatten() {
+            let (kind, name) = match key.as_str() {
+                "configMap" | "configMapRef" | "configMapKeyRef" => (EntityKind::ConfigMap, &value["name"]),
+                "secret" | "secretRef" | "secretKeyRef" => {
+                    (EntityKind::Secret, value.get("secretName").unwrap_or(&value["name"]))
+                }
+                _ => {
+                    left.push(value);
+                    continue;
+                }
+            };
+            found.extend(name.as_str().map(|name| (kind, name.to_owned())));
+        }
+        left.extend(part.as_array().into_iter().flatten());
+    }
+    found
 }
 
 /// How far the live workload has rolled out.
@@ -138,4 +193,32 @@ pub fn rollout(target: &Answer<Value>) -> Answer<RolloutState> {
         .map(str::to_owned);
     let complete = seen && desired > 0 && updated == desired && available == desired && present == desired;
     Answer::Known(RolloutState { complete, stuck, updated, available, desired })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_configuration_that_pods_read_is_found_wherever_it_is_named() {
+        let workload = json!({ "spec": { "template": { "spec": {
+            "containers": [{
+                "name": "app",
+                "envFrom": [{ "configMapRef": { "name": "flags" } }],
+                "env": [{ "name": "KEY", "valueFrom": { "secretKeyRef": { "name": "keys", "key": "a" } } }],
+            }],
+            "volumes": [
+                { "name": "a", "configMap": { "name": "settings" } },
+                { "name": "b", "secret": { "secretName": "tls" } },
+                { "name": "c", "projected": { "sources": [{ "configMap": { "name": "rules" } }] } },
+                { "name": "d", "emptyDir": {} },
+            ],
+        } } } });
+        let found = configurations(&workload);
+        let names: Vec<_> = found.iter().map(|(kind, name)| (*kind, name.as_str())).collect();
+        let maps = ["flags", "rules", "settings"].map(|name| (EntityKind::ConfigMap, name));
+        let secrets = ["keys", "tls"].map(|name| (EntityKind::Secret, name));
+        assert_eq!(names, [&maps[..], &secrets[..]].concat());
+    }
 }
