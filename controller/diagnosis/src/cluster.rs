@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::entity::{Entity, EntityKind};
@@ -43,6 +43,8 @@ pub struct Condition {
     pub status: String,
     pub reason: String,
     pub message: String,
+    /// When the status last changed.
+    pub since: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
@@ -172,6 +174,12 @@ impl Cluster {
         }
     }
 
+    /// The pods that a service with a selector leads to, ready or not.
+    pub fn selected<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Pod> {
+        let here = self.pods.iter().filter(|pod| pod.namespace == service.namespace && !service.selector.is_empty());
+        here.filter(|pod| service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value)))
+    }
+
     /// Whether an object is there: `None` when objects of that kind were not listed.
     pub fn has(&self, kind: &str, namespace: &str, name: &str) -> Option<bool> {
         match self.names.contains(&format!("{kind}/{namespace}/{name}")) {
@@ -182,6 +190,35 @@ impl Cluster {
 
     pub fn others(&self, kind: &str) -> &[Value] {
         self.others.get(kind).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// How long after its start a pod may still be given its first conditions.
+const FIRST_CONDITIONS: SignedDuration = SignedDuration::from_secs(15);
+
+impl Pod {
+    /// Whether it runs and every container of it is ready.
+    pub fn is_ready(&self) -> bool {
+        let mut containers = self.containers.iter().filter(|container| !container.init).peekable();
+        self.phase == "Running" && containers.peek().is_some() && containers.all(|container| container.ready)
+    }
+
+    /// Whether it was ready at any time of its life; `None` where nobody told the times.
+    ///
+    /// The kubelet gives a pod its conditions when it takes it, and moves `lastTransitionTime` only with the status: a pod
+    /// whose `Ready=False` is as old as itself never was.
+    pub fn was_ready(&self) -> Option<bool> {
+        if self.is_ready() {
+            return Some(true);
+        }
+        let started = time(&self.object, "/status/startTime").or(self.created)?;
+        let since = self.conditions.iter().find(|one| one.kind == "Ready").and_then(|one| one.since)?;
+        Some(since.duration_since(started) > FIRST_CONDITIONS)
+    }
+
+    /// When any of its conditions last changed; `None` where nobody told.
+    pub fn changed(&self) -> Option<Timestamp> {
+        self.conditions.iter().filter_map(|condition| condition.since).max()
     }
 }
 
@@ -227,6 +264,7 @@ fn conditions(object: &Value) -> Vec<Condition> {
             status: text(condition, "/status").to_owned(),
             reason: text(condition, "/reason").to_owned(),
             message: text(condition, "/message").to_owned(),
+            since: time(condition, "/lastTransitionTime"),
         })
         .collect()
 }
