@@ -3,6 +3,7 @@
 
 mod images;
 mod live;
+mod probes;
 #[allow(dead_code)]
 #[path = "../incidents/shop.rs"]
 mod shop;
