@@ -10,7 +10,7 @@ use crate::diagnosis::cause;
 use crate::finding::{Finding, Modality};
 use crate::scene::Scene;
 
-use super::image::events_of;
+use super::image::messages_since_change;
 
 static NOT_FOUND: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#"(?i)\b(configmap|secret)s? "?([\w./-]+?)"? not found"#).ok());
@@ -20,10 +20,10 @@ static NO_KEY: LazyLock<Option<Regex>> =
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let mut found: BTreeMap<(String, String), Finding> = BTreeMap::new();
     for pod in &scene.cluster.pods {
-        let events = events_of(scene, pod);
-        let stuck = pod.phase == "Pending" || pod.containers.iter().any(|container| container.waiting.is_some());
+        let events = messages_since_change(scene, pod).join(" ");
         for container in &pod.containers {
-            if let Some(missing) = stuck.then(|| missing(scene, pod, container, &events)).flatten() {
+            let told = if waits_for_config(pod, container) { events.as_str() } else { "" };
+            if let Some(missing) = missing(scene, pod, container, told) {
                 let entity = pod.workload.clone().with_container(&container.name);
                 let key = (entity.to_string(), missing.object.clone());
                 found.entry(key).or_insert_with(|| {
@@ -52,6 +52,18 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     found.into_values().collect()
 }
 
+/// Whether a container waits in a way that a missing ConfigMap or Secret explains: before it was made, or while it is made.
+/// Events of the pod say nothing about one that waits for its image or after a crash.
+fn waits_for_config(pod: &Pod, container: &Container) -> bool {
+    match &container.waiting {
+        Some((reason, _)) => {
+            ["CreateContainerConfigError", "CreateContainerError", "ContainerCreating", "PodInitializing"]
+                .contains(&reason.as_str())
+        }
+        None => pod.phase == "Pending" && !container.ready && container.terminated.is_none(),
+    }
+}
+
 struct Missing {
     object: String,
     key: Option<String>,
@@ -65,6 +77,10 @@ fn missing(scene: &Scene<'_>, pod: &Pod, container: &Container, events: &str) ->
     let told = format!("{message} {events}");
     if let Some(found) = NO_KEY.as_ref().and_then(|pattern| pattern.captures(&told)) {
         let (key, kind, name) = (&found[1], kind_name(&found[2]), short(&found[3]));
+        // What is there by now, with that key, is a wait that ends by itself.
+        if has_key(scene, kind, &pod.namespace, name, key) {
+            return None;
+        }
         return Some(Missing {
             object: format!("{kind}/{name}"),
             key: Some(key.to_owned()),
@@ -74,6 +90,9 @@ fn missing(scene: &Scene<'_>, pod: &Pod, container: &Container, events: &str) ->
     }
     if let Some(found) = NOT_FOUND.as_ref().and_then(|pattern| pattern.captures(&told)) {
         let (kind, name) = (kind_name(&found[1]), short(&found[2]));
+        if scene.cluster.has(kind, &pod.namespace, name) == Some(true) {
+            return None;
+        }
         return Some(Missing {
             object: format!("{kind}/{name}"),
             key: None,
@@ -90,6 +109,14 @@ fn missing(scene: &Scene<'_>, pod: &Pod, container: &Container, events: &str) ->
         label: format!("{kind} {name} not found"),
         object: format!("{kind}/{name}"),
         key: None,
+    })
+}
+
+fn has_key(scene: &Scene<'_>, kind: &str, namespace: &str, name: &str, key: &str) -> bool {
+    scene.cluster.others(kind).iter().any(|object| {
+        text(object, "/metadata/name") == name
+            && text(object, "/metadata/namespace") == namespace
+            && ["data", "stringData", "binaryData"].iter().any(|part| object[*part].get(key).is_some())
     })
 }
 

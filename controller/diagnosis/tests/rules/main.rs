@@ -1,6 +1,7 @@
 //! What a rule says of objects as an API server prints them: it names the fault, and leaves alone what is only usual.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod config;
 mod images;
 mod live;
 mod probes;
