@@ -1,7 +1,8 @@
 //! Contrast with peers: what one workload has different from others that use the same thing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cluster::{Workload, list, text};
 use crate::diagnosis::cause;
 use crate::entity::{Entity, EntityKind};
 use crate::finding::{Finding, Modality};
@@ -22,6 +23,8 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
 #[derive(Default)]
 struct Connection {
     parts: BTreeMap<&'static str, String>,
+    /// Parts that come from where nobody looked: neither equal to the peers' nor different.
+    hidden: BTreeSet<&'static str>,
 }
 
 const PARTS: [&str; 6] = ["HOST", "PORT", "USERNAME", "USER", "PASSWORD", "DATABASE"];
@@ -31,16 +34,30 @@ fn credentials(scene: &Scene<'_>) -> Vec<Finding> {
     let mut groups: BTreeMap<(String, String), Vec<(Entity, Connection)>> = BTreeMap::new();
     for workload in &scene.cluster.workloads {
         let entity = workload.entity.clone();
-        let values = scene.settings_of(&entity);
+        let unread = reads_unseen(scene, workload);
         let mut connections: BTreeMap<String, Connection> = BTreeMap::new();
-        for (key, value) in values {
+        for (key, value) in scene.settings_of(&entity) {
             let upper = key.to_ascii_uppercase();
             if let Some(part) = PARTS.iter().find(|part| upper == **part || upper.ends_with(&format!("_{part}"))) {
                 let prefix = upper.trim_end_matches(part).to_owned();
-                connections.entry(prefix).or_default().parts.insert(part, value);
+                let connection = connections.entry(prefix).or_default();
+                // A reference or another variable's value is no literal.
+                if value.is_empty() || value.contains("$(") {
+                    connection.hidden.insert(part);
+                } else {
+                    connection.parts.insert(part, value);
+                }
             }
         }
-        for connection in connections.into_values() {
+        for mut connection in connections.into_values() {
+            if unread {
+                connection.hidden.extend(PARTS.iter().filter(|part| !connection.parts.contains_key(*part)));
+            }
+            if connection.hidden.contains("USER") && !connection.parts.contains_key("USERNAME")
+                || connection.hidden.contains("USERNAME") && !connection.parts.contains_key("USER")
+            {
+                continue;
+            }
             let user = connection.parts.get("USER").or_else(|| connection.parts.get("USERNAME")).cloned();
             if let Some(host) = connection.parts.get("HOST") {
                 groups.entry((host.clone(), user.unwrap_or_default())).or_default().push((entity.clone(), connection));
@@ -50,8 +67,12 @@ fn credentials(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for ((host, _), members) in groups.iter().filter(|(_, members)| members.len() >= PEERS_MIN) {
         for (part, fault) in [("PASSWORD", "mysql_invalid_credentials"), ("PORT", "mysql_invalid_port")] {
+            let members: Vec<_> = members.iter().filter(|(_, one)| !one.hidden.contains(part)).collect();
+            if members.len() < PEERS_MIN {
+                continue;
+            }
             let mut votes: BTreeMap<Option<&String>, usize> = BTreeMap::new();
-            for (_, connection) in members {
+            for (_, connection) in &members {
                 *votes.entry(connection.parts.get(part)).or_default() += 1;
             }
             let Some((usual, count)) = votes.into_iter().max_by_key(|(_, count)| *count) else { continue };
@@ -77,6 +98,22 @@ fn credentials(scene: &Scene<'_>) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether a workload takes its whole environment from an object that nobody could read.
+fn reads_unseen(scene: &Scene<'_>, workload: &Workload) -> bool {
+    let seen = |kind: &str, name: &str| {
+        scene.cluster.others(kind).iter().any(|object| {
+            text(object, "/metadata/name") == name
+                && text(object, "/metadata/namespace") == workload.entity.namespace
+                && (object["data"].is_object() || object["stringData"].is_object())
+        })
+    };
+    let sources = list(&workload.template, "/spec/containers").iter().flat_map(|one| list(one, "/envFrom"));
+    sources.into_iter().any(|source| {
+        let (map, secret) = (text(source, "/configMapRef/name"), text(source, "/secretRef/name"));
+        !map.is_empty() || (!secret.is_empty() && !seen("Secret", secret))
+    })
 }
 
 /// One entry of a gateway's route table.
@@ -129,8 +166,8 @@ fn routes(scene: &Scene<'_>) -> Vec<Finding> {
 fn route_texts(scene: &Scene<'_>) -> Vec<(Entity, String)> {
     let mut texts = Vec::new();
     for map in scene.cluster.others("ConfigMap") {
-        let name = crate::cluster::text(map, "/metadata/name");
-        let namespace = crate::cluster::text(map, "/metadata/namespace");
+        let name = text(map, "/metadata/name");
+        let namespace = text(map, "/metadata/namespace");
         for value in map["data"].as_object().into_iter().flatten().filter_map(|(_, value)| value.as_str()) {
             if value.contains("predicates:") {
                 texts.push((Entity::new(EntityKind::ConfigMap, namespace, name), value.to_owned()));

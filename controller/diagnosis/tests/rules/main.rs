@@ -4,6 +4,7 @@
 mod config;
 mod images;
 mod live;
+mod peers;
 mod probes;
 #[allow(dead_code)]
 #[path = "../incidents/shop.rs"]
