@@ -1,5 +1,6 @@
 //! Evidence extractors, one file each: they see the scene and return findings, and know nothing of each other.
 
+mod addresses;
 mod alerts;
 mod bursts;
 mod chain;
@@ -30,6 +31,7 @@ mod silent;
 mod taught;
 mod traces;
 mod unanswered;
+mod unreached;
 mod version;
 mod volume;
 

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::cluster::{Service, Workload, list, text};
+use crate::cluster::{Container, Pod, Service, Workload, list, text};
 use crate::diagnosis::cause;
 use crate::entity::Entity;
 use crate::finding::{Finding, Modality};
 use crate::scene::Scene;
+
+use super::{addresses, unreached};
 
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -16,13 +18,13 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         findings.extend(of_service(scene, service));
     }
     for workload in &scene.cluster.workloads {
-        findings.extend(addresses(scene, workload));
+        findings.extend(addresses::findings(scene, workload));
         findings.extend(sidecar_ports(scene, workload));
     }
     findings
 }
 
-fn misrouted(scene: &Scene<'_>, entity: Entity, weight: f64, fault: &'static str, sentence: String) -> Finding {
+pub fn misrouted(scene: &Scene<'_>, entity: Entity, weight: f64, fault: &'static str, sentence: String) -> Finding {
     Finding::new(entity, cause::ROUTING, Modality::State, weight, sentence)
         .labelled("leads nowhere")
         .fault(fault)
@@ -40,34 +42,52 @@ fn meant(scene: &Scene<'_>, service: &Service) -> Option<Entity> {
 }
 
 fn of_service(scene: &Scene<'_>, service: &Service) -> Option<Finding> {
+    if service.selector.is_empty() {
+        return None;
+    }
+    match scene.cluster.selected(service).next() {
+        None => selects_nobody(scene, service),
+        Some(_) => forwards_wrongly(scene, service),
+    }
+}
+
+/// A service without any pod, beside ready pods that it is meant for.
+fn selects_nobody(scene: &Scene<'_>, service: &Service) -> Option<Finding> {
     let entity = meant(scene, service)?;
-    let workload = scene.cluster.workload(&entity)?;
-    let ready = |pod: &&crate::cluster::Pod| {
-        pod.phase == "Running" && !pod.containers.is_empty() && pod.containers.iter().all(|container| container.ready)
-    };
-    let running: Vec<_> = scene.cluster.pods_of(&entity).filter(ready).collect();
-    let selects =
-        running.iter().any(|pod| service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value)));
-    if !running.is_empty() && !service.selector.is_empty() && !selects {
-        return Some(misrouted(
+    let ready = scene.cluster.pods_of(&entity).any(|pod| pod.is_ready());
+    ready.then(|| {
+        misrouted(
             scene,
             entity.clone(),
             6.0,
             "service_selector_mismatch",
             format!("service {} selects none of the running pods of {}", service.name, entity.name),
-        ));
+        )
+    })
+}
+
+/// A service that forwards to where its ready pods do not listen.
+///
+/// To list a port under `ports` is optional, so a port that is not listed is wrong only where calls are seen to fail.
+fn forwards_wrongly(scene: &Scene<'_>, service: &Service) -> Option<Finding> {
+    let entity = scene.cluster.selected_by(service).or_else(|| meant(scene, service))?;
+    let workload = scene.cluster.workload(&entity)?;
+    let ready: Vec<&Pod> = scene.cluster.selected(service).filter(|pod| pod.is_ready()).collect();
+    if ready.is_empty() || !unreached::service(scene, service, &entity) {
+        return None;
     }
-    let containers = list(&workload.template, "/spec/containers");
-    let listening = |name: &str| -> BTreeSet<i64> {
-        let ports = containers.iter().flat_map(|container| list(container, "/ports"));
-        let named = ports.filter(|port| name.is_empty() || text(port, "/name") == name);
-        named.filter_map(|port| port["containerPort"].as_i64()).collect()
-    };
-    let open = listening("");
-    for port in list(&service.object, "/spec/ports") {
-        let target = port["targetPort"].as_i64().or(port["targetPort"].as_str().and_then(|text| text.parse().ok()));
-        let protocol = text(port, "/protocol");
-        if protocol == "UDP" && !open.is_empty() && !speaks_udp(containers) {
+    let specs = ready.iter().map(|pod| &pod.object["spec"]).chain([&workload.template["spec"]]);
+    let containers: Vec<&Value> =
+        specs.flat_map(|spec| list(spec, "/containers").iter().chain(list(spec, "/initContainers"))).collect();
+    let listed: Vec<&Value> = containers.iter().flat_map(|container| list(container, "/ports")).collect();
+    let open: BTreeSet<i64> = listed.iter().filter_map(|port| port["containerPort"].as_i64()).collect();
+    let speaks_udp = listed.iter().any(|port| text(port, "/protocol") == "UDP");
+    let ports = list(&service.object, "/spec/ports");
+    for port in ports {
+        let named = port["targetPort"].as_str().unwrap_or_default();
+        let target = port["targetPort"].as_i64().or_else(|| named.parse().ok());
+        let also_tcp = ports.iter().any(|other| other["port"] == port["port"] && text(other, "/protocol") != "UDP");
+        if text(port, "/protocol") == "UDP" && !open.is_empty() && !speaks_udp && !also_tcp {
             return Some(misrouted(
                 scene,
                 entity.clone(),
@@ -76,104 +96,61 @@ fn of_service(scene: &Scene<'_>, service: &Service) -> Option<Finding> {
                 format!("service {} forwards UDP, but {} listens on TCP", service.name, entity.name),
             ));
         }
-        if let Some(target) = target.filter(|target| !open.is_empty() && !open.contains(target)) {
+        let wrong = match target {
+            Some(target) => !open.is_empty() && !open.contains(&target),
+            None => {
+                let known = listed.iter().any(|port| text(port, "/name") == named);
+                !named.is_empty() && !containers.is_empty() && !known
+            }
+        };
+        if wrong {
+            let asked = target.map_or(format!("`{named}`"), |target| target.to_string());
             return Some(misrouted(
                 scene,
                 entity.clone(),
                 5.8,
                 "service_port_mapping_mismatch",
-                format!("service {} forwards to port {target}, but {} listens on {open:?}", service.name, entity.name),
+                format!("service {} forwards to port {asked}, but {} listens on {open:?}", service.name, entity.name),
             ));
         }
     }
     None
 }
 
-fn speaks_udp(containers: &[Value]) -> bool {
-    containers.iter().flat_map(|container| list(container, "/ports")).any(|port| text(port, "/protocol") == "UDP")
-}
+/// Annotations by which a sidecar is told its own ports; what others say about ports (who scrapes where, what to steer around)
+/// makes nobody listen.
+const SIDECARS: [&str; 4] = [
+    "proxy.istio.io/config",
+    "status.sidecar.istio.io/port",
+    "config.linkerd.io/proxy-",
+    "config.linkerd.io/admin-port",
+];
 
-/// Addresses in the environment that name no service, or a port that the service does not have.
-fn addresses(scene: &Scene<'_>, workload: &Workload) -> Vec<Finding> {
-    let ports: BTreeMap<&str, Vec<i64>> = scene
-        .cluster
-        .services
-        .iter()
-        .filter(|service| service.namespace == workload.entity.namespace)
-        .map(|service| {
-            let ports = list(&service.object, "/spec/ports").iter().filter_map(|port| port["port"].as_i64()).collect();
-            (service.name.as_str(), ports)
-        })
-        .collect();
-    if ports.is_empty() {
-        return Vec::new();
-    }
-    let mut findings = Vec::new();
-    for variable in list(&workload.template, "/spec/containers").iter().flat_map(|container| list(container, "/env")) {
-        let value = text(variable, "/value");
-        let bare = value.split_once("://").map_or(value, |(_, rest)| rest);
-        let Some((host, rest)) = bare.split_once(':') else { continue };
-        let Ok(port) = rest.split('/').next().unwrap_or("").parse::<i64>() else { continue };
-        let name = text(variable, "/name");
-        let short = host.split('.').next().unwrap_or(host);
-        let fault = match ports.get(short) {
-            Some(known) if !known.is_empty() && !known.contains(&port) => {
-                Some(format!("{name} points to {host}:{port}, but that service has port {known:?}"))
-            }
-            Some(_) => None,
-            None => nearest(short, ports.keys().copied())
-                .map(|near| format!("{name} points to {host}, which no service is called; {near} is near")),
-        };
-        if let Some(sentence) = fault {
-            let sentence = format!("{}: {sentence}", workload.entity.name);
-            findings.push(misrouted(scene, workload.entity.clone(), 5.9, "service_env_var_address_mismatch", sentence));
-        }
-    }
-    findings
-}
-
-/// A service whose name is a slip away: a shared head or tail, or few edits.
-fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    known
-        .filter(|other| other.len().abs_diff(name.len()) <= 3)
-        .map(|other| (edits(name, other), other))
-        .filter(|(edits, other)| *edits > 0 && *edits <= 3.max(other.len() / 5).min(4))
-        .min()
-        .map(|(_, other)| other)
-}
-
-/// Levenshtein distance.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(80).collect(), b.chars().take(80).collect());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = (corner + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
-            corner = row[j + 1];
-            row[j + 1] = next;
-        }
-    }
-    row[b.len()]
-}
-
-/// A sidecar that is told, by an annotation, to listen where the application already listens.
+/// Two containers of a pod that want one port, while one of them does not come up.
+///
+/// Containers of a pod share its addresses, so one port and protocol has room for one of them.
 fn sidecar_ports(scene: &Scene<'_>, workload: &Workload) -> Option<Finding> {
-    let containers = list(&workload.template, "/spec/containers");
-    let mut open: BTreeMap<i64, usize> = BTreeMap::new();
-    for port in containers.iter().flat_map(|container| list(container, "/ports")) {
-        if let Some(port) = port["containerPort"].as_i64() {
-            *open.entry(port).or_default() += 1;
+    let spec = &workload.template["spec"];
+    let sidecars = list(spec, "/initContainers").iter().filter(|one| text(one, "/restartPolicy") == "Always");
+    let mut open: BTreeMap<(i64, &str), BTreeSet<&str>> = BTreeMap::new();
+    for container in list(spec, "/containers").iter().chain(sidecars) {
+        for port in list(container, "/ports") {
+            let protocol = Some(text(port, "/protocol")).filter(|told| !told.is_empty()).unwrap_or("TCP");
+            if let Some(number) = port["containerPort"].as_i64() {
+                open.entry((number, protocol)).or_default().insert(text(container, "/name"));
+            }
         }
     }
     let annotations = workload.template.pointer("/metadata/annotations").and_then(Value::as_object);
-    let told = annotations.into_iter().flatten().filter_map(|(key, value)| {
-        let value = value.as_str()?;
-        ports_in(key, value).into_iter().find(|port| open.contains_key(port))
+    let told = annotations.into_iter().flatten().filter(|(key, _)| SIDECARS.iter().any(|one| key.starts_with(one)));
+    let told = told.filter_map(|(key, value)| {
+        ports_in(key, value.as_str()?).into_iter().find(|port| open.contains_key(&(*port, "TCP")))
     });
-    let clash =
-        told.into_iter().next().or_else(|| open.iter().find(|(_, count)| **count > 1).map(|(port, _)| *port))?;
+    let twice = || open.iter().find(|(_, who)| who.len() > 1).map(|((port, _), _)| *port);
+    let clash = told.into_iter().next().or_else(twice)?;
+    if !fails_to_bind(scene, workload, clash) {
+        return None;
+    }
     Some(
         Finding::new(
             workload.entity.clone(),
@@ -186,6 +163,18 @@ fn sidecar_ports(scene: &Scene<'_>, workload: &Workload) -> Option<Finding> {
         .fault("service_sidecar_port_conflict")
         .asked(scene.questions().about(&["deployments", "Deployment", "objects"])),
     )
+}
+
+/// Whether a container dies and is not ready, or says that a port is taken.
+fn fails_to_bind(scene: &Scene<'_>, workload: &Workload, port: i64) -> bool {
+    let dies = |one: &Container| !one.init && !one.ready && (one.restarts > 0 || one.terminated.is_some());
+    let lines = scene.logs.get(&workload.entity).into_iter().flatten();
+    let says = |body: &str| {
+        let lower = body.to_ascii_lowercase();
+        lower.contains("eaddrinuse") || (lower.contains("already in use") && lower.contains(&port.to_string()))
+    };
+    scene.cluster.pods_of(&workload.entity).any(|pod| pod.containers.iter().any(dies))
+        || lines.into_iter().any(|line| says(&line.body))
 }
 
 /// Ports that an annotation gives to a sidecar: `…statusPort: 15020` in its key or in its text.

@@ -6,6 +6,7 @@ mod images;
 mod live;
 mod peers;
 mod probes;
+mod routes;
 #[allow(dead_code)]
 #[path = "../incidents/shop.rs"]
 mod shop;
