@@ -72,20 +72,26 @@ fn fault(scene: &Scene<'_>, pod: &Pod, message: &str) -> (&'static str, Option<&
         return (cause::VOLUME, super::volume::fault_of_claims(scene, pod));
     }
     let spec = spec(scene, pod);
-    let named = lower.split("untolerated taint {").skip(1).any(|taint| !taint.starts_with("node.kubernetes.io/"));
+    // Taints of the system keep pods from nodes that were never meant for them.
+    let system =
+        |taint: &str| taint.starts_with("node.kubernetes.io/") || taint.starts_with("node-role.kubernetes.io/");
+    let named = lower.split("untolerated taint {").skip(1).any(|taint| !system(taint));
     let own_taint = named || (says("untolerated taint(s)") && own_taint(scene, &spec));
     let constrained = says("affinity/selector") || says("node selector");
     let fault = match () {
         () if says("anti-affinity") => Some("pod_anti_affinity_conflict"),
+        // A node is asked for room only when it passed its taints and the pod's selectors: there the pod would run.
+        () if says("insufficient cpu") => Some("cpu_capacity_mismatch"),
+        () if says("insufficient memory") => Some("memory_capacity_mismatch"),
         () if own_taint && constrained => Some(by_removal(scene, &spec)),
         () if own_taint => Some("taint_toleration_mismatch"),
         () if constrained => Some(match has_selector(&spec) {
             true => cordoned_or(scene, &spec, "node_selector_mismatch"),
             false => "node_affinity_mismatch",
         }),
-        () if says("insufficient cpu") => Some("cpu_capacity_mismatch"),
-        () if says("insufficient memory") => Some("memory_capacity_mismatch"),
         () if says("were unschedulable") => Some("node_cordon_mismatch"),
+        // Nothing but nodes of the system is left.
+        () if says("untolerated taint {node-role.") => Some("taint_toleration_mismatch"),
         () => None,
     };
     (cause::UNSCHEDULABLE, fault)

@@ -5,6 +5,7 @@ mod config;
 mod images;
 mod live;
 mod peers;
+mod placement;
 mod probes;
 mod routes;
 #[allow(dead_code)]
