@@ -293,6 +293,7 @@ impl Dependencies {
             graph.needs.entry(pod.workload.clone()).or_default().insert(node);
         }
         graph.add_addresses(cluster, aligner);
+        graph.add_refused(cluster);
         for set in graph.calls.values_mut().chain(graph.needs.values_mut()) {
             set.retain(|entity| !entity.name.is_empty());
         }
@@ -316,6 +317,19 @@ impl Dependencies {
             {
                 self.calls.entry(from).or_default().insert(to);
             }
+        }
+    }
+
+    /// What a namespace refuses or grants is needed by the workloads that are short of pods or wait for a place.
+    fn add_refused(&mut self, cluster: &Cluster) {
+        let short = cluster.workloads.iter().filter(|one| {
+            let ready = cluster.pods_of(&one.entity).filter(|pod| pod.is_ready()).count();
+            let waits = cluster.pods_of(&one.entity).any(|pod| pod.phase == "Pending");
+            waits || one.replicas.is_some_and(|wanted| one.ready.max(ready as i64) < wanted)
+        });
+        for entity in short.map(|one| &one.entity).filter(|entity| !entity.namespace.is_empty()) {
+            let namespace = Entity::new(EntityKind::Namespace, "", &entity.namespace);
+            self.needs.entry(entity.clone()).or_default().insert(namespace);
         }
     }
 

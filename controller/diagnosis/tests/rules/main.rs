@@ -8,6 +8,7 @@ mod peers;
 mod placement;
 mod probes;
 mod routes;
+mod scaling;
 #[allow(dead_code)]
 #[path = "../incidents/shop.rs"]
 mod shop;
