@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
+use jiff::SignedDuration;
 
+use crate::cluster::Container;
 use crate::diagnosis::cause;
 use crate::entity::Entity;
 use crate::evidence::LogLine;
 use crate::finding::{Finding, Modality};
 use crate::logs::catalogue;
-use crate::scene::Scene;
+use crate::scene::{Scene, seconds, shifted};
 
 /// One sign in the logs and what it means.
 struct Sign {
@@ -88,9 +90,9 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let asked = scene.questions().about(&["logs", "log", "|="]);
     let mut complaints: BTreeMap<(Entity, usize), usize> = BTreeMap::new();
     for (entity, lines) in &scene.logs {
-        let failing = scene.cluster.pods_of(entity).any(|pod| pod.containers.iter().any(|container| !container.ready));
+        let failing = scene.cluster.pods_of(entity).any(|pod| pod.containers.iter().any(fails));
         let mut first: BTreeMap<usize, &LogLine> = BTreeMap::new();
-        for line in lines {
+        for line in lines.iter().filter(|line| is_news(scene, line)) {
             for sign in signs_in(&line.body) {
                 first.entry(sign).or_insert(line);
             }
@@ -133,6 +135,21 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         );
     }
     findings
+}
+
+/// Whether a container should run and does not: one that has done its work is as little ready as one that fails.
+fn fails(container: &Container) -> bool {
+    let done = container.terminated.as_ref().is_some_and(|end| end.exit_code == Some(0));
+    !container.init && !container.ready && !done
+}
+
+/// How long before the first symptom its reason may have been logged: an alert fires some minutes late.
+const BEFORE_ONSET: SignedDuration = SignedDuration::from_mins(15);
+
+/// Whether a line was written since trouble began; one without a time may have been.
+fn is_news(scene: &Scene<'_>, line: &LogLine) -> bool {
+    let since = scene.onset.map(|onset| seconds(shifted(onset, -BEFORE_ONSET)));
+    line.at_ns.zip(since).is_none_or(|(at, since)| at as f64 / 1e9 >= since)
 }
 
 /// Everything is ready and nothing complains: what is left is the database that most depend on.

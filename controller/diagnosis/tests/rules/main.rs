@@ -4,6 +4,7 @@
 mod config;
 mod images;
 mod live;
+mod logs;
 mod peers;
 mod placement;
 mod probes;
