@@ -1,6 +1,6 @@
 //! Nodes that are not ready or under pressure.
 
-use crate::cluster::text;
+use crate::cluster::{Condition, text};
 use crate::diagnosis::cause;
 use crate::entity::{Entity, EntityKind};
 use crate::finding::{Finding, Modality};
@@ -28,15 +28,31 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
                 let label = format!("{}={}", condition.kind, condition.status);
                 let finding =
                     Finding::new(entity.clone(), kind, Modality::State, weight, sentence).labelled(label).asked(&asked);
-                findings.push(match condition.kind.as_str() {
-                    "Ready" => finding.fault("kubelet_unavailable"),
-                    _ => finding,
+                findings.push(match component(condition) {
+                    Some(fault) => finding.fault(fault),
+                    None => finding,
                 });
             }
         }
     }
     findings.extend(units(scene));
     findings
+}
+
+/// Which service of the node a `Ready` condition points at.
+///
+/// `Unknown` is the control plane's word for a kubelet that stopped posting. A kubelet that posts `False` is there, and its
+/// message says what is not: the container runtime (also behind a PLEG that does not relist), or the pod network, which is
+/// no service of ours to name.
+fn component(condition: &Condition) -> Option<&'static str> {
+    let lower = condition.message.to_ascii_lowercase();
+    match (condition.kind.as_str(), condition.status.as_str()) {
+        ("Ready", "Unknown") => Some("kubelet_unavailable"),
+        ("Ready", _) if lower.contains("container runtime is down") || lower.contains("pleg is not healthy") => {
+            Some("containerd_unavailable")
+        }
+        _ => None,
+    }
 }
 
 /// Services of the node itself (container runtime, kubelet, proxy, scheduler) that do not run.

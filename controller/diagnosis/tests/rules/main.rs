@@ -5,6 +5,7 @@ mod config;
 mod images;
 mod live;
 mod logs;
+mod nodes;
 mod peers;
 mod placement;
 mod probes;
