@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{LinkKind, Series, Span, TopologyEdge};
 
-use crate::mapping::PodForm;
+use crate::families::PodForm;
 use crate::source::SourceError;
 
 /// A service or workload as telemetry names it. Which object it is, is found out by the diagnosis.

@@ -173,6 +173,7 @@ fn selection(about: &About) -> Option<(Selection, String)> {
             services: String::new(),
             service_names: Vec::new(),
             container: None,
+            several: about.targets.len() > 1,
         };
         return Some((selection, "nodes".to_owned()));
     }

@@ -9,7 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::alert::reasons;
 use crate::digest::{Canonical, Writer};
-use crate::measures::ERROR_LABEL;
+use crate::families::CODES;
+use crate::measures::Failed;
 use crate::questions::{Measure, Selection, SeriesQuestion, Target};
 use crate::source::{Reply, SourceKind};
 use crate::sources::Sources;
@@ -118,12 +119,13 @@ pub async fn golden(
 
 fn judged(reply: Reply<Vec<Series>>, metric: Golden, step: SignedDuration, expected: usize) -> Reply<Regular> {
     let Reply { answer, mut asked, dropped } = reply;
-    let samples = match answer {
-        Answer::Known(series) => combined(metric, &series),
+    let series = match answer {
+        Answer::Known(series) => series,
         Answer::Unknown { why } => return Reply { answer: Answer::Unknown { why }, asked, dropped },
     };
+    let samples = combined(metric, &series);
     if samples.is_empty() {
-        let why = format!("{}: {}", asked.source, nothing(metric));
+        let why = format!("{}: {}", asked.source, nothing(metric, &series));
         asked.unknown = Some(why.clone());
         asked.digest.clear();
         return Reply { answer: Answer::Unknown { why }, asked, dropped };
@@ -134,8 +136,16 @@ fn judged(reply: Reply<Vec<Series>>, metric: Golden, step: SignedDuration, expec
 }
 
 /// The sentence for a metric without a single sample.
-fn nothing(metric: Golden) -> &'static str {
-    match metric {
+fn nothing(metric: Golden, series: &[Series]) -> String {
+    let untold = series.iter().any(|series| Failed::of(series) == Some(Failed::Untold));
+    let why = match metric {
+        Golden::ErrorRatio if untold => {
+            return format!(
+                "requests are counted, but none of the labels {} says how they ended, so there is no error ratio; name the \
+                 label that does as `code` in the mapping of the TelemetrySource",
+                CODES.join(", ")
+            );
+        }
         Golden::ErrorRatio => {
             "no traffic in this window, so there is no error ratio; check that the service is called and scraped"
         }
@@ -148,7 +158,8 @@ fn nothing(metric: Golden) -> &'static str {
         }
         Golden::Restarts => "no restart counter in this window; check that kube-state-metrics is scraped",
         Golden::Traffic => "no request counter in this window; check that the service is scraped and its mapping",
-    }
+    };
+    why.to_owned()
 }
 
 /// One series out of what the store has, by the meaning of the metric.
@@ -205,19 +216,21 @@ pub(crate) fn summed(series: &[Series]) -> Vec<(f64, f64)> {
     joined(series, |left, right| left + right)
 }
 
-/// Errors over all requests, where there were any.
+/// Errors over all requests, where there were any and all of them say how they ended.
+///
+/// Requests that do not say are no successes: whoever counts them so sees health in an outage.
 pub(crate) fn ratio(series: &[Series]) -> Vec<(f64, f64)> {
-    let failed: Vec<Series> = series.iter().filter(|series| is_error(series)).cloned().collect();
-    let failed: BTreeMap<i64, f64> = summed(&failed).into_iter().map(|(at, value)| (milliseconds(at), value)).collect();
+    let of = |wanted: Failed| -> BTreeMap<i64, f64> {
+        let some: Vec<Series> = series.iter().filter(|one| Failed::of(one) == Some(wanted)).cloned().collect();
+        summed(&some).into_iter().map(|(at, value)| (milliseconds(at), value)).collect()
+    };
+    let (failed, untold) = (of(Failed::Yes), of(Failed::Untold));
+    let at = |those: &BTreeMap<i64, f64>, at: f64| those.get(&milliseconds(at)).copied().unwrap_or(0.0);
     summed(series)
         .into_iter()
-        .filter(|(_, all)| *all > 0.0)
-        .map(|(at, all)| (at, (failed.get(&milliseconds(at)).copied().unwrap_or(0.0) / all).clamp(0.0, 1.0)))
+        .filter(|(when, all)| *all > 0.0 && at(&untold, *when) <= 0.0)
+        .map(|(when, all)| (when, (at(&failed, when) / all).clamp(0.0, 1.0)))
         .collect()
-}
-
-fn is_error(series: &Series) -> bool {
-    series.labels.get(ERROR_LABEL).is_some_and(|error| error == "true")
 }
 
 fn milliseconds(at: f64) -> i64 {
@@ -251,6 +264,7 @@ fn expected(window: Window, step: SignedDuration) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measures::ERROR_LABEL;
 
     fn counter(samples: &[(f64, f64)]) -> Series {
         Series { labels: BTreeMap::new(), samples: samples.to_vec(), asked: String::new() }
@@ -267,6 +281,15 @@ mod tests {
         assert_eq!(ratio(&quiet), [(0.0, 0.0)]);
         let failing = [requests(false, &[(0.0, 3.0), (10.0, 4.0)]), requests(true, &[(10.0, 4.0)])];
         assert_eq!(ratio(&failing), [(0.0, 0.0), (10.0, 0.5)]);
+    }
+
+    #[test]
+    fn requests_that_do_not_say_how_they_ended_are_no_successes() {
+        let labels = BTreeMap::from([(ERROR_LABEL.to_owned(), "untold".to_owned())]);
+        let untold = Series { labels, ..counter(&[(0.0, 5.0), (10.0, 0.0), (20.0, 1.0)]) };
+        assert_eq!(ratio(std::slice::from_ref(&untold)), []);
+        let told = requests(false, &[(0.0, 5.0), (10.0, 5.0), (20.0, 5.0)]);
+        assert_eq!(ratio(&[untold, told]), [(10.0, 0.0)], "only where all requests say so");
     }
 
     #[test]

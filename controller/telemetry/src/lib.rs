@@ -16,6 +16,7 @@ pub mod deep;
 pub mod digest;
 pub mod egress;
 mod exemplars;
+mod families;
 pub mod gather;
 pub mod golden;
 pub mod history;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::promql::literal;
+use crate::families::{RequestFamily, Unit};
 
 /// The names that differ from store to store.
 ///
@@ -97,69 +97,6 @@ impl LogFields {
     }
 }
 
-/// One way in which services count and time their requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestFamily {
-    /// Counter of requests; key `requests`.
-    pub requests: String,
-    /// Histogram of durations without `_bucket`; key `duration`.
-    pub duration: String,
-    /// What one unit of the histogram is in seconds: 1 or 0.001; key `durationUnit` (`s` or `ms`).
-    pub unit: Unit,
-    /// Label of the response code; key `code`.
-    pub code: String,
-    /// Regular expression of codes that count as errors; key `errorCodes`.
-    pub error_codes: String,
-    /// Label of the service; key `service`.
-    pub service: String,
-    /// Label of the namespace; key `namespace`.
-    pub namespace: String,
-    /// Label of the pod; key `pod`. Empty: none, or it tells who counted instead of who answered.
-    pub pod: String,
-    /// How that label tells it.
-    pub pod_form: PodForm,
-    /// Label matchers that pick one of several counts of the same requests: those of the called side.
-    pub only: Vec<(&'static str, &'static str)>,
-}
-
-/// How a label tells a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PodForm {
-    /// By its name.
-    Name,
-    /// Inside the path `/k8s/NAMESPACE/POD/CONTAINER`.
-    Path,
-}
-
-impl PodForm {
-    /// The expression for pods of a namespace whose names match `pods`.
-    pub(crate) fn expression(self, namespace: &str, pods: &str) -> String {
-        match self {
-            Self::Name => pods.to_owned(),
-            Self::Path => format!("/k8s/{}/(?:{pods})/[^/]+", literal(namespace)),
-        }
-    }
-
-    /// Namespace and pod in a value, where the value tells both.
-    pub(crate) fn read(self, value: &str) -> Option<(&str, &str)> {
-        match self {
-            Self::Name => None,
-            Self::Path => {
-                let (namespace, rest) = value.strip_prefix("/k8s/")?.split_once('/')?;
-                let (pod, _) = rest.split_once('/')?;
-                Some((namespace, pod))
-            }
-        }
-    }
-}
-
-/// Unit of a duration histogram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    Seconds,
-    Milliseconds,
-}
-
 /// Why a declared mapping is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum MappingError {
@@ -227,7 +164,7 @@ impl Mapping {
                 "requests" => family.requests = metric(key, value)?,
                 "duration" => family.duration = metric(key, value.strip_suffix("_bucket").unwrap_or(value))?,
                 "durationUnit" => family.unit = unit(value)?,
-                "code" => family.code = label(key, value)?,
+                "code" => family.codes = vec![label(key, value)?],
                 "errorCodes" => family.error_codes = expression(key, value)?,
                 "namespace" | "pod" | "container" | "service" | "traceService" | "index" => {}
                 _ if key.starts_with("only.") || mapping.logs.entry(key).is_some() => {}
@@ -244,14 +181,7 @@ impl Mapping {
     pub fn families(&self) -> Vec<RequestFamily> {
         match &self.requests {
             Some(declared) => vec![declared.clone()],
-            None => vec![
-                RequestFamily::standard(self),
-                RequestFamily::opentelemetry(),
-                RequestFamily::istio(),
-                RequestFamily::linkerd(),
-                RequestFamily::hubble(),
-                RequestFamily::coroot(),
-            ],
+            None => RequestFamily::known(self),
         }
     }
 }
@@ -260,114 +190,6 @@ impl Mapping {
     /// What a trace store calls a service.
     pub(crate) fn trace_service(&self, namespace: &str, service: &str) -> String {
         self.trace_service.replace("{service}", service).replace("{namespace}", namespace)
-    }
-}
-
-impl RequestFamily {
-    /// `http_requests_total` and `http_request_duration_seconds`, as Prometheus client libraries and their guides name them.
-    fn standard(mapping: &Mapping) -> Self {
-        Self {
-            requests: "http_requests_total".to_owned(),
-            duration: "http_request_duration_seconds".to_owned(),
-            unit: Unit::Seconds,
-            code: "code".to_owned(),
-            error_codes: "5..".to_owned(),
-            service: mapping.service.clone(),
-            namespace: mapping.namespace.clone(),
-            pod: mapping.pod.clone(),
-            pod_form: PodForm::Name,
-            only: Vec::new(),
-        }
-    }
-
-    /// OpenTelemetry's HTTP semantic conventions as Prometheus stores them with resource attributes promoted
-    /// (`promote_resource_attributes` of Prometheus' OTLP receiver). Beyla writes the same names.
-    fn opentelemetry() -> Self {
-        Self {
-            requests: "http_server_request_duration_seconds_count".to_owned(),
-            duration: "http_server_request_duration_seconds".to_owned(),
-            unit: Unit::Seconds,
-            code: "http_response_status_code".to_owned(),
-            error_codes: "5..".to_owned(),
-            service: "service_name".to_owned(),
-            namespace: "k8s_namespace_name".to_owned(),
-            pod: "k8s_pod_name".to_owned(),
-            pod_form: PodForm::Name,
-            only: Vec::new(),
-        }
-    }
-
-    /// Istio's standard metrics, as the called side counts them (<https://istio.io/latest/docs/reference/config/metrics/>).
-    fn istio() -> Self {
-        Self {
-            requests: "istio_requests_total".to_owned(),
-            duration: "istio_request_duration_milliseconds".to_owned(),
-            unit: Unit::Milliseconds,
-            code: "response_code".to_owned(),
-            error_codes: "5..".to_owned(),
-            service: "destination_workload".to_owned(),
-            namespace: "destination_workload_namespace".to_owned(),
-            pod: "pod".to_owned(),
-            pod_form: PodForm::Name,
-            only: vec![("reporter", "destination")],
-        }
-    }
-
-    /// Linkerd's proxy metrics on the inbound side; a response is classified as success or failure
-    /// (<https://linkerd.io/2/reference/proxy-metrics/>).
-    fn linkerd() -> Self {
-        Self {
-            requests: "response_total".to_owned(),
-            duration: "response_latency_ms".to_owned(),
-            unit: Unit::Milliseconds,
-            code: "classification".to_owned(),
-            error_codes: "failure".to_owned(),
-            service: "deployment".to_owned(),
-            namespace: "namespace".to_owned(),
-            pod: "pod".to_owned(),
-            pod_form: PodForm::Name,
-            only: vec![("direction", "inbound")],
-        }
-    }
-
-    /// Hubble's `httpV2` metrics with workloads as context labels
-    /// (<https://docs.cilium.io/en/stable/observability/metrics/#httpv2>): `method`, `protocol`, `status` and `reporter`
-    /// stand beside them in `pkg/hubble/metrics/http/handler.go` of <https://github.com/cilium/cilium>, read at e0cc421a. The
-    /// older `http` metrics have no `status` on requests, so their errors stay unknown.
-    fn hubble() -> Self {
-        Self {
-            requests: "hubble_http_requests_total".to_owned(),
-            duration: "hubble_http_request_duration_seconds".to_owned(),
-            unit: Unit::Seconds,
-            code: "status".to_owned(),
-            error_codes: "5..".to_owned(),
-            service: "destination_workload".to_owned(),
-            namespace: "destination_namespace".to_owned(),
-            // `pod` is the agent's.
-            pod: String::new(),
-            pod_form: PodForm::Name,
-            only: vec![("reporter", "server")],
-        }
-    }
-
-    /// What Coroot's node agent counts by eBPF on the answering side: containers by their path, statuses as codes or classes
-    /// (`containers/metrics.go`, `containers/l7.go` of <https://github.com/coroot/coroot-node-agent>, read at 15e3563b).
-    ///
-    /// Its older `container_http_requests_total` counts on the calling side and tells the other only by address; it says who
-    /// calls whom (see [`calls`](crate::calls)).
-    fn coroot() -> Self {
-        Self {
-            requests: "container_http_inbound_requests_total".to_owned(),
-            duration: "container_http_inbound_requests_duration_seconds_total".to_owned(),
-            unit: Unit::Seconds,
-            code: "status".to_owned(),
-            error_codes: "5..".to_owned(),
-            service: String::new(),
-            namespace: String::new(),
-            pod: "container_id".to_owned(),
-            pod_form: PodForm::Path,
-            only: Vec::new(),
-        }
     }
 }
 
@@ -433,19 +255,11 @@ mod tests {
     fn undeclared_service_metrics_are_tried_in_turn_and_declared_ones_are_not() {
         let tried = declared(&[]).unwrap().families();
         assert_eq!(tried[0].requests, "http_requests_total");
-        assert_eq!(tried[1].requests, "http_server_request_duration_seconds_count");
-        let meshes: Vec<&str> = tried[2..].iter().map(|family| family.requests.as_str()).collect();
-        assert_eq!(
-            meshes,
-            [
-                "istio_requests_total",
-                "response_total",
-                "hubble_http_requests_total",
-                "container_http_inbound_requests_total"
-            ]
-        );
+        for known in ["http_server_requests_seconds_count", "istio_requests_total", "envoy_cluster_upstream_rq"] {
+            assert!(tried.iter().any(|family| family.requests == known), "{known}");
+        }
         let only = declared(&[("requests", "istio_requests_total"), ("code", "response_code")]).unwrap().families();
-        assert_eq!((only.len(), only[0].code.as_str()), (1, "response_code"));
+        assert_eq!((only.len(), only[0].codes.as_slice()), (1, ["response_code".to_owned()].as_slice()));
     }
 
     #[test]

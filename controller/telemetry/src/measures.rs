@@ -2,13 +2,16 @@
 
 mod edges;
 
+use std::collections::BTreeSet;
+
 use amend_diagnosis::edge;
 use amend_diagnosis::evidence::Series;
 use amend_diagnosis::metric::{finer, name};
 use jiff::SignedDuration;
 use regex::Regex;
 
-use crate::mapping::{Mapping, PodForm, RequestFamily, Unit};
+use crate::families::{ASKED_BLINDLY, PodForm, RequestFamily, ServiceForm, Unit};
+use crate::mapping::Mapping;
 use crate::promql::{Aggregation, Expr, Operator, OverTime, Selector};
 use crate::questions::{Measure, Resource, Selection, SeriesQuestion};
 
@@ -22,14 +25,89 @@ pub(crate) struct Form {
     labels: Vec<(String, &'static str)>,
     /// Multiplies every sample, to get to our units.
     factor: f64,
-    /// Codes that count as errors; such series get [`ERROR_LABEL`].
-    errors: Option<Regex>,
+    /// How requests tell whether they failed; such series get [`ERROR_LABEL`].
+    failing: Option<Failing>,
+    /// The metric that must be there, and how its family is called: of one family the first form that finds anything answers.
+    /// `None`: asked whatever the store holds.
+    pub of_family: Option<OfFamily>,
     /// Labels whose values together are the one that we use, and what that is called.
     joined: Option<(&'static [&'static str], &'static str)>,
     /// A label that every series gets.
     fixed: Option<(&'static str, &'static str)>,
     /// How the label of the pod tells it.
     pod_form: PodForm,
+    /// Reads the name of the service out of its label.
+    service_name: Option<Regex>,
+    /// The namespace of every series, where no label tells it.
+    namespace: Option<String>,
+}
+
+/// Which family a form asks about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OfFamily {
+    /// Its place among those of the mapping.
+    pub place: usize,
+    /// The metric that is asked for.
+    pub metric: String,
+    /// Whether the metric must be known to be there: stores that know no such histograms refuse the question.
+    pub native: bool,
+}
+
+impl OfFamily {
+    /// Whether it is asked for: where the metric is there, and among the likeliest where the store does not say.
+    pub fn is_worth_asking(&self, present: Option<&BTreeSet<String>>) -> bool {
+        match present {
+            Some(present) => present.contains(&self.metric),
+            None => !self.native && self.place < ASKED_BLINDLY,
+        }
+    }
+}
+
+/// How the requests of a family tell whether they failed.
+#[derive(Clone, Debug)]
+struct Failing {
+    /// Labels that may tell.
+    labels: Vec<String>,
+    errors: Regex,
+}
+
+impl Failing {
+    /// Whether a request failed by any of its labels, and its code; the labels are taken away.
+    fn read(&self, labels: &mut std::collections::BTreeMap<String, String>) -> (Failed, Option<String>) {
+        let told: Vec<String> =
+            self.labels.iter().filter_map(|label| labels.remove(label)).filter(|code| !code.is_empty()).collect();
+        let failed = match told.iter().any(|code| self.errors.is_match(code)) {
+            true => Failed::Yes,
+            false if told.is_empty() => Failed::Untold,
+            false => Failed::No,
+        };
+        (failed, told.into_iter().next())
+    }
+}
+
+/// Whether requests failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    Yes,
+    No,
+    /// No label says how they ended: neither successes nor failures.
+    Untold,
+}
+
+impl Failed {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Yes => "true",
+            Self::No => "false",
+            Self::Untold => "untold",
+        }
+    }
+
+    /// What a series says; `None`: it counts no requests by how they ended.
+    pub fn of(series: &Series) -> Option<Self> {
+        let told = series.labels.get(ERROR_LABEL)?;
+        [Self::Yes, Self::No, Self::Untold].into_iter().find(|failed| failed.name() == told)
+    }
 }
 
 /// Labels that tell one operation from another, as client libraries, OpenTelemetry and meshes call them; in the order in which
@@ -63,13 +141,25 @@ static PACKETS_LOST: [&str; 4] = [
     "container_network_transmit_errors_total",
 ];
 
-/// Says `true` on requests that failed, whatever their codes mean in this store.
+/// Says [`Failed`] of requests, whatever their codes mean in this store.
 pub(crate) const ERROR_LABEL: &str = "error";
 
 impl Form {
     fn new(query: Expr, name: &'static str, labels: &[(&str, &'static str)]) -> Self {
         let labels = labels.iter().map(|(theirs, ours)| ((*theirs).to_owned(), *ours)).collect();
-        Self { query, name, labels, factor: 1.0, errors: None, joined: None, fixed: None, pod_form: PodForm::Name }
+        Self {
+            query,
+            name,
+            labels,
+            factor: 1.0,
+            failing: None,
+            of_family: None,
+            joined: None,
+            fixed: None,
+            pod_form: PodForm::Name,
+            service_name: None,
+            namespace: None,
+        }
     }
 
     /// The store's answer in our names and units.
@@ -101,9 +191,16 @@ impl Form {
                     series.labels.insert(label.to_owned(), value.to_owned());
                 }
                 series.labels.insert("__name__".to_owned(), self.name.to_owned());
-                if let Some(errors) = &self.errors {
-                    let failed = series.labels.get("code").is_some_and(|code| errors.is_match(code));
-                    series.labels.insert(ERROR_LABEL.to_owned(), failed.to_string());
+                if let Some(service) = series.labels.get("service").and_then(|told| self.service_in(told)) {
+                    series.labels.insert("service".to_owned(), service);
+                }
+                if let Some(namespace) = &self.namespace {
+                    series.labels.insert("namespace".to_owned(), namespace.clone());
+                }
+                if let Some(failing) = &self.failing {
+                    let (failed, code) = failing.read(&mut series.labels);
+                    series.labels.insert(ERROR_LABEL.to_owned(), failed.name().to_owned());
+                    series.labels.extend(code.map(|code| ("code".to_owned(), code)));
                 }
                 for sample in &mut series.samples {
                     sample.1 *= self.factor;
@@ -112,6 +209,12 @@ impl Form {
                 series
             })
             .collect()
+    }
+
+    /// The name of the service in a label that tells more than that.
+    fn service_in(&self, told: &str) -> Option<String> {
+        let found = self.service_name.as_ref()?.captures(told)?;
+        found.iter().skip(1).flatten().next().map(|name| name.as_str().to_owned())
     }
 }
 
@@ -291,7 +394,10 @@ fn picked(family: &RequestFamily, mapping: &Mapping, of: &Selection, metric: &st
     let selector = only(Selector::metric(metric), mapping).is(&family.namespace, &of.namespace);
     let selector = family.only.iter().fold(selector, |selector, (label, value)| selector.is(label, value));
     match by {
-        PickedBy::Service if !family.service.is_empty() => Some(selector.like(&family.service, &of.services)),
+        PickedBy::Service if !family.service.is_empty() => {
+            let services = family.service_form.expression(&of.namespace, &of.services);
+            Some(selector.like(&family.service, &services.unwrap_or_else(|| of.services.clone())))
+        }
         PickedBy::Pod if !family.pod.is_empty() => {
             Some(selector.like(&family.pod, &family.pod_form.expression(&of.namespace, &of.pods)))
         }
@@ -299,9 +405,12 @@ fn picked(family: &RequestFamily, mapping: &Mapping, of: &Selection, metric: &st
     }
 }
 
-fn ways(mapping: &Mapping) -> Vec<(RequestFamily, PickedBy)> {
+/// Every family by every way to pick its series, with its place among them. One that tells no pod says nothing of pods.
+fn ways(mapping: &Mapping, told_by: By) -> impl Iterator<Item = (usize, RequestFamily, PickedBy)> {
     let both = [PickedBy::Service, PickedBy::Pod];
-    mapping.families().into_iter().flat_map(|family| both.map(|by| (family.clone(), by))).collect()
+    let families = mapping.families().into_iter().enumerate();
+    let families = families.filter(move |(_, family)| told_by != By::Pod || !family.pod.is_empty());
+    families.flat_map(move |(place, family)| both.map(|by| (place, family.clone(), by)))
 }
 
 /// Who the samples are about, as the family calls it.
@@ -314,62 +423,114 @@ fn about(family: &RequestFamily, by: By) -> Vec<(&str, &'static str)> {
     labels
 }
 
+/// What every form of a family has in common.
+fn of_family(form: Form, family: &RequestFamily, of: &Selection, told_by: By, asks: OfFamily) -> Form {
+    let service_name = family.service_form.expression(&of.namespace, &of.services);
+    Form {
+        joined: told_by.joined(),
+        pod_form: family.pod_form,
+        // What the store could not read either would find nothing.
+        service_name: service_name.and_then(|expression| Regex::new(&format!("^(?:{expression})$")).ok()),
+        // A name that tells the namespace leaves no label that does.
+        namespace: (family.service_form != ServiceForm::Name).then(|| of.namespace.clone()),
+        of_family: Some(asks),
+        ..form
+    }
+}
+
 fn requests(mapping: &Mapping, of: &Selection, rate: SignedDuration, told_by: By) -> Vec<Form> {
-    ways(mapping)
-        .into_iter()
-        .filter_map(|(family, by)| {
-            let mut labels = about(&family, told_by);
-            labels.push((&family.code, "code"));
-            let finer = told_by.joined().map(|(labels, _)| labels).unwrap_or_default();
-            let by_labels: Vec<&str> = labels.iter().map(|(theirs, _)| *theirs).chain(finer.iter().copied()).collect();
-            let query = picked(&family, mapping, of, &family.requests, by)?
-                .over(OverTime::Rate, rate)
-                .aggregate(Aggregation::Sum, &by_labels);
-            // The expression was checked when the mapping was read.
-            let errors = Regex::new(&format!("^(?:{})$", family.error_codes)).ok()?;
-            Some(Form {
-                errors: Some(errors),
-                joined: told_by.joined(),
-                pod_form: family.pod_form,
-                ..Form::new(query, name::REQUEST_RATE, &labels)
-            })
-        })
-        .collect()
+    let mut forms = Vec::new();
+    for (place, family, by) in ways(mapping, told_by) {
+        let labels = about(&family, told_by);
+        let finer = told_by.joined().map(|(labels, _)| labels).unwrap_or_default();
+        let mut by_labels: Vec<&str> = labels.iter().map(|(theirs, _)| *theirs).chain(finer.iter().copied()).collect();
+        by_labels.extend(family.codes.iter().map(String::as_str));
+        // The expression was checked when the mapping was read.
+        let Ok(errors) = Regex::new(&format!("^(?:{})$", family.error_codes)) else { continue };
+        let failing = Failing { labels: family.codes.clone(), errors };
+        let form = |query: Expr, metric: &str, native: bool| {
+            let asks = OfFamily { place, metric: metric.to_owned(), native };
+            let form = Form { failing: Some(failing.clone()), ..Form::new(query, name::REQUEST_RATE, &labels) };
+            of_family(form, &family, of, told_by, asks)
+        };
+        if let Some(counted) = picked(&family, mapping, of, &family.requests, by) {
+            let query = counted.over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &by_labels);
+            forms.push(form(query, &family.requests, false));
+        }
+        // Counted by the histogram alone, which may be a native one: it has no series of counts.
+        if family.requests.strip_suffix("_count") == Some(&family.duration)
+            && let Some(counted) = picked(&family, mapping, of, &family.duration, by)
+        {
+            let all = counted.over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &by_labels);
+            forms.push(form(all.histogram_count(), &family.duration, true));
+        }
+    }
+    forms
 }
 
 fn latency(mapping: &Mapping, of: &Selection, rate: SignedDuration, told_by: By) -> Vec<Form> {
-    ways(mapping)
-        .into_iter()
-        .filter_map(|(family, by)| {
-            let labels = about(&family, told_by);
-            let finer = told_by.joined().map(|(labels, _)| labels).unwrap_or_default();
-            let by_labels: Vec<&str> =
-                labels.iter().map(|(theirs, _)| *theirs).chain(finer.iter().copied()).chain(["le"]).collect();
-            let query = picked(&family, mapping, of, &format!("{}_bucket", family.duration), by)?
-                .over(OverTime::Rate, rate)
-                .aggregate(Aggregation::Sum, &by_labels)
-                .quantile(0.99);
-            let factor = match family.unit {
-                Unit::Seconds => 1.0,
-                Unit::Milliseconds => 0.001,
-            };
-            let pod_form = family.pod_form;
-            Some(Form { factor, joined: told_by.joined(), pod_form, ..Form::new(query, name::LATENCY_P99, &labels) })
-        })
-        .collect()
+    let mut forms = Vec::new();
+    for (place, family, by) in ways(mapping, told_by) {
+        let labels = about(&family, told_by);
+        let finer = told_by.joined().map(|(labels, _)| labels).unwrap_or_default();
+        let by_labels: Vec<&str> = labels.iter().map(|(theirs, _)| *theirs).chain(finer.iter().copied()).collect();
+        let factor = match family.unit {
+            Unit::Seconds => 1.0,
+            Unit::Milliseconds => 0.001,
+        };
+        let form = |query: Expr, metric: &str, native: bool| {
+            let asks = OfFamily { place, metric: metric.to_owned(), native };
+            let form = Form { factor, ..Form::new(query.quantile(0.99), name::LATENCY_P99, &labels) };
+            of_family(form, &family, of, told_by, asks)
+        };
+        let buckets = format!("{}_bucket", family.duration);
+        if let Some(timed) = picked(&family, mapping, of, &buckets, by) {
+            let with_le: Vec<&str> = by_labels.iter().copied().chain(["le"]).collect();
+            forms.push(form(timed.over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &with_le), &buckets, false));
+        }
+        // A native histogram is one series without buckets (<https://prometheus.io/docs/specs/native_histograms/>).
+        if let Some(timed) = picked(&family, mapping, of, &family.duration, by) {
+            // A summary goes by the same name, and is no histogram.
+            let timed = timed.is("quantile", "");
+            let query = timed.over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &by_labels);
+            forms.push(form(query, &family.duration, true));
+        }
+    }
+    forms
 }
 
-/// Every latency histogram and every count of failed requests that may be there, in one expression: exemplars are looked up by
-/// its selectors.
-pub(crate) fn slow_or_failed(mapping: &Mapping, of: &Selection) -> Option<Expr> {
-    let selectors = ways(mapping).into_iter().flat_map(|(family, by)| {
-        let slow = picked(&family, mapping, of, &format!("{}_bucket", family.duration), by);
-        let counted = picked(&family, mapping, of, &family.requests, by).filter(|_| !family.code.is_empty());
-        let failed = counted.map(|counted| counted.like(&family.code, &family.error_codes));
-        slow.into_iter().chain(failed)
-    });
-    selectors.map(Expr::from).reduce(|all, one| all.with(Operator::Or, one))
+/// Every latency histogram and every count of failed requests that is there, in one expression: exemplars are looked up by its
+/// selectors. `None` of `present`: what is there is not known, so the likeliest families are asked for.
+pub(crate) fn slow_or_failed(mapping: &Mapping, of: &Selection, present: Option<&BTreeSet<String>>) -> Option<Expr> {
+    let is_there = |place: usize, metric: &str| match present {
+        Some(present) => present.contains(metric),
+        None => place < ASKED_BLINDLY,
+    };
+    let mut selectors = Vec::new();
+    for (place, family, by) in ways(mapping, By::Service) {
+        let buckets = format!("{}_bucket", family.duration);
+        if is_there(place, &buckets) {
+            selectors.extend(picked(&family, mapping, of, &buckets, by));
+        }
+        if is_there(place, &family.requests)
+            && let Some(counted) = picked(&family, mapping, of, &family.requests, by)
+        {
+            let most = if present.is_some() { FAILED_BY_MAX } else { 1 };
+            let labels = family.codes.iter().filter(|label| !label.is_empty()).take(most);
+            selectors.extend(labels.map(|label| counted.clone().like(label, &family.error_codes)));
+        }
+    }
+    selectors.into_iter().map(Expr::from).reduce(|all, one| all.with(Operator::Or, one))
 }
+
+/// The names of all metrics that [`slow_or_failed`] may ask for.
+pub(crate) fn slow_or_failed_names(mapping: &Mapping) -> BTreeSet<String> {
+    let families = mapping.families().into_iter();
+    families.flat_map(|family| [format!("{}_bucket", family.duration), family.requests]).collect()
+}
+
+/// Labels by which failed requests are looked up: each is one more selector, and the later ones are of gRPC.
+const FAILED_BY_MAX: usize = 5;
 
 pub(crate) fn only(selector: Selector, mapping: &Mapping) -> Selector {
     mapping.only.iter().fold(selector, |selector, (label, value)| selector.is(label, value))

@@ -29,6 +29,8 @@ pub enum Expr {
         q: f64,
         of: Box<Expr>,
     },
+    /// `histogram_count(of)`: how many observations a native histogram holds.
+    HistogramCount(Box<Expr>),
     /// Between a vector and a number, or two vectors with the same labels.
     Binary {
         left: Box<Expr>,
@@ -138,6 +140,10 @@ impl Expr {
         Self::Quantile { q, of: Box::new(self) }
     }
 
+    pub fn histogram_count(self) -> Self {
+        Self::HistogramCount(Box::new(self))
+    }
+
     pub fn with(self, operator: Operator, right: impl Into<Self>) -> Self {
         Self::Binary { left: Box::new(self), operator, right: Box::new(right.into()) }
     }
@@ -220,6 +226,7 @@ impl fmt::Display for Expr {
             Self::Aggregate { how, by, of } if by.is_empty() => write!(out, "{}({of})", how.name()),
             Self::Aggregate { how, by, of } => write!(out, "{} by ({}) ({of})", how.name(), by.join(", ")),
             Self::Quantile { q, of } => write!(out, "histogram_quantile({q}, {of})"),
+            Self::HistogramCount(of) => write!(out, "histogram_count({of})"),
             Self::Binary { left, operator, right } => {
                 side(out, left)?;
                 write!(out, " {} ", operator.sign())?;

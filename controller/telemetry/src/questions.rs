@@ -67,6 +67,8 @@ pub struct Selection {
     pub service_names: Vec<String>,
     /// The one container that is meant; `None`: all.
     pub container: Option<String>,
+    /// More than one workload: each may count its requests in its own way.
+    pub several: bool,
 }
 
 impl Selection {
@@ -92,6 +94,7 @@ impl Selection {
             services: ".+".to_owned(),
             service_names: Vec::new(),
             container: None,
+            several: true,
         }
     }
 
@@ -108,6 +111,7 @@ impl Selection {
             services: service_names.iter().map(|name| literal(name)).collect::<Vec<_>>().join("|"),
             service_names,
             container: None,
+            several: targets.len() > 1,
         }
     }
 }
