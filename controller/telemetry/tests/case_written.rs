@@ -6,7 +6,7 @@ use std::fs;
 
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{
-    Answer, Change, ChangeKind, LinkKind, LogLine, ObjectEvent, Observations, Series, Span, SpanKind, Topology,
+    Answer, Asked, Change, ChangeKind, LinkKind, LogLine, ObjectEvent, Observations, Series, Span, SpanKind, Topology,
     TopologyEdge, Window,
 };
 use amend_diagnosis::signal::{Severity, Signal, SignalSource};
@@ -24,7 +24,8 @@ fn checkout() -> Entity {
 
 fn seen() -> Observations {
     let frontend = Entity::new(EntityKind::Deployment, "shop", "frontend");
-    let labels = BTreeMap::from([("__name__".to_owned(), "container_memory_working_set_bytes".to_owned())]);
+    let labels = [("__name__", "container_memory_working_set_bytes"), ("url", "redis://:hunter2@cache:6379")];
+    let labels: BTreeMap<String, String> = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     Observations {
         at: at(600),
         began: Some(at(300)),
@@ -111,7 +112,14 @@ fn seen() -> Observations {
             message: "restarting".to_owned(),
             count: 4,
         }]),
-        asked: Vec::new(),
+        asked: vec![Asked {
+            id: "prometheus/requests/shop".to_owned(),
+            source: "prometheus".to_owned(),
+            query: "rate(http_requests_total{api_token=\"hunter2\"}[2m])".to_owned(),
+            window: Window { from: at(0), to: at(300) },
+            digest: String::new(),
+            unknown: Some("https://ada:hunter2@store did not answer".to_owned()),
+        }],
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use amend_diagnosis::evidence::{
-    Answer, Change, ChangeKind, LinkKind, LogLine, ObjectEvent, Observations, Series, Span, Topology, Window,
+    Answer, Asked, Change, ChangeKind, LinkKind, LogLine, ObjectEvent, Observations, Series, Span, Topology, Window,
 };
 use amend_diagnosis::signal::Signal;
 use jiff::Timestamp;
@@ -49,7 +49,12 @@ pub fn write(
     case.lines("alerts.jsonl", "alerts", &symptoms, |all, clean| all.iter().map(|one| alert(one, clean)).collect())
         .map_err(failed)?;
     case.topology(&seen.topology).map_err(failed)?;
-    let queries: Vec<Value> = seen.asked.iter().filter_map(|asked| serde_json::to_value(asked).ok()).collect();
+    let asked = seen.asked.iter().map(|asked| Asked {
+        query: redaction.text(&asked.query),
+        unknown: asked.unknown.as_deref().map(|why| redaction.text(why)),
+        ..asked.clone()
+    });
+    let queries: Vec<Value> = asked.filter_map(|asked| serde_json::to_value(asked).ok()).collect();
     case.file("queries.jsonl", &jsonl(&queries)).map_err(failed)?;
     case.about(name, namespace, seen).map_err(failed)
 }
@@ -95,7 +100,8 @@ impl Case<'_> {
                 let listed: Vec<Value> = series
                     .iter()
                     .enumerate()
-                    .map(|(index, one)| json!({"column": format!("s{index}"), "labels": one.labels}))
+                    .map(|(index, one)| (index, named(&one.labels, self.redaction)))
+                    .map(|(index, labels)| json!({"column": format!("s{index}"), "labels": labels}))
                     .collect();
                 self.file("series.json", &Value::Array(listed).to_string())
             }
@@ -174,13 +180,18 @@ fn table(series: &[Series]) -> String {
     text
 }
 
+/// Labels and attributes, each by its name.
+fn named(labels: &BTreeMap<String, String>, clean: &Redaction) -> BTreeMap<String, String> {
+    labels.iter().map(|(name, value)| (name.clone(), clean.named(name, value))).collect()
+}
+
 /// One trace a line.
 fn traces(spans: &[Span], clean: &Redaction) -> Vec<Value> {
     let cleaned: Vec<Span> = spans
         .iter()
         .map(|span| Span {
             operation: clean.text(&span.operation),
-            attributes: span.attributes.iter().map(|(key, value)| (key.clone(), clean.text(value))).collect(),
+            attributes: named(&span.attributes, clean),
             ..span.clone()
         })
         .collect();
@@ -229,10 +240,7 @@ fn object(object: &Value, clean: &Redaction) -> Value {
 }
 
 fn alert(signal: &Signal, clean: &Redaction) -> Value {
-    let cleaned = Signal {
-        summary: clean.text(&signal.summary),
-        labels: signal.labels.iter().map(|(key, value)| (key.clone(), clean.text(value))).collect(),
-        ..signal.clone()
-    };
+    let cleaned =
+        Signal { summary: clean.text(&signal.summary), labels: named(&signal.labels, clean), ..signal.clone() };
     json!({"ts": seconds(signal.started_at), "entity": signal.entity.to_string(), "alert": signal.name, "signal": cleaned})
 }
