@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, list, text};
 use crate::entity::{Entity, EntityKind};
 use crate::evidence::{LogLine, Observations, Series};
 
@@ -69,6 +69,8 @@ pub struct Aligner {
     now: Timestamp,
     /// Names without a namespace; `None` when two entities share the name.
     loose: BTreeMap<String, Option<Entity>>,
+    /// Who keeps its data in a claim, by namespace and name of the claim.
+    claims: BTreeMap<(String, String), Entity>,
     /// Whether only listed entities may answer.
     closed: bool,
     seen: RefCell<BTreeMap<(String, String), Option<Entity>>>,
@@ -81,6 +83,7 @@ impl Aligner {
             held: Held::default(),
             now,
             loose: BTreeMap::new(),
+            claims: BTreeMap::new(),
             closed: false,
             seen: RefCell::default(),
         }
@@ -111,6 +114,22 @@ impl Aligner {
             for key in ["app.kubernetes.io/name", "app", "k8s-app"] {
                 if let Some(name) = pod.labels.get(key) {
                     table.learn(&pod.namespace, name, &pod.workload, AliasSource::Selector);
+                }
+            }
+        }
+        // What scales a workload is spoken of in alerts under a name of its own.
+        for scaler in cluster.others("HorizontalPodAutoscaler") {
+            let target = text(scaler, "/spec/scaleTargetRef/name");
+            let namespace = text(scaler, "/metadata/namespace");
+            if let Some((entity, _)) = table.exact.get(&(namespace.to_owned(), target.to_owned())).cloned() {
+                table.learn(namespace, text(scaler, "/metadata/name"), &entity, AliasSource::Object);
+            }
+        }
+        for pod in &cluster.pods {
+            for volume in list(&pod.object, "/spec/volumes") {
+                let claim = text(volume, "/persistentVolumeClaim/claimName");
+                if !claim.is_empty() {
+                    table.claims.insert((pod.namespace.clone(), claim.to_owned()), pod.workload.clone());
                 }
             }
         }
@@ -204,7 +223,11 @@ impl Aligner {
 
     fn source_at(&self, source: &str, at: Option<Timestamp>) -> Option<Entity> {
         match source.split_once('/') {
-            Some((namespace, name)) if !source.contains("://") => self.named_at(namespace, name, at),
+            Some((namespace, name)) if !source.contains("://") => {
+                // Where a bare name has a meaning, it is not that of another namespace's.
+                let found = self.named_at(namespace, name, at);
+                found.filter(|entity| self.closed || entity.namespace.is_empty() || entity.namespace == namespace)
+            }
             _ => self.named_at("", source, at),
         }
     }
@@ -225,7 +248,15 @@ impl Aligner {
             let told = HELD_LABELS.iter().filter_map(|key| labels.get(*key));
             told.filter(|name| self.held.knows(bare(name))).find_map(|name| self.named_at("", name, at))
         };
-        pod.or_else(workload).or_else(|| first(&NODE_LABELS).and_then(|node| self.named("", node))).or_else(held)
+        let claim = || {
+            labels
+                .get("persistentvolumeclaim")
+                .and_then(|claim| self.claims.get(&(namespace.to_owned(), claim.clone())).cloned())
+        };
+        pod.or_else(workload)
+            .or_else(claim)
+            .or_else(|| first(&NODE_LABELS).and_then(|node| self.named("", node)))
+            .or_else(held)
     }
 
     /// What labels call the thing that they speak about, for people.
@@ -295,6 +326,17 @@ mod tests {
         assert_eq!(shorter_names("shop-cart-5d9c7b9f4-x2x9k").last(), Some(&"shop-cart"), "no part of a name is cut");
         assert_eq!(shorter_names("cart.shop.svc.cluster.local"), ["cart"]);
         assert!(shorter_names("checkout").is_empty());
+    }
+
+    #[test]
+    fn a_name_with_its_namespace_is_not_that_of_another() {
+        let mut table = Aligner::empty(Timestamp::UNIX_EPOCH);
+        let entity = Entity::new(EntityKind::Deployment, "shop", "web");
+        table.learn("shop", "web", &entity, AliasSource::Object);
+        table.learn("", "web", &Entity::new(EntityKind::Unaligned, "", "web"), AliasSource::Topology);
+        assert_eq!(table.source("staging/web"), None);
+        assert_eq!(table.source("shop/web"), Some(entity.clone()));
+        assert_eq!(table.source("web"), Some(entity));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use serde_json::Value;
 use crate::entity::{Entity, EntityKind};
 use crate::evidence::Observations;
 
+/// How the ids of questions about the objects of one kind begin; its plural follows.
+pub const QUESTION: &str = "cluster-";
+
 /// The objects of one snapshot, in the order of their names so that the input's order does not matter.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
@@ -23,6 +26,8 @@ pub struct Cluster {
     pub kinds: BTreeSet<String>,
     /// Objects that no struct above holds, by kind.
     pub others: BTreeMap<String, Vec<Value>>,
+    /// Kinds that were asked for and not told, by their plural, and why: that none is seen says nothing.
+    pub unread: BTreeMap<String, String>,
 }
 
 /// A Deployment, StatefulSet, DaemonSet, Job or CronJob.
@@ -108,7 +113,11 @@ pub struct Node {
 impl Cluster {
     pub fn new(observations: &Observations) -> Self {
         let Some(objects) = observations.objects.known() else { return Self::default() };
-        let mut cluster = Self { known: true, ..Self::default() };
+        let unread = observations
+            .asked
+            .iter()
+            .filter_map(|asked| Some((asked.id.strip_prefix(QUESTION)?.to_owned(), asked.unknown.clone()?)));
+        let mut cluster = Self { known: true, unread: unread.collect(), ..Self::default() };
         let mut owners: BTreeMap<(String, String, String), (String, String)> = BTreeMap::new();
         for object in objects {
             let (kind, namespace, name) = key(object);

@@ -27,6 +27,22 @@ pub mod name {
     pub const IMAGES: &str = "kube_pod_container_info";
     /// Limits by label `resource` and `unit`.
     pub const LIMITS: &str = "kube_pod_container_resource_limits";
+    /// Seconds that a process spent collecting garbage: a counter, whatever the runtime.
+    pub const COLLECTIONS: &str = "gc_pause_seconds_sum";
+    /// Connections of a client's pool that are taken.
+    pub const POOL_USED: &str = "pool_connections_used";
+    /// Those who wait for one.
+    pub const POOL_PENDING: &str = "pool_connections_pending";
+    /// Connections that a database serves.
+    pub const STORE_CONNECTIONS: &str = "database_connections_used";
+    /// Connections that it may serve.
+    pub const STORE_CONNECTIONS_MAX: &str = "database_connections_max";
+    /// A volume's used share, 0 to 1, by label `persistentvolumeclaim`.
+    pub const VOLUME_FULLNESS: &str = "volume_fullness";
+    /// Used shares of a node, 0 to 1.
+    pub const NODE_CPU: &str = "node_cpu_fullness";
+    pub const NODE_MEMORY: &str = "node_memory_fullness";
+    pub const NODE_DISK: &str = "node_disk_fullness";
 }
 
 /// Names of the finer answers of a second round (see [`deep`](crate::deep)), read by extractors of their own: a ratio of one route

@@ -117,7 +117,7 @@ impl<'a> Scene<'a> {
             seen.series.known().is_some_and(|list| list.iter().any(|one| one.samples.iter().rev().any(told))),
             seen.spans.known().is_some_and(|list| list.iter().any(|span| late(span.start_ns as f64 / 1e9))),
             seen.logs.known().is_some(),
-            seen.objects.known().is_some(),
+            seen.objects.known().is_some() && !self.cluster.unread.contains_key("pods"),
             seen.changes.known().is_some(),
             self.graph.known,
         ];

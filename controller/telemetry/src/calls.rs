@@ -32,9 +32,15 @@ pub(crate) fn traced(spans: &[Span]) -> BTreeSet<(Entity, Entity)> {
         .iter()
         .filter_map(|span| {
             let caller = services.get(&(span.trace_id.as_str(), span.parent_id.as_deref()?))?;
-            (*caller != span.service).then(|| (named("", caller), named("", &span.service)))
+            (*caller != span.service).then(|| (of_span(caller), of_span(&span.service)))
         })
         .collect()
+}
+
+/// A service as its spans name it: `namespace/name`, or the name alone.
+fn of_span(service: &str) -> Entity {
+    let (namespace, name) = service.split_once('/').unwrap_or(("", service));
+    named(namespace, name)
 }
 
 /// A metric that counts calls by who calls whom.

@@ -16,12 +16,12 @@ use crate::calls::traced;
 use crate::exemplars::pointed_at;
 use crate::golden::ratio;
 use crate::measures::ERROR_LABEL;
-use crate::questions::{LineFilter, LineQuestion, Measure, Selection, SeriesQuestion, Target, TraceQuestion};
+use crate::questions::{LineFilter, LineQuestion, Measure, Resource, Selection, SeriesQuestion, Target, TraceQuestion};
 use crate::source::{Reply, Source, SourceKind};
 use crate::sources::{Sources, in_time, nobody};
 
 /// What is asked about each namespace, in the order of worth.
-const MEASURES: [Measure; 16] = [
+const MEASURES: [Measure; 23] = [
     Measure::Memory,
     Measure::Limits,
     Measure::Restarts,
@@ -38,6 +38,13 @@ const MEASURES: [Measure; 16] = [
     Measure::Edge(Way::Handshakes),
     Measure::Edge(Way::Packets),
     Measure::PodPackets,
+    Measure::Runtime,
+    Measure::Disk,
+    Measure::Network,
+    Measure::VolumeFullness,
+    Measure::NodeFullness(Resource::Cpu),
+    Measure::NodeFullness(Resource::Memory),
+    Measure::NodeFullness(Resource::Io),
 ];
 
 /// Samples per series over all that is asked for: enough to see an onset to within one percent of the window.
@@ -115,7 +122,8 @@ pub async fn gather(sources: &Sources, scope: &Scope, windows: Windows, deadline
     if let (Answer::Known(metrics), Answer::Known(counted)) = (&mut metrics, counted) {
         metrics.extend(counted);
     }
-    let spans = settled(spans, "traces", &mut asked, &mut dropped).map(unique_spans);
+    let home = scope.focus.entity.namespace.as_str();
+    let spans = settled(spans, "traces", &mut asked, &mut dropped).map(unique_spans).map(|spans| placed(spans, home));
     let calls = settled(calls, "call edges", &mut asked, &mut dropped);
     let logs = settled(logs, "logs", &mut asked, &mut dropped);
     // Lines of a few requests do not stand for all lines: what the stores could not say stays unknown.
@@ -129,7 +137,7 @@ pub async fn gather(sources: &Sources, scope: &Scope, windows: Windows, deadline
         series: metrics.map(|series| derived(merged(series))),
         topology: topology(calls, &spans),
         spans,
-        exemplars: exemplars.map(unique_spans),
+        exemplars: exemplars.map(unique_spans).map(|spans| placed(spans, home)),
         logs,
         asked,
         dropped,
@@ -354,6 +362,26 @@ pub(crate) fn derived(series: Vec<Series>) -> Vec<Series> {
     }
     rest
 }
+
+/// Spans of services in other namespaces than the incident's say so in the name of their service: a store may hold staging and
+/// production of one name.
+fn placed(mut spans: Vec<Span>, home: &str) -> Vec<Span> {
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && text.len() <= 63
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    for span in &mut spans {
+        let told = span.attributes.get(NAMESPACE).filter(|told| *told != home && is_name(told));
+        if let Some(namespace) = told.filter(|_| !span.service.contains('/')) {
+            span.service = format!("{namespace}/{}", span.service);
+        }
+    }
+    spans
+}
+
+/// The attribute of a span's resource that tells its namespace.
+const NAMESPACE: &str = "k8s.namespace.name";
 
 fn unique_spans(spans: Vec<Span>) -> Vec<Span> {
     let mut seen = BTreeSet::new();

@@ -1,6 +1,7 @@
 //! Each measure as PromQL, in the names that a store uses.
 
 mod edges;
+mod usage;
 
 use std::collections::BTreeSet;
 
@@ -40,6 +41,8 @@ pub(crate) struct Form {
     service_name: Option<Regex>,
     /// The namespace of every series, where no label tells it.
     namespace: Option<String>,
+    /// What each series is called, by the name that the store gave it; a series without a name for it is left out.
+    renamed: Option<fn(&str) -> Option<&'static str>>,
 }
 
 /// Which family a form asks about.
@@ -130,6 +133,9 @@ static OPERATION: [&str; 15] = [
     "request_operation",
 ];
 
+/// The name that the store gave a metric which goes by another here: two exporters may count the same thing.
+const TOLD_AS: &str = "told_as";
+
 /// Labels that tell one version from another; one of them is enough.
 static VERSION: [&str; 4] = ["version", "app_version", "service_version", "destination_version"];
 
@@ -159,6 +165,7 @@ impl Form {
             pod_form: PodForm::Name,
             service_name: None,
             namespace: None,
+            renamed: None,
         }
     }
 
@@ -166,7 +173,15 @@ impl Form {
     pub fn normalised(&self, found: Vec<Series>, asked: &str) -> Vec<Series> {
         found
             .into_iter()
-            .map(|mut series| {
+            .filter_map(|mut series| {
+                let name = match self.renamed {
+                    Some(renamed) => {
+                        let theirs = series.labels.get("__name__")?.clone();
+                        series.labels.insert(TOLD_AS.to_owned(), theirs.clone());
+                        renamed(&theirs)?
+                    }
+                    None => self.name,
+                };
                 for (theirs, ours) in &self.labels {
                     if theirs != ours
                         && let Some(value) = series.labels.remove(theirs)
@@ -190,7 +205,7 @@ impl Form {
                 if let Some((label, value)) = self.fixed {
                     series.labels.insert(label.to_owned(), value.to_owned());
                 }
-                series.labels.insert("__name__".to_owned(), self.name.to_owned());
+                series.labels.insert("__name__".to_owned(), name.to_owned());
                 if let Some(service) = series.labels.get("service").and_then(|told| self.service_in(told)) {
                     series.labels.insert("service".to_owned(), service);
                 }
@@ -206,7 +221,7 @@ impl Form {
                     sample.1 *= self.factor;
                 }
                 series.asked = asked.to_owned();
-                series
+                Some(series)
             })
             .collect()
     }
@@ -264,6 +279,11 @@ pub(crate) fn forms(
         Measure::NodePressure(resource) => node_pressure(mapping, of, resource, rate),
         Measure::Edge(way) => edges::forms(mapping, of, rate, way),
         Measure::PodPackets => vec![containers.packets_lost(rate)],
+        Measure::Runtime => usage::runtime(mapping, of),
+        Measure::Disk => vec![usage::disk(mapping, of)],
+        Measure::Network => vec![usage::network(mapping, of)],
+        Measure::VolumeFullness => vec![usage::volumes(mapping, of)],
+        Measure::NodeFullness(resource) => vec![usage::nodes(mapping, resource, rate)],
     }
 }
 

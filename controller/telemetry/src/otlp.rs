@@ -65,8 +65,23 @@ fn span(value: &Value, resource: &BTreeMap<String, String>) -> Option<Span> {
         start_ns: start,
         duration_ns: end.saturating_sub(start),
         error: value["status"]["code"].as_u64() == Some(2) || value["status"]["code"] == "STATUS_CODE_ERROR",
-        attributes: attributes(&value["attributes"]),
+        attributes: {
+            let mut all: BTreeMap<String, String> = placing(resource).collect();
+            all.extend(attributes(&value["attributes"]));
+            all
+        },
     })
+}
+
+/// What a resource tells of where a span comes from, beyond what has a field of its own. The rest describes machines and libraries,
+/// once for each of thousands of spans.
+fn placing(resource: &BTreeMap<String, String>) -> impl Iterator<Item = (String, String)> {
+    const FIELDS: [&str; 2] = ["service.name", "k8s.pod.name"];
+    const PLACES: [&str; 5] = ["k8s.", "cloud.", "service.", "deployment.environment", "container.id"];
+    let placing = resource
+        .iter()
+        .filter(|(key, _)| !FIELDS.contains(&key.as_str()) && PLACES.iter().any(|place| key.starts_with(place)));
+    placing.map(|(key, value)| (key.clone(), value.clone()))
 }
 
 /// Spans as a list of `resourceSpans`: what [`spans`] reads back.
@@ -116,6 +131,31 @@ fn hexadecimal(id: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_span_knows_the_cluster_and_the_namespace_of_its_resource() {
+        let told = json!([{
+            "resource": {"attributes": [
+                attribute("service.name", "cart"), attribute("k8s.pod.name", "cart-0"), attribute("k8s.namespace.name", "shop"),
+                attribute("k8s.cluster.name", "eu-1"), attribute("telemetry.sdk.version", "1.2.3"),
+                attribute("service.version", "of the resource"),
+            ]},
+            "scopeSpans": [{"spans": [{
+                "traceId": "01", "spanId": "02", "startTimeUnixNano": "1", "endTimeUnixNano": "2",
+                "attributes": [attribute("http.route", "/cart"), attribute("service.version", "of the span")],
+            }]}],
+        }]);
+        let [span] = spans(&told).try_into().unwrap();
+        let of = |key: &str| span.attributes.get(key).map(String::as_str);
+        assert_eq!((of("k8s.namespace.name"), of("k8s.cluster.name")), (Some("shop"), Some("eu-1")));
+        assert_eq!(
+            (of("http.route"), of("service.version")),
+            (Some("/cart"), Some("of the span")),
+            "the span's own words win"
+        );
+        assert_eq!(of("telemetry.sdk.version"), None);
+        assert_eq!((span.service.as_str(), span.pod.as_deref()), ("cart", Some("cart-0")));
+    }
 
     #[test]
     fn ids_are_hex_whichever_way_they_were_written() {

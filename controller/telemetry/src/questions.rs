@@ -162,6 +162,16 @@ pub enum Measure {
     Edge(Way),
     /// Packets a second that each pod loses: dropped, or damaged.
     PodPackets,
+    /// Garbage collections and connections of each pod: of pools, and of databases with the most that they serve.
+    Runtime,
+    /// Bytes on disk, read and written, of each pod.
+    Disk,
+    /// Bytes received and sent by each pod: counters.
+    Network,
+    /// Used share of each volume, by claim.
+    VolumeFullness,
+    /// Used share of a resource of every node, 0 to 1; `Io` is the fullest disk.
+    NodeFullness(Resource),
 }
 
 /// What tasks wait for.
@@ -215,6 +225,13 @@ impl Measure {
             Self::Edge(Way::Handshakes) => "edge-handshakes",
             Self::Edge(Way::Packets) => "edge-packets",
             Self::PodPackets => "pod-packets",
+            Self::Runtime => "runtime",
+            Self::Disk => "disk",
+            Self::Network => "network",
+            Self::VolumeFullness => "volume-fullness",
+            Self::NodeFullness(Resource::Cpu) => "node-cpu-fullness",
+            Self::NodeFullness(Resource::Memory) => "node-memory-fullness",
+            Self::NodeFullness(Resource::Io) => "node-disk-fullness",
         }
     }
 }

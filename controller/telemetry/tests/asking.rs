@@ -286,6 +286,66 @@ async fn an_incident_gets_series_spans_lines_and_call_edges() {
 }
 
 #[tokio::test]
+async fn what_runs_in_a_pod_and_beneath_it_is_told_under_one_name_each() {
+    let metrics = store("prom", SourceKind::Prometheus, |_, query| {
+        let of = |labels: Value| matrix(&[(labels, &[(1_000, "0.97")])]);
+        let pod = |name: &str, more: &[(&str, &str)]| {
+            let mut labels = json!({"__name__": name, "namespace": "shop", "pod": "checkout-1"});
+            more.iter().for_each(|(label, value)| labels[*label] = json!(value));
+            labels
+        };
+        match query {
+            _ if query.contains("jvm_gc_pause_seconds_sum") && query.contains("{__name__=~") => {
+                let used = pod("db_client_connection_count", &[("state", "used")]);
+                let all = [pod("jvm_gc_pause_seconds_sum", &[]), used, pod("redis_config_maxclients", &[])];
+                matrix(&all.map(|labels| -> (Value, &[(i64, &str)]) { (labels, &[(1_000, "7")]) }))
+            }
+            _ if query.contains("container_fs_writes_bytes_total") => of(pod("container_fs_writes_bytes_total", &[])),
+            _ if query.contains("container_network_receive") => of(pod("container_network_receive_bytes_total", &[])),
+            _ if query.contains("kubelet_volume_stats_used_bytes{namespace=\"shop\"}") => {
+                of(json!({"namespace": "shop", "persistentvolumeclaim": "data"}))
+            }
+            _ if query.starts_with("1 - ") && query.contains("by (node, instance)") => {
+                of(json!({"instance": "10.0.0.11:9100"}))
+            }
+            _ => matrix(&[]),
+        }
+    });
+    let found = gathered(&metrics.await, DEADLINE).await;
+    let series = found.series.known().unwrap();
+    for name in [
+        "gc_pause_seconds_sum",
+        "pool_connections_used",
+        "database_connections_max",
+        "container_fs_writes_bytes_total",
+        "container_network_receive_bytes_total",
+        "volume_fullness",
+        "node_cpu_fullness",
+        "node_memory_fullness",
+        "node_disk_fullness",
+    ] {
+        assert_eq!(named(series, name).len(), 1, "{name}");
+    }
+    assert_eq!(named(series, "pool_connections_used")[0].labels["state"], "used");
+}
+
+#[tokio::test]
+async fn a_service_of_another_namespace_is_not_taken_for_the_one_of_the_incident() {
+    let traces = store("jaeger", SourceKind::Jaeger, |path, _| match path {
+        "/api/dependencies" => json!({"data": []}),
+        _ => {
+            let span = |trace: &str, process: &str| json!({"traceID": trace, "spanID": "01", "operationName": "GET", "startTime": 1, "processID": process});
+            let process = |namespace: &str| json!({"serviceName": "checkout", "tags": [{"key": "k8s.namespace.name", "value": namespace}]});
+            json!({"data": [{"spans": [span("a1", "p1"), span("b2", "p2")],
+                "processes": {"p1": process("shop"), "p2": process("staging")}}]})
+        }
+    });
+    let found = gathered(&traces.await, DEADLINE).await;
+    let services: Vec<&str> = found.spans.known().unwrap().iter().map(|span| span.service.as_str()).collect();
+    assert_eq!(services, ["checkout", "staging/checkout"]);
+}
+
+#[tokio::test]
 async fn a_dead_store_is_named_and_the_others_are_heard() {
     let metrics = store("prom", SourceKind::Prometheus, requests).await;
     let gone = opened("jaeger", SourceKind::Jaeger, "http://127.0.0.1:1");

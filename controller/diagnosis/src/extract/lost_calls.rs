@@ -150,7 +150,7 @@ impl Called {
             _ if pods.iter().any(|pod| was_away(pod, onset)) => Self::Gone,
             (Some(true), _) | (_, Some(true)) => Self::Ails,
             // Nobody knows whether pods that nobody listed are ready.
-            (Some(false), Some(false)) if !pods.is_empty() => Self::Sound,
+            (Some(false), Some(false)) if !pods.is_empty() && !scene.cluster.unread.contains_key("pods") => Self::Sound,
             (Some(false), Some(false)) | (None, _) | (_, None) => Self::Unmeasured,
         }
     }

@@ -9,6 +9,7 @@ mod config;
 mod crash;
 mod dependency;
 mod edge_losses;
+mod fullness;
 mod image;
 mod log_state;
 mod lost_calls;
@@ -58,6 +59,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         crash::findings,
         release::findings,
         dependency::findings,
+        fullness::findings,
         metrics::findings,
         mass::findings,
         chain::findings,

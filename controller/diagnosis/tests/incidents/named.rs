@@ -316,6 +316,54 @@ fn two_independent_incidents_are_two_causes() {
 }
 
 #[test]
+fn the_same_chain_is_one_path_in_the_names_of_live_stores_and_without_a_word_of_the_database() {
+    let mut world = world();
+    let calls = TopologyEdge { from: deployment("checkout"), to: deployment("orders-db"), kind: LinkKind::Calls };
+    world.topology = world.topology.map(|mut topology| {
+        topology.edges.push(calls);
+        topology
+    });
+    objects(&mut world).push(json!({"kind": "Deployment", "metadata": {"namespace": "shop", "name": "orders-db"},
+        "spec": {"replicas": 1, "template": {"metadata": {"labels": {"app": "orders-db"}}}}}));
+    set_errors(&mut world, &[("checkout", 0.4), ("frontend", 0.4)]);
+    let told = |labels: &[(&str, &str)], value: fn(i64) -> f64| {
+        let noise = move |t: i64| 1.0 + 0.01 * ((t / 30) % 3) as f64;
+        series(labels, "live", move |t| noise(t) * value(t))
+    };
+    let of = |name: &'static str, service: &'static str| [("__name__", name), ("service", service)];
+    let state =
+        |state: &'static str| [("__name__", "pool_connections_used"), ("service", "checkout"), ("state", state)];
+    if let Answer::Known(list) = &mut world.series {
+        list.push(told(&of("process_cpu_usage", "checkout"), |t| if t < 3_600 { 0.2 } else { 0.95 }));
+        // A counter of seconds: one in a hundred, then most of the time.
+        list.push(series(&of("gc_pause_seconds_sum", "checkout"), "live", |t| {
+            let (t, late) = (t as f64, (t - 3_630).max(0) as f64);
+            0.01 * t + 0.8 * late + 0.001 * ((t / 30.0) % 3.0)
+        }));
+        list.push(told(&state("used"), |t| if t < 3_660 { 4.0 } else { 20.0 }));
+        list.push(told(&state("idle"), |t| if t < 3_660 { 16.0 } else { 0.0 }));
+        list.push(series(
+            &of("database_connections_used", "orders-db"),
+            "live",
+            |t| if t < 3_660 { 40.0 } else { 99.0 },
+        ));
+        list.push(series(&of("database_connections_max", "orders-db"), "live", |_| 100.0));
+    }
+    let got = diagnose(&world);
+    assert_eq!(best(&got), (cause::CPU, "checkout"), "{got:#?}");
+    let labels: BTreeMap<&str, &str> =
+        got.graph.nodes.iter().map(|node| (node.id.as_str(), node.label.as_str())).collect();
+    let mut path = vec!["cpu pressure"];
+    while let Some(edge) = got.graph.edges.iter().find(|edge| Some(&labels[edge.from.as_str()]) == path.last()) {
+        path.push(labels[edge.to.as_str()]);
+        assert!(path.len() < 9, "{path:?}");
+    }
+    let chain =
+        ["cpu pressure", "garbage collections take longer", "connections are not given back", "connections refused"];
+    assert_eq!(path[..4], chain, "{path:?}");
+}
+
+#[test]
 fn a_chain_from_busy_cpu_over_collections_and_held_connections_to_a_refusing_database_is_one_path() {
     let mut world = world();
     let calls = TopologyEdge { from: deployment("checkout"), to: deployment("orders-db"), kind: LinkKind::Calls };

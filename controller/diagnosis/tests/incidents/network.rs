@@ -97,6 +97,19 @@ fn pods_that_nobody_listed_are_not_taken_for_ready() {
 }
 
 #[test]
+fn a_callee_whose_pods_could_not_be_read_is_not_called_sound() {
+    let mut world = lossy();
+    let mut unread = asked("cluster-pods", "cluster", "v1/namespaces/shop/pods");
+    unread.unknown = Some("more than 5000 pods; only a smaller scope can be judged".into());
+    world.asked.push(unread);
+    objects(&mut world).retain(|object| object["kind"] != "Pod");
+    let got = diagnose(&world);
+    assert!(got.actionable().is_none_or(|best| best.kind != cause::NETWORK), "{got:#?}");
+    let says = |one: &Cause| one.facts_for.iter().any(|fact| fact.sentence.contains("answers what reaches it"));
+    assert!(!got.causes.iter().any(says), "{got:#?}");
+}
+
+#[test]
 fn not_numbers_make_no_callee_sound() {
     let mut world = lossy();
     if let Answer::Known(list) = &mut world.series {

@@ -22,7 +22,8 @@ fn latency(service: &str, before: f64, after: f64) -> Series {
 fn placed(world: &mut Observations, app: &str, nodes: &[&str]) {
     let known = objects(world);
     known.retain(|object| {
-        let of = if object["kind"] == "Pod" { &object["metadata"]["labels"]["app"] } else { &object["metadata"]["name"] };
+        let of =
+            if object["kind"] == "Pod" { &object["metadata"]["labels"]["app"] } else { &object["metadata"]["name"] };
         of != app
     });
     known.push(json!({"kind": "Deployment", "metadata": {"namespace": "shop", "name": app},
@@ -37,7 +38,8 @@ fn world_of(nodes: [(&str, &[&str]); 6], slow: &[&str]) -> Observations {
     for (app, nodes) in nodes {
         placed(&mut world, app, nodes);
     }
-    let calls = [("frontend", "checkout"), ("frontend", "cart"), ("checkout", "cart"), ("ads", "cart"), ("mail", "news")];
+    let calls =
+        [("frontend", "checkout"), ("frontend", "cart"), ("checkout", "cart"), ("ads", "cart"), ("mail", "news")];
     if let Answer::Known(topology) = &mut world.topology {
         topology.edges = calls
             .map(|(from, to)| TopologyEdge { from: deployment(from), to: deployment(to), kind: LinkKind::Calls })
@@ -53,14 +55,8 @@ fn world_of(nodes: [(&str, &[&str]); 6], slow: &[&str]) -> Observations {
     world
 }
 
-const SPLIT: [(&str, &[&str]); 6] = [
-    ("frontend", &["a"]),
-    ("checkout", &["a"]),
-    ("ads", &["c"]),
-    ("mail", &["a"]),
-    ("news", &["a"]),
-    ("cart", &["b"]),
-];
+const SPLIT: [(&str, &[&str]); 6] =
+    [("frontend", &["a"]), ("checkout", &["a"]), ("ads", &["c"]), ("mail", &["a"]), ("news", &["a"]), ("cart", &["b"])];
 
 fn node(name: &str) -> Entity {
     Entity::new(EntityKind::Node, "", name)
@@ -107,7 +103,8 @@ fn pod_errors(app: &str, on: &str, after: f64) -> Series {
 #[test]
 fn sick_pods_of_several_workloads_on_one_node_have_it_from_the_node() {
     let both: &[&str] = &["a", "b", "c"];
-    let everywhere = SPLIT.map(|(app, nodes)| if ["checkout", "cart"].contains(&app) { (app, both) } else { (app, nodes) });
+    let everywhere =
+        SPLIT.map(|(app, nodes)| if ["checkout", "cart"].contains(&app) { (app, both) } else { (app, nodes) });
     let sick = |of: [(&str, &str); 2]| {
         let mut world = world_of(everywhere, &[]);
         set_errors(&mut world, &[("frontend", 0.2), ("checkout", 0.25), ("cart", 0.2)]);

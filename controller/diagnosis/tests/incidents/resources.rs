@@ -113,3 +113,30 @@ fn a_server_without_cpu_that_takes_calls_late_is_no_trouble_of_the_network() {
     let got = diagnose(&world);
     assert_eq!(best(&got).0, cause::NETWORK, "{got:#?}");
 }
+
+#[test]
+fn a_volume_that_fills_up_is_told_by_its_claim_and_one_that_is_as_full_as_ever_is_not() {
+    let filling = |before: f64, since: f64| {
+        let mut world = world();
+        for object in crate::shop::objects(&mut world) {
+            if object["kind"] == "Pod" && object["metadata"]["name"] == "checkout-old-x" {
+                object["spec"]["volumes"] =
+                    serde_json::json!([{"name": "d", "persistentVolumeClaim": {"claimName": "orders"}}]);
+            }
+        }
+        let labels = [("__name__", "volume_fullness"), ("namespace", "shop"), ("persistentvolumeclaim", "orders")];
+        push(&mut world, series(&labels, "volumes", move |t| if t < 3_600 { before } else { since }));
+        diagnose(&world)
+    };
+    let told = |got: &amend_diagnosis::diagnosis::Diagnosis| {
+        let facts = got.causes.iter().filter(|one| one.kind == cause::DISK && one.entity.name == "checkout");
+        facts.flat_map(|one| &one.facts_for).any(|fact| fact.sentence == "a volume of checkout is 99 % full after 62 %")
+    };
+    let got = filling(0.62, 0.99);
+    assert!(told(&got), "{got:#?}");
+    for (before, since) in [(0.985, 0.99), (0.2, 0.8)] {
+        let got = filling(before, since);
+        let full = |fact: &amend_diagnosis::diagnosis::Fact| fact.sentence.contains("% full");
+        assert!(!got.causes.iter().flat_map(|one| &one.facts_for).any(full), "{got:#?}");
+    }
+}
