@@ -10,10 +10,13 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Most objects of one kind that one look at a namespace takes in.
+/// Objects that one page of a list brings: what the API server itself suggests for long lists.
+const PAGE: u32 = 500;
+
+/// Most objects of one kind that one look at a namespace takes in, page by page: some 50 MB of pods, and ten questions.
 ///
-/// A namespace with more pods than this is looked at by the workload's own selector instead (see [`Look::pods_of`]).
-const OBJECTS_MAX: u32 = 500;
+/// Of a kind with more nothing is known: a part of the pods would look like all of them.
+const OBJECTS_MAX: usize = 5_000;
 
 /// Events older than this say nothing about a problem that has just begun.
 const EVENTS_FOR: SignedDuration = SignedDuration::from_hours(2);
@@ -87,6 +90,7 @@ impl Read {
 #[derive(Clone, Debug, Default)]
 pub struct Look {
     pub objects: Vec<Value>,
+    /// Empty also where they could not be read: [`Look::gaps`] says so.
     pub events: Vec<ObjectEvent>,
     pub asked: Vec<Asked>,
 }
@@ -100,6 +104,11 @@ impl Look {
             .filter_map(|asked| asked.unknown.as_ref().map(|why| format!("{}: {why}", asked.query)))
             .collect();
         (!gaps.is_empty()).then(|| gaps.join("; "))
+    }
+
+    /// Why events are missing; `None` when all were read.
+    pub fn unread_events(&self) -> Option<String> {
+        self.asked.iter().find(|asked| asked.id == "cluster-events").and_then(|asked| asked.unknown.clone())
     }
 
     /// Objects of a kind.
@@ -138,7 +147,7 @@ pub async fn look(client: &Client, namespace: &str, now: Timestamp) -> Look {
     found
 }
 
-/// Lists one kind, at most 500 objects, without their managed fields.
+/// Lists one kind, page by page, without the objects' managed fields.
 pub async fn list(client: &Client, read: Read, namespace: Option<&str>, window: Window) -> (Answer<Vec<Value>>, Asked) {
     let resource = read.resource();
     let (api, path): (Api<DynamicObject>, String) = match namespace {
@@ -148,17 +157,43 @@ pub async fn list(client: &Client, read: Read, namespace: Option<&str>, window: 
         ),
         None => (Api::all_with(client.clone(), &resource), format!("{}/{}", read.api_version(), read.plural)),
     };
-    let answer = match api.list(&ListParams::default().limit(OBJECTS_MAX)).await {
-        Ok(list) if list.metadata.continue_.as_deref().is_some_and(|token| !token.is_empty()) => {
+    let answer = match pages(&api).await {
+        Ok(Pages { whole: false, .. }) => {
             Answer::unknown(format!("more than {OBJECTS_MAX} {}; only a smaller scope can be judged", read.plural))
         }
-        Ok(list) => Answer::Known(list.items.into_iter().map(|item| as_value(item, read)).collect()),
+        Ok(Pages { items, .. }) => Answer::Known(items.into_iter().map(|item| as_value(item, read)).collect()),
         // An optional API that is not installed has no objects: that is known.
         Err(error) if is_absent(&error) => Answer::Known(Vec::new()),
         Err(error) => Answer::unknown(reason(&error, read)),
     };
     let asked = asked(format!("cluster-{}", read.plural), path, window, &answer);
     (answer, asked)
+}
+
+/// What a list brought, and whether that is all.
+struct Pages<K> {
+    items: Vec<K>,
+    whole: bool,
+}
+
+/// A list up to its bound. A list that is too old to be continued is an error, as any other.
+///
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks>
+async fn pages<K>(api: &Api<K>) -> Result<Pages<K>, kube::Error>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let mut items = Vec::new();
+    let mut asking = ListParams::default().limit(PAGE);
+    loop {
+        let page = api.list(&asking).await?;
+        items.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            None => return Ok(Pages { items, whole: true }),
+            Some(_) if items.len() >= OBJECTS_MAX => return Ok(Pages { items, whole: false }),
+            Some(token) => asking = asking.continue_token(&token),
+        }
+    }
 }
 
 /// One object with its managed fields; `Known(None)` when it is not there.
@@ -178,15 +213,20 @@ pub async fn get(client: &Client, read: Read, namespace: &str, name: &str) -> An
 
 async fn events(client: &Client, namespace: &str, window: Window) -> (Answer<Vec<ObjectEvent>>, Asked) {
     let api: Api<k8s_openapi::api::core::v1::Event> = Api::namespaced(client.clone(), namespace);
-    let answer = match api.list(&ListParams::default().limit(2 * OBJECTS_MAX)).await {
-        Ok(list) => {
-            Answer::Known(list.items.iter().filter_map(|event| object_event(event, window)).collect::<Vec<_>>())
+    let (answer, cut) = match pages(&api).await {
+        Ok(Pages { items, whole }) => {
+            let seen = items.iter().filter_map(|event| object_event(event, window)).collect::<Vec<_>>();
+            // In the order of their names, which says nothing of their time: what is cut off may be the newest.
+            let cut = format!("more than {OBJECTS_MAX} events; those of names further on were not read");
+            (Answer::Known(seen), (!whole).then_some(cut))
         }
-        Err(error) => Answer::unknown(reason(&error, read("", "v1", "Event", "events"))),
+        Err(error) => (Answer::unknown(reason(&error, read("", "v1", "Event", "events"))), None),
     };
     let digestible =
         answer.as_ref().map(|events| events.iter().map(|event| Value::from(format!("{event:?}"))).collect::<Vec<_>>());
-    let asked = asked("cluster-events".to_owned(), format!("v1/namespaces/{namespace}/events"), window, &digestible);
+    let mut asked =
+        asked("cluster-events".to_owned(), format!("v1/namespaces/{namespace}/events"), window, &digestible);
+    asked.unknown = asked.unknown.or(cut);
     (answer, asked)
 }
 
@@ -258,5 +298,69 @@ fn reason(error: &kube::Error, read: Read) -> String {
         }
         kube::Error::Api(status) => format!("the API server answered {}: {}", status.code, status.message),
         other => format!("the API server did not answer: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    /// An API server with so many Pods and Events, that gives out pages as it is asked to.
+    fn holding(count: usize) -> Client {
+        let answer = move |request: Request<Body>| async move {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let of = |key: &str| -> Option<usize> {
+                query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))?.parse().ok()
+            };
+            let (from, limit) = (of("continue").unwrap_or(0), of("limit").unwrap_or(count));
+            let to = (from + limit).min(count);
+            let items: Vec<Value> = (from..to)
+                .map(|index| {
+                    let name = format!("one-{index}");
+                    serde_json::json!({
+                        "metadata": {"name": name, "namespace": "shop"},
+                        "involvedObject": {"kind": "Pod", "name": name, "namespace": "shop"},
+                        "lastTimestamp": "2026-01-01T00:00:00Z",
+                    })
+                })
+                .collect();
+            let token = if to < count { to.to_string() } else { String::new() };
+            let list = serde_json::json!({
+                "kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1", "continue": token}, "items": items,
+            });
+            Ok::<_, std::convert::Infallible>(Response::new(Body::from(list.to_string().into_bytes())))
+        };
+        Client::new(tower::util::service_fn(answer), "shop")
+    }
+
+    fn window() -> Window {
+        let to: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        Window { from: to - EVENTS_FOR, to }
+    }
+
+    const PODS: Read = read("", "v1", "Pod", "pods");
+
+    #[tokio::test]
+    async fn a_long_list_is_read_page_by_page() {
+        let (answer, asked) = list(&holding(1_234), PODS, Some("shop"), window()).await;
+        assert_eq!((answer.known().map(Vec::len), asked.unknown), (Some(1_234), None));
+    }
+
+    #[tokio::test]
+    async fn a_list_without_end_is_unknown_and_not_a_part_of_itself() {
+        let (answer, asked) = list(&holding(OBJECTS_MAX + 1), PODS, Some("shop"), window()).await;
+        assert_eq!(answer.known(), None);
+        assert!(asked.unknown.unwrap().contains("more than 5000 pods"));
+    }
+
+    #[tokio::test]
+    async fn events_that_are_cut_off_are_told() {
+        let (all, asked) = events(&holding(1_234), "shop", window()).await;
+        assert_eq!((all.known().map(Vec::len), asked.unknown), (Some(1_234), None));
+        let (some, asked) = events(&holding(OBJECTS_MAX + 1), "shop", window()).await;
+        assert_eq!(some.known().map(Vec::len), Some(OBJECTS_MAX), "what was read is evidence all the same");
+        assert!(asked.unknown.unwrap().contains("more than 5000 events"));
     }
 }

@@ -89,6 +89,7 @@ async fn observe_within(
     };
     let told = around.asked(shell, &look.objects).await;
     tracing::debug!(namespace, all_ms = began_at.elapsed().as_millis(), "evidence gathered");
+    let unread_events = look.unread_events();
     let mut asked: Vec<Asked> = look.asked.clone();
     asked.extend(told.gathered.asked);
     asked.extend(told.change_questions);
@@ -109,7 +110,10 @@ async fn observe_within(
             true => Answer::unknown(look.gaps().unwrap_or_else(|| format!("namespace {namespace} shows no objects"))),
             false => Answer::Known(look.objects),
         },
-        events: Answer::Known(look.events),
+        events: match unread_events {
+            Some(why) if look.events.is_empty() => Answer::unknown(why),
+            Some(_) | None => Answer::Known(look.events),
+        },
         asked,
     }
 }

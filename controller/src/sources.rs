@@ -196,6 +196,8 @@ impl Sources {
     }
 
     /// Who called whom lately, by any trace store of the namespace.
+    ///
+    /// A store may serve the whole cluster and tell bare names: whose they are, the objects of the namespace decide.
     pub async fn calls(&self, namespace: &str, window: Window) -> Answer<Vec<TopologyEdge>> {
         let sources = self.serving(namespace).await;
         let telling = sources.holding(SourceKind::holds_calls);
@@ -211,13 +213,6 @@ impl Sources {
             if let Ok(found) = told.outcome {
                 known = true;
                 edges.extend(found);
-            }
-        }
-        for edge in &mut edges {
-            for end in [&mut edge.from, &mut edge.to] {
-                if end.namespace.is_empty() {
-                    end.namespace = namespace.to_owned();
-                }
             }
         }
         if known { Answer::Known(edges) } else { Answer::unknown("no store told call edges in time") }

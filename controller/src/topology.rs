@@ -100,7 +100,7 @@ impl Picture {
     /// Calls as a store tells them, between the workloads of this picture.
     pub fn calls_between(&self, edges: &[TopologyEdge]) -> Vec<TopologyEdge> {
         let cluster = Cluster::new(&self.observations);
-        resolved(&Aligner::new(&self.observations, &cluster), edges)
+        resolved_calls(edges, &Aligner::new(&self.observations, &cluster))
     }
 
     /// Every workload that was listed.
@@ -215,7 +215,7 @@ async fn take(client: &Client, sources: &Sources, namespace: &str, now: Timestam
     let cluster = Cluster::new(&observations);
     let aligner = Aligner::new(&observations, &cluster);
     let told = observations.topology.known().map(|topology| topology.edges.clone()).unwrap_or_default();
-    let edges = resolved(&aligner, &told);
+    let edges = resolved_calls(&told, &aligner);
     drop(aligner);
     observations.topology = Answer::Known(Topology { nodes: Vec::new(), edges: edges.clone() });
     Picture {
@@ -227,8 +227,9 @@ async fn take(client: &Client, sources: &Sources, namespace: &str, now: Timestam
     }
 }
 
-/// Calls between workloads, under the names that the cluster has for them.
-fn resolved(aligner: &Aligner, edges: &[TopologyEdge]) -> Vec<TopologyEdge> {
+/// Calls between the things of a picture. A bare name that none of them goes by stays a name without a namespace: a store that
+/// serves the whole cluster tells others' calls as well.
+fn resolved_calls(edges: &[TopologyEdge], aligner: &Aligner) -> Vec<TopologyEdge> {
     edges
         .iter()
         .filter(|edge| edge.kind == LinkKind::Calls)
@@ -299,6 +300,24 @@ mod tests {
         drop(waits);
         forget_stale(&mut pictures, now);
         assert_eq!(pictures.keys().collect::<Vec<_>>(), ["fresh"]);
+    }
+
+    #[test]
+    fn a_call_of_another_namespace_is_not_taken_for_one_of_this() {
+        let called = |from: &str, to: &str| {
+            let end = |name: &str| Entity::new(EntityKind::Unaligned, "", name);
+            TopologyEdge { from: end(from), to: end(to), kind: LinkKind::Calls }
+        };
+        let calls = vec![called("payment", "mainframe"), called("elsewhere", "payment")];
+        let objects = picture().observations.objects.known().cloned().unwrap_or_default();
+        let observations = nothing_but(objects, calls.clone(), Timestamp::UNIX_EPOCH);
+        let aligner = Aligner::new(&observations, &Cluster::new(&observations));
+        let ends: Vec<String> = resolved_calls(&calls, &aligner)
+            .iter()
+            .flat_map(|edge| [edge.from.to_string(), edge.to.to_string()])
+            .collect();
+        let ours = "shop/Deployment/payment";
+        assert_eq!(ends, [ours, "Unaligned/mainframe", "Unaligned/elsewhere", ours]);
     }
 
     #[test]

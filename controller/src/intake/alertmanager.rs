@@ -188,6 +188,9 @@ fn severity_of(word: &str) -> Severity {
 ///
 /// `exported_*` wins: Prometheus renames a label so when the scraped target carries the same name itself. The label `job`
 /// is Prometheus' scrape job and no Kubernetes Job (`job_name` is); it only serves as a last, unaligned name.
+///
+/// An exporter that tells about others leaves its own pod, Service and often namespace on the alert where the object has none: a
+/// Node, a quota, an autoscaler. What it tells about comes first then, and its own names last.
 fn entity(labels: &BTreeMap<String, String>) -> Entity {
     let label = |name: &str| {
         let value = labels.get(&format!("exported_{name}")).or_else(|| labels.get(name))?;
@@ -217,8 +220,16 @@ fn entity(labels: &BTreeMap<String, String>) -> Entity {
         ("app", EntityKind::Unaligned),
     ];
     let namespace = label("namespace").or_else(|| label("kubernetes_namespace")).unwrap_or_default();
-    let found = namespaced.iter().find_map(|(name, kind)| Some((*kind, namespace.clone(), label(name)?)));
-    let (kind, namespace, name) = found
+    let exporter = Exporter::of(labels);
+    let told = |name: &str| label(name).filter(|value| exporter.is_none() || Exporter::named(value).is_none());
+    let of = |told: &dyn Fn(&str) -> Option<String>| {
+        namespaced.iter().find_map(|(name, kind)| Some((*kind, namespace.clone(), told(name)?)))
+    };
+    let about = of(&told).or_else(|| exporter?.told_about(&label, &namespace));
+    let about_others = about.is_some();
+    let (kind, namespace, name) = about
+        // An alert about the exporter itself.
+        .or_else(|| of(&label))
         .or_else(|| Some((EntityKind::Node, String::new(), label("node")?)))
         .or_else(|| (!namespace.is_empty()).then(|| (EntityKind::Namespace, String::new(), namespace.clone())))
         .unwrap_or_else(|| {
@@ -228,8 +239,60 @@ fn entity(labels: &BTreeMap<String, String>) -> Entity {
     let mut entity = Entity::new(kind, namespace, name);
     let runs_containers = !matches!(kind, EntityKind::Node | EntityKind::Namespace | EntityKind::PersistentVolumeClaim);
     // The pause container of a pod is called POD in cAdvisor's metrics.
-    entity.container = label("container").filter(|name| runs_containers && name != "POD");
+    let container = if about_others { told("container") } else { label("container") };
+    entity.container = container.filter(|name| runs_containers && name != "POD");
     entity
+}
+
+/// Who tells about things other than itself, by the names that its charts give to its job, Service, pod and container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exporter {
+    KubeStateMetrics,
+    /// Runs on the node that it tells about.
+    Node,
+}
+
+impl Exporter {
+    fn named(name: &str) -> Option<Self> {
+        match () {
+            () if name.contains("kube-state-metrics") => Some(Self::KubeStateMetrics),
+            () if name.contains("node-exporter") => Some(Self::Node),
+            () => None,
+        }
+    }
+
+    fn of(labels: &BTreeMap<String, String>) -> Option<Self> {
+        ["job", "container", "pod", "service"].iter().find_map(|label| Self::named(labels.get(*label)?))
+    }
+
+    /// The thing without a pod that an alert of this exporter is about.
+    fn told_about(
+        self,
+        label: &impl Fn(&str) -> Option<String>,
+        namespace: &str,
+    ) -> Option<(EntityKind, String, String)> {
+        let node = || Some((EntityKind::Node, String::new(), label("node").or_else(|| label("nodename"))?));
+        match self {
+            // The workload that an autoscaler scales is often called as it is; else the diagnosis knows its target.
+            Self::KubeStateMetrics => label("horizontalpodautoscaler")
+                .map(|name| (EntityKind::Unaligned, namespace.to_owned(), name))
+                .or_else(node)
+                .or_else(|| {
+                    label("resourcequota").map(|_| (EntityKind::Namespace, String::new(), namespace.to_owned()))
+                }),
+            Self::Node => node().or_else(|| {
+                let instance = label("instance")?;
+                let host = instance.rsplit_once(':').map_or(instance.as_str(), |(host, _)| host);
+                let host = host.trim_matches(['[', ']']).to_owned();
+                // Whose address it is, the cluster tells when the alert is looked into.
+                let kind = match host.parse::<std::net::IpAddr>() {
+                    Ok(_) => EntityKind::Unaligned,
+                    Err(_) => EntityKind::Node,
+                };
+                Some((kind, String::new(), host))
+            }),
+        }
+    }
 }
 
 /// Bounds of a signal's labels, so that 64 signals fit into one object.
@@ -337,6 +400,36 @@ mod tests {
         ] {
             assert_eq!(entity_of(labels), expected);
         }
+    }
+
+    #[test]
+    fn an_exporter_that_tells_about_others_is_not_what_its_alert_is_about() {
+        // As kube-prometheus sends them: the exporter's own labels stand where the object has none.
+        let with = |exporter: &str, more: serde_json::Value| {
+            let mut labels = json!({
+                "job": exporter, "container": exporter, "namespace": "monitoring", "instance": "10.0.0.5:9100",
+                "pod": format!("kube-prometheus-stack-{exporter}-5d8f7c9b6d-x2x4q"), "service": format!("kps-{exporter}"),
+            });
+            for (name, value) in more.as_object().unwrap() {
+                labels[name] = value.clone();
+            }
+            entity_of(labels)
+        };
+        for (labels, expected) in [
+            (json!({"node": "worker-1", "condition": "Ready"}), "Node/worker-1"),
+            (json!({"namespace": "shop", "resourcequota": "compute"}), "Namespace/shop"),
+            (json!({"namespace": "shop", "horizontalpodautoscaler": "cart"}), "shop/Unaligned/cart"),
+            (json!({"namespace": "shop", "deployment": "cart"}), "shop/Deployment/cart"),
+            (json!({"namespace": "shop", "pod": "cart-0", "container": "app"}), "shop/Pod/cart-0[app]"),
+            (json!({"namespace": "shop", "pod": "cart-0"}), "shop/Pod/cart-0"),
+            (json!({"namespace": "shop", "persistentvolumeclaim": "data"}), "shop/PersistentVolumeClaim/data"),
+            (json!({}), "monitoring/Pod/kube-prometheus-stack-kube-state-metrics-5d8f7c9b6d-x2x4q[kube-state-metrics]"),
+        ] {
+            assert_eq!(with("kube-state-metrics", labels.clone()), expected, "{labels}");
+        }
+        assert_eq!(with("node-exporter", json!({"device": "sda"})), "Unaligned/10.0.0.5");
+        assert_eq!(with("node-exporter", json!({"instance": "worker-2:9100"})), "Node/worker-2");
+        assert_eq!(with("node-exporter", json!({"nodename": "worker-3"})), "Node/worker-3");
     }
 
     #[test]
