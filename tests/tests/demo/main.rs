@@ -143,11 +143,12 @@ async fn at_a_terminal_the_world_stays_until_enter() {
         told.for_each(|text| drop(line.send(text)));
     });
     let story = async {
-        let mut ended = false;
+        let mut told = String::new();
         while let Some(said) = lines.recv().await {
-            ended |= said.contains("The story ended as it should");
+            told.push_str(&said);
+            told.push('\n');
             if let Some(url) = said.split_once("look around at ").and_then(|(_, rest)| rest.split(';').next()) {
-                assert!(ended, "first the story");
+                assert!(told.contains("The story ended as it should"), "{told}");
                 assert_eq!(child.try_wait().unwrap(), None, "it stays");
                 let page = reqwest::get(url).await.unwrap().text().await.unwrap();
                 assert!(page.contains("Resolved"), "{page}");
@@ -155,7 +156,7 @@ async fn at_a_terminal_the_world_stays_until_enter() {
                 return child.wait().await.unwrap();
             }
         }
-        panic!("nothing invites to look around");
+        panic!("nothing invites to look around:\n{told}");
     };
     amend_tests::bench::install_crypto();
     let ended = tokio::time::timeout(Duration::from_secs(420), story).await.expect("Enter ends it");
