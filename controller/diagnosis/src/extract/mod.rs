@@ -45,7 +45,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 30] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 31] = [
         memory::findings,
         image::findings,
         config::findings,

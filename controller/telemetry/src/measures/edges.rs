@@ -4,7 +4,8 @@ use amend_diagnosis::edge::{EDGE_COUNTS, EdgeCount, End, PER, Way};
 use jiff::SignedDuration;
 
 use super::{Form, only};
-use crate::mapping::{Mapping, PodForm};
+use crate::families::PodForm;
+use crate::mapping::Mapping;
 use crate::promql::{Aggregation, OverTime, Selector};
 use crate::questions::Selection;
 
