@@ -221,11 +221,12 @@ fn live(seed: u64) -> Option<Ending> {
 }
 
 #[test]
-fn a_senseless_world_reaches_every_ending_that_is_not_a_success_by_luck() {
+fn a_senseless_world_reaches_every_ending_but_the_one_that_needs_a_story() {
     let mut endings: Vec<_> = (0..600).filter_map(live).collect();
     endings.sort();
     endings.dedup();
-    let wanted = [Ending::Succeeded, Ending::Rejected, Ending::Withdrawn, Ending::RolledBack, Ending::Unverified];
+    // Not RolledBack: a merge, harm, a merged revert and its arrival in a row are too much luck; the stories reach it.
+    let wanted = [Ending::Succeeded, Ending::Rejected, Ending::Withdrawn, Ending::Unverified];
     for ending in wanted.into_iter().chain([Ending::Held, Ending::Stuck]) {
         assert!(endings.contains(&ending), "{ending:?} is never reached, only {endings:?}");
     }

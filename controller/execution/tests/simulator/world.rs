@@ -120,6 +120,7 @@ impl World {
         );
         moments.extend(script.edited.iter().flat_map(|(moment, _)| [*moment, moment + 90]));
         moments.extend(script.kill_switch.iter().flat_map(|(from, to)| [*from, *to]));
+        moments.extend(script.forge_down.iter().flat_map(|(from, to)| [*from, *to]));
         moments.into_iter().filter(|moment| *moment > self.now).min()
     }
 

@@ -155,10 +155,8 @@ fn was_merged(remediation: &Remediation) -> bool {
 /// Why nothing is planned for a while: the forge refused the last plan for good, before anything was merged.
 fn refused_just_now(remediation: &Remediation, now: Timestamp) -> Option<String> {
     let entries = remediation.status.as_ref()?.journal.entries();
-    let refused = entries.iter().find_map(|entry| match &entry.event {
-        Event::UndoBegan { cause: UndoCause::StepFailed, .. } => Some(entry),
-        _ => None,
-    })?;
+    let refused =
+        entries.iter().find(|entry| matches!(&entry.event, Event::UndoBegan { cause: UndoCause::StepFailed, .. }))?;
     let until = refused.at.saturating_add(AFTER_A_REFUSAL).unwrap_or(Timestamp::MAX);
     let waits = until > now && !was_merged(remediation);
     waits.then(|| {
