@@ -524,7 +524,7 @@ fn latency(mapping: &Mapping, of: &Selection, rate: SignedDuration, told_by: By)
 pub(crate) fn slow_or_failed(mapping: &Mapping, of: &Selection, present: Option<&BTreeSet<String>>) -> Option<Expr> {
     let is_there = |place: usize, metric: &str| match present {
         Some(present) => present.contains(metric),
-        None => place < ASKED_BLINDLY,
+        None => place < ASKED_BLINDLY / 2,
     };
     let mut selectors = Vec::new();
     for (place, family, by) in ways(mapping, By::Service) {
@@ -537,7 +537,9 @@ pub(crate) fn slow_or_failed(mapping: &Mapping, of: &Selection, present: Option<
         {
             let most = if present.is_some() { FAILED_BY_MAX } else { 1 };
             let labels = family.codes.iter().filter(|label| !label.is_empty()).take(most);
-            selectors.extend(labels.map(|label| counted.clone().like(label, &family.error_codes)));
+            // One of many forms of a code, where the question is about many families that may not be there.
+            let errors = if present.is_none() && family.codes.len() > 1 { "5.." } else { family.error_codes.as_str() };
+            selectors.extend(labels.map(|label| counted.clone().like(label, errors)));
         }
     }
     selectors.into_iter().map(Expr::from).reduce(|all, one| all.with(Operator::Or, one))
