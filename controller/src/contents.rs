@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_as_objects_is_not_one_without_objects() {
         let file = |memory: &str, other: &str| {
-            format!("kind: Pod\nmetadata: {{name: cart}}\nspec: {{memory: {memory}}}\n---\n{other}")
+            format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: cart}}\nspec: {{memory: {memory}}}\n---\n{other}")
         };
         let readable = contents(&file("1", "kind: List\n"), &file("2", "kind: List\n"));
         assert_eq!(readable.objects_after("shop").unwrap().len(), 1);

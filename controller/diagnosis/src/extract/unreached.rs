@@ -1,6 +1,6 @@
 //! Whether calls to a service, a host or a port are seen to get no connection.
 
-use std::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr};
 
 use jiff::SignedDuration;
 
