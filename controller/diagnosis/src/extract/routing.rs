@@ -73,9 +73,11 @@ fn forwards_wrongly(scene: &Scene<'_>, service: &Service) -> Option<Finding> {
     let entity = scene.cluster.selected_by(service).or_else(|| meant(scene, service))?;
     let workload = scene.cluster.workload(&entity)?;
     let ready: Vec<&Pod> = scene.cluster.selected(service).filter(|pod| pod.is_ready()).collect();
-    if ready.is_empty() || !unreached::service(scene, service, &entity) {
+    if ready.is_empty() {
         return None;
     }
+    // Last, since it reads what everybody wrote.
+    let lost = || unreached::service(scene, service, &entity);
     let specs = ready.iter().map(|pod| &pod.object["spec"]).chain([&workload.template["spec"]]);
     let containers: Vec<&Value> =
         specs.flat_map(|spec| list(spec, "/containers").iter().chain(list(spec, "/initContainers"))).collect();
@@ -87,7 +89,7 @@ fn forwards_wrongly(scene: &Scene<'_>, service: &Service) -> Option<Finding> {
         let named = port["targetPort"].as_str().unwrap_or_default();
         let target = port["targetPort"].as_i64().or_else(|| named.parse().ok());
         let also_tcp = ports.iter().any(|other| other["port"] == port["port"] && text(other, "/protocol") != "UDP");
-        if text(port, "/protocol") == "UDP" && !open.is_empty() && !speaks_udp && !also_tcp {
+        if text(port, "/protocol") == "UDP" && !open.is_empty() && !speaks_udp && !also_tcp && lost() {
             return Some(misrouted(
                 scene,
                 entity.clone(),
@@ -103,7 +105,7 @@ fn forwards_wrongly(scene: &Scene<'_>, service: &Service) -> Option<Finding> {
                 !named.is_empty() && !containers.is_empty() && !known
             }
         };
-        if wrong {
+        if wrong && lost() {
             let asked = target.map_or(format!("`{named}`"), |target| target.to_string());
             return Some(misrouted(
                 scene,

@@ -1,7 +1,9 @@
 //! Whether calls to a service, a host or a port are seen to get no connection.
 
 use core::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
 
+use aho_corasick::AhoCorasick;
 use jiff::SignedDuration;
 
 use crate::cluster::{Service, list, text};
@@ -33,6 +35,10 @@ const NO_WAY: [&str; 20] = [
     "no healthy upstream",
 ];
 
+/// None only if the texts were too many for an automaton.
+static SIGNS: LazyLock<Option<AhoCorasick>> =
+    LazyLock::new(|| AhoCorasick::builder().ascii_case_insensitive(true).build(NO_WAY).ok());
+
 /// How long before the first symptom its reason may have been logged: an alert fires some minutes late.
 const BEFORE_ONSET: SignedDuration = SignedDuration::from_mins(15);
 
@@ -63,10 +69,8 @@ pub fn host(scene: &Scene<'_>, host: &str) -> bool {
 fn said<'l>(scene: &Scene<'_>, lines: impl Iterator<Item = &'l &'l LogLine>, mentions: impl Fn(&str) -> bool) -> bool {
     let since = scene.onset.map(|onset| seconds(shifted(onset, -BEFORE_ONSET)));
     let news = |at: Option<u64>| at.zip(since).is_none_or(|(at, since)| at as f64 / 1e9 >= since);
-    let tells = |text: &str| {
-        let lower = text.to_ascii_lowercase();
-        NO_WAY.iter().any(|sign| lower.contains(sign)) && mentions(&lower)
-    };
+    let tells =
+        |text: &str| SIGNS.as_ref().is_some_and(|signs| signs.is_match(text)) && mentions(&text.to_ascii_lowercase());
     let mut lines = lines.filter(|line| news(line.at_ns));
     let spans = scene.observations.spans.known().into_iter().flatten();
     let mut failed = spans.filter(|span| span.error && news(Some(span.start_ns)));
