@@ -8,6 +8,7 @@ pub mod build_report;
 pub mod deliveries;
 pub mod depth;
 pub mod events;
+mod exporter;
 pub mod gitea;
 pub mod github;
 pub mod gitlab;
