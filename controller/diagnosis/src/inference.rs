@@ -47,6 +47,10 @@ pub struct Hypothesis {
     pub share: f64,
     /// Share against the strongest other entity alone, or "no cause found" where that is stronger; not calibrated.
     pub duel: f64,
+    /// The same against the strongest other story about its own entity: another kind, another change.
+    pub own_duel: f64,
+    /// Entities that compete for the same symptoms, its own among them.
+    pub rivals: usize,
 }
 
 impl Hypothesis {
@@ -101,7 +105,18 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
             // Whether a commit can reach the alert is judged with the commit itself.
             let covered = if by_source { 0.0 } else { coverage(scene, explains.len()) };
             let score = PRIOR + evidence(&findings) + covered - unchanged;
-            Hypothesis { entity, kind, change, findings, explains, score, share: 0.0, duel: 0.0 }
+            Hypothesis {
+                entity,
+                kind,
+                change,
+                findings,
+                explains,
+                score,
+                share: 0.0,
+                duel: 0.0,
+                own_duel: 0.0,
+                rivals: 1,
+            }
         })
         .collect();
     kinds_support_each_other(&mut all);
@@ -266,26 +281,43 @@ fn share_out(all: &mut [Hypothesis], places: &[Entity]) {
         let own = one.entity.workload();
         names_the_failure(one.kind) && !places.is_empty() && places.iter().all(|place| place.workload() == own)
     };
-    let shares: Vec<(f64, f64)> = all
+    let mut numbers: BTreeMap<Entity, usize> = BTreeMap::new();
+    let numbered: Vec<usize> = all
         .iter()
         .map(|one| {
+            let next = numbers.len();
+            *numbers.entry(one.entity.workload()).or_insert(next)
+        })
+        .collect();
+    let shares: Vec<(f64, [f64; 2], usize)> = all
+        .iter()
+        .zip(&numbered)
+        .map(|(one, own)| {
             let alone = stands_alone(one);
-            let rivals: Vec<&Hypothesis> = all
+            let rivals: Vec<(&Hypothesis, usize)> = all
                 .iter()
-                .filter(|other| match (one.explains.is_empty(), other.explains.is_empty()) {
+                .zip(numbered.iter().copied())
+                .filter(|(other, _)| match (one.explains.is_empty(), other.explains.is_empty()) {
                     (false, true) if alone => false,
                     (true, _) | (_, true) => true,
                     (false, false) => !one.explains.is_disjoint(&other.explains),
                 })
                 .collect();
-            let mass: f64 = rivals.iter().map(|other| (other.score - one.score).exp()).sum();
-            let elsewhere = rivals.iter().filter(|other| other.entity.workload() != one.entity.workload());
-            let strongest = elsewhere.map(|other| other.score).fold(NOTHING, f64::max);
-            (1.0 / (mass + (NOTHING - one.score).exp()), 1.0 / (1.0 + (strongest - one.score).exp()))
+            let mass: f64 = rivals.iter().map(|(other, _)| (other.score - one.score).exp()).sum();
+            let strongest = |is_own: bool| {
+                let others =
+                    rivals.iter().filter(|(other, number)| (number == own) == is_own && !std::ptr::eq(*other, one));
+                others.map(|(other, _)| other.score).fold(NOTHING, f64::max)
+            };
+            let duels = [false, true].map(|is_own| 1.0 / (1.0 + (strongest(is_own) - one.score).exp()));
+            let mut seen = vec![false; numbers.len()];
+            rivals.iter().for_each(|(_, number)| seen[*number] = true);
+            let entities = seen.iter().filter(|seen| **seen).count().max(1);
+            (1.0 / (mass + (NOTHING - one.score).exp()), duels, entities)
         })
         .collect();
-    for (one, (share, duel)) in all.iter_mut().zip(shares) {
-        (one.share, one.duel) = (share, duel);
+    for (one, (share, [duel, own_duel], rivals)) in all.iter_mut().zip(shares) {
+        (one.share, one.duel, one.own_duel, one.rivals) = (share, duel, own_duel, rivals);
     }
 }
 
@@ -303,6 +335,8 @@ mod tests {
             score: NOTHING + 4.0,
             share: 0.0,
             duel: 0.0,
+            own_duel: 0.0,
+            rivals: 1,
         }
     }
 
