@@ -10,6 +10,7 @@ use crate::diagnosis::cause;
 use crate::entity::{Entity, EntityKind};
 use crate::evidence::Change;
 use crate::finding::{Finding, Modality};
+use crate::order;
 use crate::scene::{Scene, shifted};
 
 /// Log-odds of any hypothesis before evidence.
@@ -121,6 +122,7 @@ pub fn hypotheses(scene: &Scene<'_>, findings: Vec<Finding>) -> Vec<Hypothesis> 
         .collect();
     kinds_support_each_other(&mut all);
     nearer_causes_keep_the_change(scene, &mut all);
+    order::settle(scene, &mut all);
     share_out(&mut all, &origins.places);
     all.sort_by(|a, b| {
         b.score

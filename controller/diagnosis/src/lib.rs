@@ -24,6 +24,7 @@ pub mod inference;
 pub mod logs;
 pub mod metric;
 pub mod opinion;
+mod order;
 pub mod render;
 pub mod robust;
 pub mod scene;

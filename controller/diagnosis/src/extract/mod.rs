@@ -38,6 +38,7 @@ mod volume;
 
 pub use alerts::AGREEING;
 pub use commits::is_source;
+pub use metrics::{gauge, is_edge, of_node};
 pub use rollout::watched;
 
 use crate::finding::Finding;

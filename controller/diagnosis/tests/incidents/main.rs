@@ -6,6 +6,7 @@ mod edges;
 mod named;
 mod network;
 mod nodes;
+mod order;
 mod resources;
 mod shop;
 mod steady;
