@@ -313,10 +313,12 @@ fn the_rollout_takes_only_serving_pods_and_prints_the_numbers() {
         facts.blast_radius.rollout = Known(Rollout::of(&object).unwrap());
     });
     passes("unavailable", "takes at most 2 of 4 serving pods", |facts| {
-        facts.blast_radius.rollout = Known(Rollout { replicas: 4, ready: 4, max_unavailable: 2, max_surge: 0 });
+        facts.blast_radius.rollout =
+            Known(Rollout { replicas: 4, ready: 4, max_unavailable: 2, max_surge: 0, waits_for_ready: false });
     });
     fails("budget", "PodDisruptionBudget checkout allows 0 disruptions now, the rollout needs 1", |facts| {
-        facts.blast_radius.rollout = Known(Rollout { replicas: 4, ready: 4, max_unavailable: 1, max_surge: 0 });
+        facts.blast_radius.rollout =
+            Known(Rollout { replicas: 4, ready: 4, max_unavailable: 1, max_surge: 0, waits_for_ready: false });
         facts.blast_radius.budgets = Known(vec![DisruptionBudget { name: "checkout".into(), disruptions_allowed: 0 }]);
     });
     passes("budget", "allows 0 disruptions, the rollout needs 0", |facts| {
@@ -354,7 +356,8 @@ fn a_policy_can_tighten_the_bounds_and_never_loosen_them() {
     let plan = plan();
     let mut facts = facts(&plan);
     facts.blast_radius.dependents = Known(dependents(26));
-    facts.blast_radius.rollout = Known(Rollout { replicas: 4, ready: 4, max_unavailable: 3, max_surge: 0 });
+    facts.blast_radius.rollout =
+        Known(Rollout { replicas: 4, ready: 4, max_unavailable: 3, max_surge: 0, waits_for_ready: false });
     let verdicts = evaluate_all(&loose.compile().unwrap(), &plan, &facts, now());
     assert_eq!(verdicts.iter().filter(|verdict| verdict.outcome == Outcome::Fail).count(), 2);
 }
@@ -379,8 +382,30 @@ fn rollouts_are_read_with_the_defaults_of_the_api_server() {
     assert!(
         read("StatefulSet", 3, json!({ "updateStrategy": { "type": "OnDelete" } })).unwrap_err().contains("OnDelete")
     );
+    let partitioned = json!({ "updateStrategy": { "rollingUpdate": { "partition": 2 } } });
+    assert!(read("StatefulSet", 3, partitioned).unwrap_err().contains("partition 2"));
+    assert_eq!(
+        read("StatefulSet", 3, json!({ "updateStrategy": { "rollingUpdate": { "partition": 0 } } })),
+        Ok((1, 0))
+    );
+    assert!(read("Deployment", 3, json!({ "paused": true })).unwrap_err().contains("paused"));
     assert!(read("CronJob", 3, json!({})).unwrap_err().contains("not known"));
     assert!(Rollout::of(&json!({ "kind": "Deployment", "spec": {} })).unwrap_err().contains("no status"));
+}
+
+#[test]
+fn a_stateful_set_with_pods_that_are_not_ready_is_a_draft_that_says_what_to_do() {
+    let at = |kind: &str, ready: u32| {
+        let plan = plan();
+        let mut facts = facts(&plan);
+        let object = json!({ "kind": kind, "spec": { "replicas": 3 }, "status": { "readyReplicas": ready } });
+        facts.blast_radius.rollout = Known(Rollout::of(&object).unwrap());
+        readiness(Autonomy::Propose, &evaluate_all(&policy(), &plan, &facts, now()))
+    };
+    let Readiness::Draft { gaps } = at("StatefulSet", 1) else { panic!("{:?}", at("StatefulSet", 1)) };
+    assert!(gaps.len() == 1 && gaps[0].contains("2 of 3 pods are not ready") && gaps[0].contains("delete"), "{gaps:?}");
+    assert_eq!(at("StatefulSet", 3), Readiness::Ready);
+    assert_eq!(at("Deployment", 1), Readiness::Ready, "a Deployment starts new pods beside the broken ones");
 }
 
 #[test]

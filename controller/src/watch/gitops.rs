@@ -186,11 +186,16 @@ pub fn rollout(target: &Answer<Value>) -> Answer<RolloutState> {
         (number("/spec/replicas").unwrap_or(1), updated, available, present)
     };
     let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    let unready = desired.saturating_sub(number("/status/readyReplicas").unwrap_or(0));
+    let waits = object["kind"] == "StatefulSet" && seen && updated < desired && unready > 0;
     let stuck = conditions
         .filter(|condition| condition["type"] == "Progressing" && condition["status"] == "False")
         .filter_map(|condition| condition["message"].as_str())
         .next()
-        .map(str::to_owned);
+        .map(str::to_owned)
+        .or_else(|| {
+            waits.then(|| format!("{unready} pods are not ready, and a StatefulSet waits for them; delete them"))
+        });
     let complete = seen && desired > 0 && updated == desired && available == desired && present == desired;
     Answer::Known(RolloutState { complete, stuck, updated, available, desired })
 }

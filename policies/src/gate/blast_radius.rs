@@ -64,6 +64,8 @@ pub struct Rollout {
     pub max_unavailable: u32,
     /// Pods that the strategy may run beyond the replicas.
     pub max_surge: u32,
+    /// Whether no pod is replaced as long as one is not ready: what a StatefulSet does (Kubernetes, "StatefulSets: forced rollback").
+    pub waits_for_ready: bool,
 }
 
 /// How many pods of a group may be evicted now.
@@ -114,6 +116,12 @@ impl Rollout {
         if object.get("status").is_none() {
             return Err("the target has no status".into());
         }
+        if kind == "Deployment" && object.pointer("/spec/paused") == Some(&Value::Bool(true)) {
+            return Err("the Deployment is paused and replaces no pod before somebody resumes it".into());
+        }
+        if let Some(from) = number("/spec/updateStrategy/rollingUpdate/partition").filter(|from| *from > 0) {
+            return Err(format!("its partition {from} keeps the pods of lower ordinals as they are; set it to 0"));
+        }
         let Some(replicas) = replicas else { return Err("the target does not say how many pods it wants".into()) };
         // The API server leaves the count out while it is zero.
         let ready = ready.unwrap_or(0);
@@ -140,7 +148,8 @@ impl Rollout {
             }
             _ => (bound("updateStrategy", "maxUnavailable", "1", true)?.max(1), 0),
         };
-        Ok(Self { replicas, ready, max_unavailable: max_unavailable.min(replicas), max_surge })
+        let waits_for_ready = kind == "StatefulSet";
+        Ok(Self { replicas, ready, max_unavailable: max_unavailable.min(replicas), max_surge, waits_for_ready })
     }
 
     /// Serving pods that the rollout can take out of service at once: pods that do not serve now lose nothing.
@@ -163,14 +172,16 @@ fn resolved(text: &str, replicas: u32, up: bool) -> Result<u32, String> {
     Ok(saturated(if up { product.div_ceil(100) } else { product / 100 }))
 }
 
-/// Judges the four questions: unavailable, budgets, dependents, elsewhere.
+/// Judges four questions (unavailable, budgets, dependents, elsewhere), and whether a rollout gets under way where it may not.
 pub fn evaluate(rules: &[BlastRadiusRule], facts: &BlastRadiusFacts) -> Vec<Verdict> {
-    vec![
+    let mut verdicts = vec![
         unavailable(rules, &facts.rollout),
         budgets(facts),
         dependents(rules, &facts.dependents),
         elsewhere(&facts.elsewhere),
-    ]
+    ];
+    verdicts.extend(facts.rollout.known().and_then(under_way));
+    verdicts
 }
 
 const GATE: GateName = GateName::BlastRadius;
@@ -202,6 +213,19 @@ fn unavailable(rules: &[BlastRadiusRule], rollout: &Answer<Rollout>) -> Verdict 
             ),
         ),
     }
+}
+
+/// A StatefulSet is not sure to take up what would mend its broken pods: people must know that before they merge.
+fn under_way(rollout: &Rollout) -> Option<Verdict> {
+    let Rollout { replicas, ready, .. } = *rollout;
+    (rollout.waits_for_ready && ready < replicas).then(|| {
+        let sentence = format!(
+            "cannot tell whether the rollout gets under way: {} of {replicas} pods are not ready, and a StatefulSet replaces none \
+             before all are; once the change is applied, delete the pods that stay so",
+            replicas - ready
+        );
+        Verdict::unknown(GATE, "under-way", sentence).as_gap()
+    })
 }
 
 fn budgets(facts: &BlastRadiusFacts) -> Verdict {

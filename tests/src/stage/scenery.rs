@@ -56,6 +56,12 @@ impl Scenery {
         Self { namespace: namespace.to_owned(), files, graph, policies: Vec::new(), rules, git_through: None }
     }
 
+    /// Kinds of workload among the manifests.
+    pub(super) fn kinds(&self) -> Vec<&'static str> {
+        let has = |kind: &&str| self.files.values().any(|text| text.contains(&format!("kind: {kind}\n")));
+        ["Deployment", "StatefulSet"].into_iter().filter(has).collect()
+    }
+
     /// Lets an image tag of a service behave differently from its usual version.
     pub fn behaves(&mut self, service: &str, tag: &str, version: impl FnOnce(Version) -> Version) {
         if let Some(service) = self.graph.services.get_mut(service) {
@@ -92,6 +98,14 @@ impl Scenery {
         let pod = "  template:\n    metadata:\n";
         if let Some(text) = self.files.get_mut(&manifest(service)) {
             *text = text.replacen(pod, &format!("{pod}      annotations: {annotations}\n"), 1);
+        }
+    }
+
+    /// Lets a service run as a StatefulSet.
+    pub fn keeps_state(&mut self, service: &str) {
+        if let Some(text) = self.files.get_mut(&manifest(service)) {
+            let named = text.replacen("kind: Deployment\n", "kind: StatefulSet\n", 1);
+            *text = named.replacen("\nspec:\n", &format!("\nspec:\n  serviceName: {service}\n"), 1);
         }
     }
 

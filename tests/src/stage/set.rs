@@ -9,10 +9,9 @@ use amend_crds::{GitTarget, RemediationPolicy, TelemetrySource};
 use amend_sandbox::model::graph::ServiceGraph;
 use anyhow::{Context, bail};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::{Value, json};
 
 use super::scenery::{FOLDER, Scenery, manifest};
@@ -73,7 +72,7 @@ impl Stage {
             world.serve(namespace),
         )?;
         let client = world.control_plane().client().await?;
-        available(&client, namespace).await?;
+        available(&client, namespace, &scenery.kinds()).await?;
         let workload = Workload::start(&bench, &traces, namespace, scenery.graph.clone()).await?;
         let services = scenery.graph.services.len();
         until("traces of every service", READY_WITHIN, || async {
@@ -211,8 +210,15 @@ impl Stage {
     /// # Errors
     /// When there is none.
     pub async fn deployment(&self, name: &str) -> anyhow::Result<Value> {
-        let api: Api<Deployment> = Api::namespaced(self.client.clone(), &self.namespace);
-        Ok(serde_json::to_value(api.get(name).await?)?)
+        self.workload("Deployment", name).await
+    }
+
+    /// The same of any kind of workload of Kubernetes' own.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn workload(&self, kind: &str, name: &str) -> anyhow::Result<Value> {
+        Ok(serde_json::to_value(workloads(&self.client, &self.namespace, kind).get(name).await?)?)
     }
 
     /// What a platform team applies, as YAML files by name: where to ask, what may be changed, who answers what.
@@ -240,7 +246,7 @@ impl Stage {
                 "url": git_url(forge, namespace), "branch": "main", "forge": {"kind": "Gitea", "url": forge},
                 "secretRef": {"name": secret}, "allowedNamespaces": [namespace],
                 "grants": [{
-                    "namespace": namespace, "paths": [format!("{FOLDER}/**")], "kinds": ["Deployment"],
+                    "namespace": namespace, "paths": [format!("{FOLDER}/**")], "kinds": scenery.kinds(),
                     "fields": ["spec.template.spec.containers[*].resources", "spec.template.spec.containers[*].image"],
                 }],
             }}),
@@ -324,15 +330,22 @@ async fn plant(bench: &Bench, scenery: &Scenery) -> anyhow::Result<GiteaUser> {
     Ok(robot)
 }
 
-async fn available(client: &kube::Client, namespace: &str) -> anyhow::Result<()> {
-    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+async fn available(client: &kube::Client, namespace: &str, kinds: &[&str]) -> anyhow::Result<()> {
     until("every pod of the shop to run", READY_WITHIN, || async {
-        let all = api.list(&ListParams::default()).await?.items;
-        let runs = |one: &Deployment| {
-            let wanted = one.spec.replicas;
-            wanted.is_some() && one.status.as_ref().and_then(|status| status.available_replicas) == wanted
+        let mut all = Vec::new();
+        for kind in kinds {
+            all.extend(workloads(client, namespace, kind).list(&ListParams::default()).await?.items);
+        }
+        let runs = |one: &DynamicObject| {
+            let wanted = one.data["spec"]["replicas"].as_u64();
+            wanted.is_some() && one.data["status"]["availableReplicas"].as_u64() == wanted
         };
         Ok::<_, kube::Error>((!all.is_empty() && all.iter().all(runs)).then_some(()))
     })
     .await
+}
+
+fn workloads(client: &kube::Client, namespace: &str, kind: &str) -> Api<DynamicObject> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
+    Api::namespaced_with(client.clone(), namespace, &kind)
 }

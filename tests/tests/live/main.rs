@@ -14,6 +14,7 @@ mod killed;
 mod oom;
 mod permission;
 mod placebo;
+mod stateful;
 mod telemetry_dies;
 mod tenant;
 mod told;
