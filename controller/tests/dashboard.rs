@@ -136,7 +136,7 @@ async fn an_abstention_says_what_would_decide_names_its_guess_as_one_and_is_no_c
         "<h1>No cause is certain enough to act on</h1>",
         "Best guess: checkout runs out of memory",
         "<h2>Why it is the best guess</h2>",
-        "kubectl amend explain cart-19bc -n shop --again",
+        "kubectl amend explain cart-19bc -n shop</code>",
     ] {
         assert!(incident.contains(shown), "{shown} is missing in:\n{incident}");
     }

@@ -1,4 +1,4 @@
-//! `amend explain INCIDENT`: what is known, what was decided, and what happens next.
+//! `amend explain INCIDENT`: what is known, what was decided, what happens next, and what changed since the diagnosis.
 
 mod again;
 
@@ -18,14 +18,16 @@ use serde_json::json;
 
 use crate::connection::{Flags, plain, print};
 
-/// Explains one incident: cause, evidence, policies, gates, pull request, and what happens next.
+/// Explains one incident: cause, evidence, policies, gates, pull request, what happens next, and what changed since.
+///
+/// The questions of the diagnosis are asked again, about the same time, under your own rights.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Name of the incident
     incident: String,
-    /// Ask the questions of its diagnosis again, about the same time, and show what changed since
+    /// Ask nothing again: only what is stored in the incident
     #[arg(long)]
-    again: bool,
+    stored: bool,
 }
 
 pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -40,24 +42,27 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
     let all = remediations.list(&ListParams::default()).await.context("cannot list remediations")?;
     let own = all.items.into_iter().filter(|one| one.answers(&incident));
     let remediation = own.max_by_key(|one| one.spec.plan.revision);
-    let again = match arguments.again {
-        true => Some(again::again(&connection, &incident).await?),
-        false => None,
+    if connection.output.is_none() {
+        std::print!("{}", told(&incident, remediation.as_ref()));
+    }
+    // What is stored is worth reading where the stores cannot be reached as well.
+    let again = match arguments.stored {
+        true => None,
+        false => Some(again::again(&connection, &incident).await),
     };
-    match connection.output {
-        Some(output) => {
+    match (connection.output, again) {
+        (Some(output), again) => {
             let mut shown = json!({ "incident": incident, "remediation": remediation });
-            if let Some(again) = &again {
-                shown["again"] = serde_json::to_value(again)?;
-            }
+            shown["again"] = match again {
+                Some(Ok(again)) => serde_json::to_value(again)?,
+                Some(Err(error)) => json!({ "notAsked": format!("{error:#}") }),
+                None => serde_json::Value::Null,
+            };
             print(&shown, output)?;
         }
-        None => {
-            std::print!("{}", told(&incident, remediation.as_ref()));
-            if let Some(again) = &again {
-                std::print!("{}", again.told());
-            }
-        }
+        (None, Some(Ok(again))) => std::print!("{}", again.told()),
+        (None, Some(Err(error))) => println!("\nnot asked again: {}", plain(&format!("{error:#}"))),
+        (None, None) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

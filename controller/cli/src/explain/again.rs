@@ -1,4 +1,4 @@
-//! `amend explain INCIDENT --again`: the questions behind a diagnosis, asked again about the same time.
+//! What changed since a diagnosis: the questions behind a diagnosis, asked again about the same time.
 //!
 //! Stores and Git are asked about the same window, so an answer that differs is news: late samples, a store that is back, data
 //! that expired. The cluster can only be asked about now, so its lists always differ and only count when they cannot be had.
@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use amend_controller::evidence::observe;
+use amend_controller::evidence::deep::look;
+use amend_controller::evidence::wanted_within;
 use amend_crds::Incident;
-use amend_diagnosis::diagnose::diagnose;
 use amend_diagnosis::diagnosis::{Cause, Diagnosis};
 use amend_diagnosis::evidence::Asked;
 use amend_diagnosis::signal::Signal;
@@ -94,9 +94,12 @@ pub async fn again(connection: &Connection, incident: &Incident) -> anyhow::Resu
     let signals = if status.signals.is_empty() { incident.spec.signals.clone() } else { status.signals };
     let heard: Vec<Signal> = signals.into_iter().filter(|signal| signal.started_at <= about).collect();
     let asking = connection.asking().await?;
-    let seen = observe(&asking.shell, &connection.namespace, &heard, about).await;
+    let within = wanted_within(&asking.shell, &connection.namespace).await;
+    // As the controller does it, the finer questions with it.
+    let (seen, now) = look(&asking.shell, &connection.namespace, &heard, within, about).await;
+    let now = now.context("the diagnosis could not be made again")?;
     let (same, differences) = compared(&then.asked, &seen.asked);
-    Ok(Again { about, same, differences, then: Conclusion::of(&then), now: Conclusion::of(&diagnose(&seen)) })
+    Ok(Again { about, same, differences, then: Conclusion::of(&then), now: Conclusion::of(&now) })
 }
 
 /// How many answers are the same, and which are not.

@@ -40,7 +40,7 @@ fn incident() {
 #[test]
 fn explain_tells_cause_policies_gates_pull_request_and_what_comes_next() {
     incident();
-    let output = amend(&["explain", "inc-1", "-n", "shop"]);
+    let output = amend(&["explain", "inc-1", "-n", "shop", "--stored"]);
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     for line in [
@@ -60,15 +60,16 @@ fn explain_tells_cause_policies_gates_pull_request_and_what_comes_next() {
     ] {
         assert!(told.contains(line), "{line} is not in:\n{told}");
     }
-    let objects = json(&amend(&["explain", "inc-1", "-n", "shop", "-o", "json"]));
+    assert!(!told.contains("asked again"), "{told}");
+    let objects = json(&amend(&["explain", "inc-1", "-n", "shop", "--stored", "-o", "json"]));
     assert_eq!(objects["remediation"]["spec"]["planDigest"], DIGEST);
-    assert!(objects["again"].is_null(), "nobody asked for it");
+    assert!(objects["again"].is_null(), "only what is stored");
 }
 
 #[test]
 fn asking_again_says_which_answers_cannot_be_had_any_more() {
     incident();
-    let output = amend(&["explain", "inc-1", "-n", "shop", "--again", "-o", "json"]);
+    let output = amend(&["explain", "inc-1", "-n", "shop", "-o", "json"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let again = json(&output)["again"].take();
     let differences = again["differences"].as_array().expect("differences");
@@ -77,8 +78,9 @@ fn asking_again_says_which_answers_cannot_be_had_any_more() {
     let how = &memory.unwrap_or_else(|| crate::stage::unreadable(&again.to_string()))["how"];
     assert!(how["unanswered"]["why"].is_string() || how == "askedOnlyThen", "{how}");
     assert_eq!(again["then"]["confidence"], 0.97);
-    let told = text(&amend(&["explain", "inc-1", "-n", "shop", "--again"]).stdout);
+    let told = text(&amend(&["explain", "inc-1", "-n", "shop"]).stdout);
     assert!(told.contains("asked again, about the time until 2026-03-02T08:52:00Z: "), "{told}");
+    assert!(told.starts_with("inc-1 on shop/Deployment/checkout[app]: Remediating"), "what is stored comes first: {told}");
     assert!(told.contains("then: checkout needs more memory than its limit allows"), "{told}");
 }
 
