@@ -51,6 +51,8 @@ impl Product {
             .env("KUBECONFIG", kubeconfig)
             // As the chart sets it.
             .env("MALLOC_ARENA_MAX", "2")
+            .env("MALLOC_TRIM_THRESHOLD_", "131072")
+            .env("MALLOC_MMAP_THRESHOLD_", "131072")
             .args(["controller", "--listen", &address, "--egress-allow", "127.0.0.0/8", "--log-format", "text"])
             .arg("--scratch")
             .arg(folder.path().join("git"))

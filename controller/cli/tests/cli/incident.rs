@@ -80,7 +80,10 @@ fn asking_again_says_which_answers_cannot_be_had_any_more() {
     assert_eq!(again["then"]["confidence"], 0.97);
     let told = text(&amend(&["explain", "inc-1", "-n", "shop"]).stdout);
     assert!(told.contains("asked again, about the time until 2026-03-02T08:52:00Z: "), "{told}");
-    assert!(told.starts_with("inc-1 on shop/Deployment/checkout[app]: Remediating"), "what is stored comes first: {told}");
+    assert!(
+        told.starts_with("inc-1 on shop/Deployment/checkout[app]: Remediating"),
+        "what is stored comes first: {told}"
+    );
     assert!(told.contains("then: checkout needs more memory than its limit allows"), "{told}");
 }
 
