@@ -13,6 +13,7 @@ use crate::evidence::{Change, LinkKind, LogLine, Observations, Series, Span};
 use crate::finding::Questions;
 use crate::logs::{Class, classify};
 use crate::metric::{Family, finer, is_count, name_of};
+use crate::name_server;
 use crate::windows::Windows;
 
 /// How far trouble is followed along dependencies.
@@ -46,7 +47,7 @@ impl<'a> Scene<'a> {
     pub fn new(observations: &'a Observations) -> Self {
         let cluster = Cluster::new(observations);
         let aligner = Aligner::new(observations, &cluster);
-        let graph = Dependencies::new(observations, &cluster, &aligner);
+        let mut graph = Dependencies::new(observations, &cluster, &aligner);
         let first = observations.symptoms.iter().map(|signal| signal.started_at).min();
         let changes = observations.changes.known().cloned().unwrap_or_default();
         let mut changes: Vec<Change> = changes.into_iter().flat_map(|change| by_reader(change, &cluster)).collect();
@@ -77,6 +78,9 @@ impl<'a> Scene<'a> {
         }
         for list in logs.values_mut() {
             list.sort_by(|a, b| (a.at_ns, &a.body).cmp(&(b.at_ns, &b.body)));
+        }
+        for workload in name_server::needed_by(&cluster, &logs) {
+            graph.needs.entry(workload).or_default().insert(name_server::entity(&cluster));
         }
         Self {
             windows: Windows::of(observations),
@@ -130,6 +134,13 @@ impl<'a> Scene<'a> {
 
     pub fn series_of(&self, entity: &Entity) -> &[&'a Series] {
         self.series.get(entity).map_or(&[], Vec::as_slice)
+    }
+
+    /// What an entity wrote since some time before the trouble began; lines without a time count as such.
+    pub fn lines_since(&self, entity: &Entity, before: SignedDuration) -> impl Iterator<Item = &'a LogLine> {
+        let since = self.onset.map(|onset| seconds(shifted(onset, -before)));
+        let lines = self.logs.get(entity).into_iter().flatten().copied();
+        lines.filter(move |line| line.at_ns.zip(since).is_none_or(|(at, since)| at as f64 / 1e9 >= since))
     }
 
     /// How an entity answered requests between two moments; `None` when nobody measured it.

@@ -8,6 +8,7 @@ mod commits;
 mod config;
 mod crash;
 mod dependency;
+mod dns;
 mod edge_losses;
 mod fullness;
 mod image;
@@ -16,6 +17,7 @@ mod lost_calls;
 mod mass;
 mod memory;
 mod metrics;
+mod network_policy;
 mod node;
 mod operation;
 mod peers;
@@ -46,7 +48,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 31] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 33] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -78,6 +80,8 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         operation::findings,
         version::findings,
         pressure::findings,
+        network_policy::findings,
+        dns::findings,
     ];
     let mut found: Vec<Finding> = extractors.iter().flat_map(|extract| extract(scene)).collect();
     // What several of them have in common is seen last.

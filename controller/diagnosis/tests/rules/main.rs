@@ -8,6 +8,7 @@ mod logs;
 mod nodes;
 mod peers;
 mod placement;
+mod policies;
 mod probes;
 mod routes;
 mod scaling;
