@@ -265,7 +265,7 @@ pub fn time(value: &Value, pointer: &str) -> Option<Timestamp> {
     text(value, pointer).parse().ok()
 }
 
-fn conditions(object: &Value) -> Vec<Condition> {
+pub fn conditions(object: &Value) -> Vec<Condition> {
     list(object, "/status/conditions")
         .iter()
         .map(|condition| Condition {

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod alerts;
+mod autoscaler;
 mod bursts;
 mod chain;
 mod commits;
@@ -10,8 +11,10 @@ mod crash;
 mod dependency;
 mod dns;
 mod edge_losses;
+mod eviction;
 mod fullness;
 mod image;
+mod jobs;
 mod log_state;
 mod lost_calls;
 mod mass;
@@ -31,6 +34,7 @@ mod scheduling;
 mod shared_node;
 mod sick_pod;
 mod silent;
+mod stuck;
 mod taught;
 mod traces;
 mod unanswered;
@@ -48,7 +52,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 33] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 37] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -82,6 +86,10 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         pressure::findings,
         network_policy::findings,
         dns::findings,
+        autoscaler::findings,
+        stuck::findings,
+        eviction::findings,
+        jobs::findings,
     ];
     let mut found: Vec<Finding> = extractors.iter().flat_map(|extract| extract(scene)).collect();
     // What several of them have in common is seen last.

@@ -10,6 +10,7 @@ mod peers;
 mod placement;
 mod policies;
 mod probes;
+mod rollouts;
 mod routes;
 mod scaling;
 #[allow(dead_code)]
