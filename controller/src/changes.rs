@@ -94,7 +94,7 @@ async fn read(managed: &Managed<'_>, namespace: &str, window: Window) -> Result<
 }
 
 /// First time that each revision was applied, by commit.
-fn applied_times(status: &Value) -> BTreeMap<String, Timestamp> {
+pub fn applied_times(status: &Value) -> BTreeMap<String, Timestamp> {
     status["history"]
         .as_array()
         .into_iter()

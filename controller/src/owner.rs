@@ -38,12 +38,17 @@ impl Owner {
     }
 }
 
+/// Namespace and name of the Kustomization that Flux has written on an object.
+pub fn named_on(object: &Value) -> Option<(String, String)> {
+    let label = |name: &str| object["metadata"]["labels"][name].as_str().map(str::to_owned);
+    label(NAMESPACE_LABEL).zip(label(NAME_LABEL))
+}
+
 /// The owner of an object that was read; `Known(None)`: no GitOps controller claims it.
 pub async fn of(shell: &Shell, object: &Value) -> Answer<Option<Owner>> {
-    let label = |name: &str| object["metadata"]["labels"][name].as_str();
-    let (Some(name), Some(namespace)) = (label(NAME_LABEL), label(NAMESPACE_LABEL)) else { return Answer::Known(None) };
+    let Some((namespace, name)) = named_on(object) else { return Answer::Known(None) };
     let client = shell.clients.reader();
-    let kustomization = match cluster::get(&client, KUSTOMIZATION, namespace, name).await {
+    let kustomization = match cluster::get(&client, KUSTOMIZATION, &namespace, &name).await {
         Answer::Known(Some(found)) => found,
         Answer::Known(None) => {
             return Answer::unknown(format!(
@@ -55,7 +60,7 @@ pub async fn of(shell: &Shell, object: &Value) -> Answer<Option<Owner>> {
     let reference = &kustomization["spec"]["sourceRef"];
     let source = match (reference["kind"].as_str(), reference["name"].as_str()) {
         (Some("GitRepository"), Some(source)) => {
-            let home = reference["namespace"].as_str().unwrap_or(namespace);
+            let home = reference["namespace"].as_str().unwrap_or(&namespace);
             match cluster::get(&client, GIT_REPOSITORY, home, source).await {
                 Answer::Known(found) => found,
                 Answer::Unknown { why } => return Answer::Unknown { why },

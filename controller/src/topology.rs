@@ -1,7 +1,9 @@
 //! Who owns whom and who calls whom, kept warm for grouping: a signal must find its incident without asking anybody.
 //!
 //! Objects are listed anew when a namespace's picture is older than [`FRESH`]; call edges are asked of the trace store at the
-//! same time. What is missing in a picture is corrected later by joins.
+//! same time, and what one rollout changed together is read off the ReplicaSets (`rollouts`). What is missing in a picture is corrected later by joins.
+
+mod rollouts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -207,6 +209,7 @@ async fn take(client: &Client, sources: &Sources, namespace: &str, now: Timestam
             objects.extend(found);
         }
     }
+    let rollouts = rollouts::lately(client, &objects, now).await;
     let (calls, calls_unknown) = match calls {
         Answer::Known(calls) => (calls, None),
         Answer::Unknown { why } => (Vec::new(), Some(why)),
@@ -221,7 +224,7 @@ async fn take(client: &Client, sources: &Sources, namespace: &str, now: Timestam
     Picture {
         taken: now,
         observations,
-        links: Links { edges, rollouts: Vec::new() },
+        links: Links { edges, rollouts },
         calls_unknown,
         resolved: std::sync::Mutex::default(),
     }

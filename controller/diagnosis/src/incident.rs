@@ -50,9 +50,18 @@ impl OpenIncident<'_> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Links {
     pub edges: Vec<TopologyEdge>,
-    /// Entities that one rollout (one applied revision, one release) changed together.
-    pub rollouts: Vec<BTreeSet<Entity>>,
+    pub rollouts: Vec<Rollout>,
 }
+
+/// Entities that one rollout (one applied revision, one release) changed together. Only signals that began after it are linked by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollout {
+    pub at: Timestamp,
+    pub changed: BTreeSet<Entity>,
+}
+
+/// How far the clock behind a signal may run behind the cluster's: an alert that began so much before a rollout may still come of it.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(30);
 
 /// Where a signal belongs, each with the reason in one clause.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -89,13 +98,13 @@ pub fn assign(
     if !momentary(signal.source) && signal.ended_at.is_some_and(|end| end <= now) {
         return Assignment::Drop { because: format!("{} ended before work on it began", signal.name) };
     }
-    let around = reach.around(&signal.entity);
+    let around = reach.around(signal);
     for incident in incidents {
         let quiet = signal.started_at.duration_since(incident.last_heard(now));
         if quiet > window {
             continue;
         }
-        let link = incident.signals.iter().find_map(|kept| around.link(&kept.entity));
+        let link = incident.signals.iter().find_map(|kept| around.link(kept));
         if let Some(because) = link {
             return Assignment::Join { incident: incident.id.clone(), because };
         }
@@ -122,12 +131,11 @@ pub fn joins(open: &[OpenIncident<'_>], links: &Links, window: SignedDuration, n
     let mut staying: Vec<Vec<&OpenIncident<'_>>> = Vec::new();
     let mut joined = Vec::new();
     for incident in incidents {
-        let entities: BTreeSet<&Entity> = incident.signals.iter().map(|signal| &signal.entity).collect();
-        let arounds: Vec<Around<'_>> = entities.into_iter().map(|entity| reach.around(entity)).collect();
+        let arounds: Vec<Around<'_>> = latest_of_each(&incident.signals).map(|signal| reach.around(signal)).collect();
         let found = staying.iter_mut().find_map(|group| {
             let because = group.iter().find_map(|member| {
                 let apart = incident.opened_at.duration_since(member.last_heard(now));
-                let link = || arounds.iter().find_map(|one| member.signals.iter().find_map(|b| one.link(&b.entity)));
+                let link = || arounds.iter().find_map(|one| member.signals.iter().find_map(|b| one.link(b)));
                 (apart <= window).then(link).flatten()
             })?;
             Some((group, because))
@@ -141,6 +149,18 @@ pub fn joins(open: &[OpenIncident<'_>], links: &Links, window: SignedDuration, n
         }
     }
     joined
+}
+
+/// The signal of each entity that began last: what a rollout may have to do with.
+fn latest_of_each(signals: &[Signal]) -> impl Iterator<Item = &Signal> {
+    let mut latest: BTreeMap<&Entity, &Signal> = BTreeMap::new();
+    for signal in signals {
+        let known = latest.entry(&signal.entity).or_insert(signal);
+        if signal.started_at > known.started_at {
+            *known = signal;
+        }
+    }
+    latest.into_values()
 }
 
 /// What became of a signal that was put into an incident's bounded list.
@@ -227,7 +247,7 @@ pub struct Reach<'a> {
     /// What an entity calls, uses or runs on, and the other way round.
     next: BTreeMap<Entity, BTreeSet<Entity>>,
     before: BTreeMap<Entity, BTreeSet<Entity>>,
-    rollouts: &'a [BTreeSet<Entity>],
+    rollouts: &'a [Rollout],
 }
 
 impl<'a> Reach<'a> {
@@ -265,16 +285,18 @@ impl<'a> Reach<'a> {
         at
     }
 
-    /// Everything that may be one problem with this entity.
-    fn around(&self, entity: &Entity) -> Around<'_> {
-        let root = self.root(entity);
-        let has = |rollout: &&BTreeSet<Entity>| rollout.iter().any(|entity| self.root(entity) == root);
+    /// Everything that may be one problem with what this signal is about.
+    fn around(&self, signal: &Signal) -> Around<'_> {
+        let root = self.root(&signal.entity);
+        let has = |rollout: &&Rollout| {
+            began_after(signal, rollout) && rollout.changed.iter().any(|entity| self.root(entity) == root)
+        };
         Around {
             reach: self,
-            entity: entity.clone(),
+            entity: signal.entity.clone(),
             below: hops(&self.next, &root),
             above: hops(&self.before, &root),
-            together: self.rollouts.iter().filter(has).flatten().map(|entity| self.root(entity)).collect(),
+            together: self.rollouts.iter().filter(has).collect(),
             root,
         }
     }
@@ -288,13 +310,14 @@ struct Around<'r> {
     /// How far away what it depends on is, and what depends on it.
     below: BTreeMap<Entity, usize>,
     above: BTreeMap<Entity, usize>,
-    /// What a rollout changed together with it.
-    together: BTreeSet<Entity>,
+    /// The rollouts that changed it and before which its signal had not begun.
+    together: Vec<&'r Rollout>,
 }
 
 impl Around<'_> {
-    /// Why another entity may be one problem with this one, or nothing.
-    fn link(&self, other: &Entity) -> Option<String> {
+    /// Why another signal may be one problem with this one, or nothing.
+    fn link(&self, signal: &Signal) -> Option<String> {
+        let other = &signal.entity;
         let (a, b) = (&self.root, self.reach.root(other));
         if *a == b {
             return Some(match self.entity.workload() == other.workload() {
@@ -308,8 +331,18 @@ impl Around<'_> {
         if let Some(hops) = self.above.get(&b) {
             return Some(format!("{b} depends on {a} ({hops} hops)"));
         }
-        self.together.contains(&b).then(|| format!("one rollout changed {a} and {b}"))
+        let changed_both = |rollout: &&&Rollout| {
+            began_after(signal, rollout) && rollout.changed.iter().any(|entity| self.reach.root(entity) == b)
+        };
+        self.together
+            .iter()
+            .find(changed_both)
+            .map(|rollout| format!("one rollout at {} changed {a} and {b}", rollout.at))
     }
+}
+
+fn began_after(signal: &Signal, rollout: &Rollout) -> bool {
+    signal.started_at >= rollout.at.saturating_sub(CLOCKS_APART).unwrap_or(rollout.at)
 }
 
 /// Entities that are reached over at most [`HOPS_MAX`] edges, each with its distance.
@@ -328,181 +361,4 @@ fn hops(edges: &BTreeMap<Entity, BTreeSet<Entity>>, from: &Entity) -> BTreeMap<E
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entity::EntityKind::{Deployment, Pod};
-    use crate::signal::Severity;
-
-    const WINDOW: SignedDuration = SignedDuration::from_mins(10);
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_700_000_000 + second).unwrap()
-    }
-
-    fn signal(key: &str, name: &str, second: i64) -> Signal {
-        Signal {
-            key: key.into(),
-            source: SignalSource::Alert,
-            name: key.into(),
-            entity: Entity::new(Deployment, "shop", name),
-            severity: Severity::Warning,
-            started_at: at(second),
-            ended_at: None,
-            summary: String::new(),
-            labels: BTreeMap::new(),
-            count: 1,
-        }
-    }
-
-    fn incident(id: &str, second: i64, signals: Vec<Signal>) -> OpenIncident<'static> {
-        OpenIncident { id: id.into(), opened_at: at(second), signals: signals.into() }
-    }
-
-    fn calls(pairs: &[(&str, &str)]) -> Links {
-        let service = |name: &str| Entity::new(Deployment, "shop", name);
-        let edges = pairs
-            .iter()
-            .map(|(from, to)| TopologyEdge { from: service(from), to: service(to), kind: LinkKind::Calls })
-            .collect();
-        Links { edges, rollouts: Vec::new() }
-    }
-
-    #[test]
-    fn the_first_signal_opens_an_incident() {
-        let got = assign(&signal("a", "checkout", 0), &[], &Reach::new(&Links::default()), WINDOW, at(1));
-        assert!(matches!(got, Assignment::Open { because } if because.contains("shop/Deployment/checkout")));
-    }
-
-    #[test]
-    fn a_caller_of_the_failing_service_joins_its_incident() {
-        let open = [incident("one", 0, vec![signal("a", "checkout", 0)])];
-        let got = assign(
-            &signal("b", "frontend", 60),
-            &open,
-            &Reach::new(&calls(&[("frontend", "checkout")])),
-            WINDOW,
-            at(61),
-        );
-        assert_eq!(
-            got,
-            Assignment::Join {
-                incident: "one".into(),
-                because: "shop/Deployment/frontend depends on shop/Deployment/checkout (1 hops)".into()
-            }
-        );
-    }
-
-    #[test]
-    fn two_callers_of_one_service_are_not_one_problem_by_that_alone() {
-        let open = [incident("one", 0, vec![signal("a", "cart", 0)])];
-        let links = calls(&[("cart", "cache"), ("search", "cache")]);
-        assert!(matches!(
-            assign(&signal("b", "search", 5), &open, &Reach::new(&links), WINDOW, at(6)),
-            Assignment::Open { .. }
-        ));
-    }
-
-    #[test]
-    fn a_pod_belongs_to_its_deployment() {
-        let mut links = Links::default();
-        let pod = Entity::new(Pod, "shop", "checkout-1");
-        links.edges.push(TopologyEdge {
-            from: Entity::new(Deployment, "shop", "checkout"),
-            to: pod.clone(),
-            kind: LinkKind::Owns,
-        });
-        let open = [incident("one", 0, vec![signal("a", "checkout", 0)])];
-        let mut arrived = signal("b", "x", 5);
-        arrived.entity = pod;
-        assert!(
-            matches!(assign(&arrived, &open, &Reach::new(&links), WINDOW, at(6)), Assignment::Join { because, .. } if because.contains("belong to"))
-        );
-    }
-
-    #[test]
-    fn one_rollout_links_what_it_changed() {
-        let entities = ["cart", "search"].map(|name| Entity::new(Deployment, "shop", name));
-        let links = Links { edges: Vec::new(), rollouts: vec![BTreeSet::from(entities)] };
-        let open = [incident("one", 0, vec![signal("a", "cart", 0)])];
-        assert!(matches!(
-            assign(&signal("b", "search", 5), &open, &Reach::new(&links), WINDOW, at(6)),
-            Assignment::Join { .. }
-        ));
-    }
-
-    #[test]
-    fn a_known_signal_is_counted_not_added() {
-        let open = [incident("one", 0, vec![signal("a", "checkout", 0)])];
-        let got = assign(&signal("a", "checkout", 0), &open, &Reach::new(&Links::default()), WINDOW, at(9));
-        assert!(matches!(got, Assignment::Repeat { incident, .. } if incident == "one"));
-        let mut signals = vec![signal("a", "checkout", 0)];
-        assert_eq!(keep(&mut signals, signal("a", "checkout", 0)), Kept::Repeat);
-        assert_eq!((signals.len(), signals[0].count), (1, 2));
-    }
-
-    #[test]
-    fn what_ended_before_work_began_is_dropped() {
-        let mut over = signal("a", "checkout", 0);
-        over.ended_at = Some(at(5));
-        assert!(matches!(assign(&over, &[], &Reach::new(&Links::default()), WINDOW, at(9)), Assignment::Drop { .. }));
-    }
-
-    #[test]
-    fn an_old_quiet_incident_takes_nothing_in() {
-        let mut quiet = signal("a", "checkout", 0);
-        quiet.ended_at = Some(at(10));
-        let open = [incident("one", 0, vec![quiet])];
-        let late = signal("b", "checkout", 10 + 601);
-        assert!(matches!(
-            assign(&late, &open, &Reach::new(&Links::default()), WINDOW, at(700)),
-            Assignment::Open { .. }
-        ));
-    }
-
-    #[test]
-    fn links_found_later_join_the_younger_to_the_older() {
-        let open = [
-            incident("young", 60, vec![signal("b", "frontend", 60)]),
-            incident("old", 0, vec![signal("a", "payment", 0)]),
-            incident("other", 30, vec![signal("c", "search", 30)]),
-        ];
-        let links = calls(&[("frontend", "checkout"), ("checkout", "payment")]);
-        let joined = joins(&open, &links, WINDOW, at(100));
-        assert_eq!(joined.len(), 1);
-        assert_eq!((joined[0].younger.as_str(), joined[0].older.as_str()), ("young", "old"));
-    }
-
-    #[test]
-    fn a_flapping_alert_is_not_cleared_until_quiet_long_enough() {
-        let clear_for = SignedDuration::from_mins(5);
-        let mut flapping = signal("a", "checkout", 0);
-        assert_eq!(cleared(std::slice::from_ref(&flapping), clear_for, at(50)), Clearing::Firing);
-        flapping.ended_at = Some(at(60));
-        assert_eq!(cleared(std::slice::from_ref(&flapping), clear_for, at(100)), Clearing::Quiet { until: at(360) });
-        assert_eq!(cleared(&[flapping], clear_for, at(360)), Clearing::Cleared { since: at(60) });
-        assert_eq!(cleared(&[], clear_for, at(360)), Clearing::Firing);
-    }
-
-    #[test]
-    fn the_list_of_signals_is_bounded() {
-        let mut signals = Vec::new();
-        for number in 0..SIGNALS_MAX {
-            assert_eq!(keep(&mut signals, signal(&number.to_string(), "checkout", 0)), Kept::New);
-        }
-        assert_eq!(keep(&mut signals, signal("one more", "checkout", 0)), Kept::Beyond);
-        assert_eq!(signals.len(), SIGNALS_MAX);
-    }
-
-    #[test]
-    fn the_order_of_open_incidents_does_not_matter() {
-        let mut open = vec![
-            incident("a", 5, vec![signal("x", "checkout", 5)]),
-            incident("b", 0, vec![signal("y", "checkout", 0)]),
-        ];
-        let arrived = signal("z", "checkout", 9);
-        let first = assign(&arrived, &open, &Reach::new(&Links::default()), WINDOW, at(10));
-        open.reverse();
-        assert_eq!(assign(&arrived, &open, &Reach::new(&Links::default()), WINDOW, at(10)), first);
-        assert!(matches!(first, Assignment::Join { incident, .. } if incident == "b"));
-    }
-}
+mod tests;
