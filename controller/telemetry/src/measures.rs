@@ -1,20 +1,25 @@
 //! Each measure as PromQL, in the names that a store uses.
 
+mod containers;
 mod edges;
+mod requests;
 mod usage;
 
 use std::collections::BTreeSet;
 
-use amend_diagnosis::edge;
 use amend_diagnosis::evidence::Series;
 use amend_diagnosis::metric::{finer, name};
 use jiff::SignedDuration;
 use regex::Regex;
 
-use crate::families::{ASKED_BLINDLY, PodForm, RequestFamily, ServiceForm, Unit};
+use crate::families::{ASKED_BLINDLY, PodForm};
 use crate::mapping::Mapping;
 use crate::promql::{Aggregation, Expr, Operator, OverTime, Selector};
 use crate::questions::{Measure, Resource, Selection, SeriesQuestion};
+
+use containers::Containers;
+use requests::{By, latency, requests};
+pub(crate) use requests::{slow_or_failed, slow_or_failed_names};
 
 /// One way to ask for a measure.
 #[derive(Clone, Debug)]
@@ -113,39 +118,8 @@ impl Failed {
     }
 }
 
-/// Labels that tell one operation from another, as client libraries, OpenTelemetry and meshes call them; in the order in which
-/// people say them: `POST /charge`.
-static OPERATION: [&str; 15] = [
-    "method",
-    "http_method",
-    "http_request_method",
-    "route",
-    "http_route",
-    "path",
-    "uri",
-    "handler",
-    "endpoint",
-    "operation",
-    "grpc_service",
-    "rpc_service",
-    "grpc_method",
-    "rpc_method",
-    "request_operation",
-];
-
 /// The name that the store gave a metric which goes by another here: two exporters may count the same thing.
 const TOLD_AS: &str = "told_as";
-
-/// Labels that tell one version from another; one of them is enough.
-static VERSION: [&str; 4] = ["version", "app_version", "service_version", "destination_version"];
-
-/// What cAdvisor counts of packets that a pod never got or sent.
-static PACKETS_LOST: [&str; 4] = [
-    "container_network_receive_packets_dropped_total",
-    "container_network_transmit_packets_dropped_total",
-    "container_network_receive_errors_total",
-    "container_network_transmit_errors_total",
-];
 
 /// Says [`Failed`] of requests, whatever their codes mean in this store.
 pub(crate) const ERROR_LABEL: &str = "error";
@@ -287,25 +261,6 @@ pub(crate) fn forms(
     }
 }
 
-/// What requests are told apart by, besides the service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
-    Service,
-    Pod,
-    Operation,
-    Version,
-}
-
-impl By {
-    fn joined(self) -> Option<(&'static [&'static str], &'static str)> {
-        match self {
-            Self::Service | Self::Pod => None,
-            Self::Operation => Some((OPERATION.as_slice(), finer::OPERATION)),
-            Self::Version => Some((VERSION.as_slice(), finer::VERSION)),
-        }
-    }
-}
-
 /// By the node's own name, else by the address that was scraped, whose port says nothing.
 fn node_pressure(mapping: &Mapping, of: &Selection, resource: Resource, rate: SignedDuration) -> Vec<Form> {
     let metric = format!("node_pressure_{}_waiting_seconds_total", resource.name());
@@ -318,241 +273,6 @@ fn node_pressure(mapping: &Mapping, of: &Selection, resource: Resource, rate: Si
         })
         .into()
 }
-
-/// Questions about containers: names of cAdvisor and kube-state-metrics.
-struct Containers<'a> {
-    of: &'a Selection,
-    mapping: &'a Mapping,
-    between: SignedDuration,
-}
-
-impl Containers<'_> {
-    fn labels(&self) -> [(&str, &'static str); 3] {
-        let mapping = self.mapping;
-        [(&mapping.namespace, "namespace"), (&mapping.pod, "pod"), (&mapping.container, "container")]
-    }
-
-    fn by(&self) -> [&str; 3] {
-        self.labels().map(|(theirs, _)| theirs)
-    }
-
-    fn selected(&self, metric: &str) -> Selector {
-        let selector = only(Selector::metric(metric), self.mapping)
-            .is(&self.mapping.namespace, &self.of.namespace)
-            .like(&self.mapping.pod, &self.of.pods);
-        match &self.of.container {
-            Some(container) => selector.is(&self.mapping.container, container),
-            None => selector,
-        }
-    }
-
-    /// Without cAdvisor's sums over a pod (no container) and its pause containers (`POD`).
-    fn running(&self, metric: &str) -> Selector {
-        let selector = self.selected(metric);
-        match self.of.container {
-            Some(_) => selector,
-            None => selector.is_not(&self.mapping.container, "").is_not(&self.mapping.container, "POD"),
-        }
-    }
-
-    /// A restarted container leaves its old series behind for some minutes; the maximum joins them into one.
-    fn per_container(&self, name: &'static str, of: Expr) -> Form {
-        Form::new(of.aggregate(Aggregation::Max, &self.by()), name, &self.labels())
-    }
-
-    fn by_also(&self, name: &'static str, also: &[&str]) -> Form {
-        let by: Vec<&str> = self.by().into_iter().chain(also.iter().copied()).collect();
-        Form::new(Expr::from(self.selected(name)).aggregate(Aggregation::Max, &by), name, &self.labels())
-    }
-
-    /// What holds for moments only, as a reason to wait or a kill whose pod is replaced soon: seen between two samples, too.
-    fn at_times(&self, name: &'static str, also: &str) -> Form {
-        let by: Vec<&str> = self.by().into_iter().chain([also]).collect();
-        let held = self.selected(name).over(OverTime::Max, self.between);
-        Form::new(held.aggregate(Aggregation::Max, &by), name, &self.labels())
-    }
-
-    fn sum_rate(&self, metric: &str, rate: SignedDuration) -> Expr {
-        self.running(metric).over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &self.by())
-    }
-
-    fn pressure(&self, resource: Resource, rate: SignedDuration) -> Form {
-        let waiting = self.sum_rate(&format!("container_pressure_{}_waiting_seconds_total", resource.name()), rate);
-        let form = Form::new(waiting, finer::PRESSURE, &self.labels());
-        Form { fixed: Some(("resource", resource.name())), ..form }
-    }
-
-    /// Per pod: its containers share one network.
-    fn packets_lost(&self, rate: SignedDuration) -> Form {
-        let by = [self.mapping.namespace.as_str(), self.mapping.pod.as_str()];
-        let of = |metric| self.selected(metric).over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &by);
-        let [first, rest @ ..] = PACKETS_LOST;
-        let all = rest.into_iter().fold(of(first), |all, metric| all.with(Operator::Add, of(metric)));
-        let labels = [(by[0], "namespace"), (by[1], "pod")];
-        Form { fixed: Some((edge::PER, "second")), ..Form::new(all, edge::POD_PACKETS_LOST, &labels) }
-    }
-
-    /// `last_over_time` bounds how old a sample may be: without it a store repeats the last one for five minutes.
-    fn fullness(&self, fresh: SignedDuration) -> Form {
-        let used = self.running(name::MEMORY).over(OverTime::Last, fresh);
-        let limit = self.selected(name::LIMITS).is("resource", "memory").over(OverTime::Last, fresh);
-        let share = used
-            .aggregate(Aggregation::Max, &self.by())
-            .with(Operator::Divide, limit.aggregate(Aggregation::Max, &self.by()));
-        Form::new(share.aggregate(Aggregation::Max, &[]), "saturation", &[])
-    }
-}
-
-/// How requests are picked out: by the name of the service, or by pods where the service goes by another name.
-#[derive(Clone, Copy)]
-enum PickedBy {
-    Service,
-    Pod,
-}
-
-fn picked(family: &RequestFamily, mapping: &Mapping, of: &Selection, metric: &str, by: PickedBy) -> Option<Selector> {
-    let selector = only(Selector::metric(metric), mapping).is(&family.namespace, &of.namespace);
-    let selector = family.only.iter().fold(selector, |selector, (label, value)| selector.is(label, value));
-    match by {
-        PickedBy::Service if !family.service.is_empty() => {
-            let services = family.service_form.expression(&of.namespace, &of.services);
-            Some(selector.like(&family.service, &services.unwrap_or_else(|| of.services.clone())))
-        }
-        PickedBy::Pod if !family.pod.is_empty() => {
-            Some(selector.like(&family.pod, &family.pod_form.expression(&of.namespace, &of.pods)))
-        }
-        PickedBy::Service | PickedBy::Pod => None,
-    }
-}
-
-/// Every family by every way to pick its series, with its place among them. One that tells no pod says nothing of pods.
-fn ways(mapping: &Mapping, told_by: By) -> impl Iterator<Item = (usize, RequestFamily, PickedBy)> {
-    let both = [PickedBy::Service, PickedBy::Pod];
-    let families = mapping.families().into_iter().enumerate();
-    let families = families.filter(move |(_, family)| told_by != By::Pod || !family.pod.is_empty());
-    families.flat_map(move |(place, family)| both.map(|by| (place, family.clone(), by)))
-}
-
-/// Who the samples are about, as the family calls it.
-fn about(family: &RequestFamily, by: By) -> Vec<(&str, &'static str)> {
-    let mut labels = vec![(family.namespace.as_str(), "namespace"), (family.service.as_str(), "service")];
-    // A path also tells the namespace, which nothing else does then.
-    if by == By::Pod || family.pod_form == PodForm::Path {
-        labels.push((family.pod.as_str(), "pod"));
-    }
-    labels
-}
-
-/// What every form of a family has in common.
-fn of_family(form: Form, family: &RequestFamily, of: &Selection, told_by: By, asks: OfFamily) -> Form {
-    let service_name = family.service_form.expression(&of.namespace, &of.services);
-    Form {
-        joined: told_by.joined(),
-        pod_form: family.pod_form,
-        // What the store could not read either would find nothing.
-        service_name: service_name.and_then(|expression| Regex::new(&format!("^(?:{expression})$")).ok()),
-        // A name that tells the namespace leaves no label that does.
-        namespace: (family.service_form != ServiceForm::Name).then(|| of.namespace.clone()),
-        of_family: Some(asks),
-        ..form
-    }
-}
-
-fn requests(mapping: &Mapping, of: &Selection, rate: SignedDuration, told_by: By) -> Vec<Form> {
-    let mut forms = Vec::new();
-    for (place, family, by) in ways(mapping, told_by) {
-        let labels = about(&family, told_by);
-        let finer = told_by.joined().map(|(labels, _)| labels).unwrap_or_default();
-        let mut by_labels: Vec<&str> = labels.iter().map(|(theirs, _)| *theirs).chain(finer.iter().copied()).collect();
-        by_labels.extend(family.codes.iter().map(String::as_str));
-        // The expression was checked when the mapping was read.
-        let Ok(errors) = Regex::new(&format!("^(?:{})$", family.error_codes)) else { continue };
-        let failing = Failing { labels: family.codes.clone(), errors };
-        let form = |query: Expr, metric: &str, native: bool| {
-            let asks = OfFamily { place, metric: metric.to_owned(), native };
-            let form = Form { failing: Some(failing.clone()), ..Form::new(query, name::REQUEST_RATE, &labels) };
-            of_family(form, &family, of, told_by, asks)
-        };
-        if let Some(counted) = picked(&family, mapping, of, &family.requests, by) {
-            let query = counted.over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &by_labels);
-            forms.push(form(query, &family.requests, false));
-        }
-        // Counted by the histogram alone, which may be a native one: it has no series of counts.
-        if family.requests.strip_suffix("_count") == Some(&family.duration)
-            && let Some(counted) = picked(&family, mapping, of, &family.duration, by)
-        {
-            let all = counted.over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &by_labels);
-            forms.push(form(all.histogram_count(), &family.duration, true));
-        }
-    }
-    forms
-}
-
-fn latency(mapping: &Mapping, of: &Selection, rate: SignedDuration, told_by: By) -> Vec<Form> {
-    let mut forms = Vec::new();
-    for (place, family, by) in ways(mapping, told_by) {
-        let labels = about(&family, told_by);
-        let finer = told_by.joined().map(|(labels, _)| labels).unwrap_or_default();
-        let by_labels: Vec<&str> = labels.iter().map(|(theirs, _)| *theirs).chain(finer.iter().copied()).collect();
-        let factor = match family.unit {
-            Unit::Seconds => 1.0,
-            Unit::Milliseconds => 0.001,
-        };
-        let form = |query: Expr, metric: &str, native: bool| {
-            let asks = OfFamily { place, metric: metric.to_owned(), native };
-            let form = Form { factor, ..Form::new(query.quantile(0.99), name::LATENCY_P99, &labels) };
-            of_family(form, &family, of, told_by, asks)
-        };
-        let buckets = format!("{}_bucket", family.duration);
-        if let Some(timed) = picked(&family, mapping, of, &buckets, by) {
-            let with_le: Vec<&str> = by_labels.iter().copied().chain(["le"]).collect();
-            forms.push(form(timed.over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &with_le), &buckets, false));
-        }
-        // A native histogram is one series without buckets (<https://prometheus.io/docs/specs/native_histograms/>).
-        if let Some(timed) = picked(&family, mapping, of, &family.duration, by) {
-            // A summary goes by the same name, and is no histogram.
-            let timed = timed.is("quantile", "");
-            let query = timed.over(OverTime::Rate, rate).aggregate(Aggregation::Sum, &by_labels);
-            forms.push(form(query, &family.duration, true));
-        }
-    }
-    forms
-}
-
-/// Every latency histogram and every count of failed requests that is there, in one expression: exemplars are looked up by its
-/// selectors. `None` of `present`: what is there is not known, so the likeliest families are asked for.
-pub(crate) fn slow_or_failed(mapping: &Mapping, of: &Selection, present: Option<&BTreeSet<String>>) -> Option<Expr> {
-    let is_there = |place: usize, metric: &str| match present {
-        Some(present) => present.contains(metric),
-        None => place < ASKED_BLINDLY / 2,
-    };
-    let mut selectors = Vec::new();
-    for (place, family, by) in ways(mapping, By::Service) {
-        let buckets = format!("{}_bucket", family.duration);
-        if is_there(place, &buckets) {
-            selectors.extend(picked(&family, mapping, of, &buckets, by));
-        }
-        if is_there(place, &family.requests)
-            && let Some(counted) = picked(&family, mapping, of, &family.requests, by)
-        {
-            let most = if present.is_some() { FAILED_BY_MAX } else { 1 };
-            let labels = family.codes.iter().filter(|label| !label.is_empty()).take(most);
-            // One of many forms of a code, where the question is about many families that may not be there.
-            let errors = if present.is_none() && family.codes.len() > 1 { "5.." } else { family.error_codes.as_str() };
-            selectors.extend(labels.map(|label| counted.clone().like(label, errors)));
-        }
-    }
-    selectors.into_iter().map(Expr::from).reduce(|all, one| all.with(Operator::Or, one))
-}
-
-/// The names of all metrics that [`slow_or_failed`] may ask for.
-pub(crate) fn slow_or_failed_names(mapping: &Mapping) -> BTreeSet<String> {
-    let families = mapping.families().into_iter();
-    families.flat_map(|family| [format!("{}_bucket", family.duration), family.requests]).collect()
-}
-
-/// Labels by which failed requests are looked up: each is one more selector, and the later ones are of gRPC.
-const FAILED_BY_MAX: usize = 5;
 
 pub(crate) fn only(selector: Selector, mapping: &Mapping) -> Selector {
     mapping.only.iter().fold(selector, |selector, (label, value)| selector.is(label, value))
