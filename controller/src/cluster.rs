@@ -19,7 +19,7 @@ const PAGE: u32 = 500;
 const OBJECTS_MAX: usize = 5_000;
 
 /// Events older than this say nothing about a problem that has just begun.
-const EVENTS_FOR: SignedDuration = SignedDuration::from_hours(2);
+pub const EVENTS_FOR: SignedDuration = SignedDuration::from_hours(2);
 
 /// A kind that we read: group, version, kind, plural, and whether it lives in namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub const NAMESPACED: [Read; 18] = [
 /// Read without a namespace.
 pub const NODE: Read = read("", "v1", "Node", "nodes");
 pub const NAMESPACE: Read = read("", "v1", "Namespace", "namespaces");
+pub const VOLUME: Read = read("", "v1", "PersistentVolume", "persistentvolumes");
+pub const STORAGE_CLASS: Read = read("storage.k8s.io", "v1", "StorageClass", "storageclasses");
 pub const KUSTOMIZATION: Read = read("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "kustomizations");
 pub const GIT_REPOSITORY: Read = read("source.toolkit.fluxcd.io", "v1", "GitRepository", "gitrepositories");
 
@@ -149,6 +151,17 @@ pub async fn look(client: &Client, namespace: &str, now: Timestamp) -> Look {
 
 /// Lists one kind, page by page, without the objects' managed fields.
 pub async fn list(client: &Client, read: Read, namespace: Option<&str>, window: Window) -> (Answer<Vec<Value>>, Asked) {
+    list_labelled(client, read, namespace, "", window).await
+}
+
+/// The same of objects with a label only; an empty selector asks for all.
+pub async fn list_labelled(
+    client: &Client,
+    read: Read,
+    namespace: Option<&str>,
+    selector: &str,
+    window: Window,
+) -> (Answer<Vec<Value>>, Asked) {
     let resource = read.resource();
     let (api, path): (Api<DynamicObject>, String) = match namespace {
         Some(namespace) => (
@@ -157,7 +170,7 @@ pub async fn list(client: &Client, read: Read, namespace: Option<&str>, window: 
         ),
         None => (Api::all_with(client.clone(), &resource), format!("{}/{}", read.api_version(), read.plural)),
     };
-    let answer = match pages(&api).await {
+    let answer = match pages(&api, selector).await {
         Ok(Pages { whole: false, .. }) => {
             Answer::unknown(format!("more than {OBJECTS_MAX} {}; only a smaller scope can be judged", read.plural))
         }
@@ -179,12 +192,12 @@ struct Pages<K> {
 /// A list up to its bound. A list that is too old to be continued is an error, as any other.
 ///
 /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks>
-async fn pages<K>(api: &Api<K>) -> Result<Pages<K>, kube::Error>
+async fn pages<K>(api: &Api<K>, selector: &str) -> Result<Pages<K>, kube::Error>
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
     let mut items = Vec::new();
-    let mut asking = ListParams::default().limit(PAGE);
+    let mut asking = ListParams::default().labels(selector).limit(PAGE);
     loop {
         let page = api.list(&asking).await?;
         items.extend(page.items);
@@ -211,9 +224,10 @@ pub async fn get(client: &Client, read: Read, namespace: &str, name: &str) -> An
     }
 }
 
-async fn events(client: &Client, namespace: &str, window: Window) -> (Answer<Vec<ObjectEvent>>, Asked) {
+/// Events of one namespace.
+pub async fn events(client: &Client, namespace: &str, window: Window) -> (Answer<Vec<ObjectEvent>>, Asked) {
     let api: Api<k8s_openapi::api::core::v1::Event> = Api::namespaced(client.clone(), namespace);
-    let (answer, cut) = match pages(&api).await {
+    let (answer, cut) = match pages(&api, "").await {
         Ok(Pages { items, whole }) => {
             let seen = items.iter().filter_map(|event| object_event(event, window)).collect::<Vec<_>>();
             // In the order of their names, which says nothing of their time: what is cut off may be the newest.
@@ -256,7 +270,7 @@ pub fn object_event(event: &k8s_openapi::api::core::v1::Event, window: Window) -
 }
 
 fn as_value(mut object: DynamicObject, read: Read) -> Value {
-    object.managed_fields_mut().clear();
+    keep_times(&mut object, read);
     // Values of ConfigMaps may be secrets by mistake: only their keys are evidence.
     if read.kind == "ConfigMap"
         && let Some(data) = object.data.get_mut("data").and_then(Value::as_object_mut)
@@ -264,6 +278,18 @@ fn as_value(mut object: DynamicObject, read: Read) -> Value {
         data.values_mut().for_each(|value| *value = Value::from(""));
     }
     whole(object, read)
+}
+
+/// Managed fields are long. Of a NetworkPolicy their times stay: nothing else tells when its rules were last written.
+fn keep_times(object: &mut DynamicObject, read: Read) {
+    let fields = object.managed_fields_mut();
+    match read.kind {
+        "NetworkPolicy" => {
+            fields.retain(|entry| entry.subresource.is_none());
+            fields.iter_mut().for_each(|entry| entry.fields_v1 = None);
+        }
+        _ => fields.clear(),
+    }
 }
 
 fn whole(object: DynamicObject, read: Read) -> Value {

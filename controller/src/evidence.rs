@@ -1,6 +1,7 @@
 //! Everything that a diagnosis looks at, asked of the cluster, the stores and Git at once.
 
 pub mod deep;
+mod elsewhere;
 pub mod past;
 
 use std::collections::BTreeMap;
@@ -78,18 +79,25 @@ async fn observe_within(
     let client = shell.clients.reader();
     let began_at = std::time::Instant::now();
     let picture = shell.topologies.of(&client, &shell.sources, namespace, now).await;
-    let look = cluster::look(&client, namespace, now).await;
+    let mut look = cluster::look(&client, namespace, now).await;
+    let elsewhere = elsewhere::look(&client, namespace, &look.objects, &picture, signals, now).await;
     let around = Around {
         namespace,
         signals,
         at: now,
         picture: &picture,
+        elsewhere: &elsewhere.targets,
         target: Picture::target,
         within: for_stores(diagnose),
     };
     let told = around.asked(shell, &look.objects).await;
     tracing::debug!(namespace, all_ms = began_at.elapsed().as_millis(), "evidence gathered");
     let unread_events = look.unread_events();
+    if !look.objects.is_empty() {
+        look.objects.extend(elsewhere.objects);
+    }
+    look.events.extend(elsewhere.events);
+    look.asked.extend(elsewhere.asked);
     let mut asked: Vec<Asked> = look.asked.clone();
     asked.extend(told.gathered.asked);
     asked.extend(told.change_questions);
@@ -124,6 +132,8 @@ struct Around<'a> {
     signals: &'a [Signal],
     at: Timestamp,
     picture: &'a Picture,
+    /// Workloads of other namespaces that may have brought the trouble.
+    elsewhere: &'a [Target],
     /// How a workload of that time is asked for.
     target: fn(&Picture, &Entity) -> Target,
     /// Deadline of all stores together.
@@ -167,6 +177,8 @@ impl Around<'_> {
                 scope.neighbours.push(target(&workload));
             }
         }
+        let known: Vec<Entity> = scope.neighbours.iter().chain([&scope.focus]).map(|one| one.entity.clone()).collect();
+        scope.neighbours.extend(self.elsewhere.iter().filter(|one| !known.contains(&one.entity)).cloned());
         scope
     }
 }

@@ -57,7 +57,11 @@ impl Picture {
     /// A picture of these objects and nothing else.
     #[cfg(test)]
     pub(crate) fn of_objects(objects: Vec<Value>) -> Self {
-        let taken = Timestamp::UNIX_EPOCH;
+        Self::standing(objects, Timestamp::UNIX_EPOCH)
+    }
+
+    /// The same of objects that were just read.
+    pub(crate) fn standing(objects: Vec<Value>, taken: Timestamp) -> Self {
         Self {
             taken,
             observations: nothing_but(objects, Vec::new(), taken),
@@ -103,6 +107,11 @@ impl Picture {
     pub fn calls_between(&self, edges: &[TopologyEdge]) -> Vec<TopologyEdge> {
         let cluster = Cluster::new(&self.observations);
         resolved_calls(edges, &Aligner::new(&self.observations, &cluster))
+    }
+
+    /// What was listed, as the rules see it.
+    pub(crate) fn cluster(&self) -> Cluster {
+        Cluster::new(&self.observations)
     }
 
     /// Every workload that was listed.

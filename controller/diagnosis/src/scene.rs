@@ -352,12 +352,12 @@ impl Dependencies {
                 let value = text(variable, "/value");
                 let host = value.split_once("://").map_or(value, |(_, rest)| rest);
                 let host = host.split(['/', ':', '?']).next().unwrap_or("");
-                let named_service = cluster.services.iter().any(|service| {
-                    service.namespace == workload.entity.namespace
-                        && (service.name == host || host.starts_with(&format!("{}.", service.name)))
-                });
-                if named_service
-                    && let Some(to) = aligner.named(&workload.entity.namespace, host)
+                let mut labels = host.split('.');
+                let name = labels.next().unwrap_or_default();
+                let namespace = labels.next().unwrap_or(&workload.entity.namespace);
+                let mut services = cluster.services.iter();
+                if services.any(|service| service.namespace == namespace && service.name == name)
+                    && let Some(to) = aligner.named(namespace, name)
                     && to != workload.entity
                 {
                     self.calls.entry(workload.entity.clone()).or_default().insert(to);

@@ -68,7 +68,9 @@ pub async fn observe(
     now: Timestamp,
 ) -> Observations {
     let picture = &*standing.picture;
-    let around = Around { namespace, signals, at, picture, target: Picture::target_then, within: STORES };
+    // How other namespaces were, the API server does not remember either.
+    let around =
+        Around { namespace, signals, at, picture, elsewhere: &[], target: Picture::target_then, within: STORES };
     let told = around.asked(shell, &standing.look.objects).await;
     let (changes, image_questions) = changes(shell, namespace, &told, picture).await;
     let Told { windows, gathered, change_questions, .. } = told;

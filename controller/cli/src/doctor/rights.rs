@@ -18,7 +18,7 @@ const READ: &[&str] = &["get", "list"];
 const FOLLOW: &[&str] = &["get", "list", "watch"];
 
 /// What the controller needs in the whole cluster; the chart's ClusterRole, rule by rule (`charts/amend/templates/rbac.yaml`).
-const IN_THE_CLUSTER: [Rule; 18] = [
+const IN_THE_CLUSTER: [Rule; 19] = [
     (
         "",
         &[
@@ -26,6 +26,7 @@ const IN_THE_CLUSTER: [Rule; 18] = [
             "services",
             "configmaps",
             "persistentvolumeclaims",
+            "persistentvolumes",
             "resourcequotas",
             "limitranges",
             "nodes",
@@ -43,6 +44,7 @@ const IN_THE_CLUSTER: [Rule; 18] = [
     ("keda.sh", &["scaledobjects"], READ),
     ("networking.k8s.io", &["networkpolicies"], READ),
     ("discovery.k8s.io", &["endpointslices"], READ),
+    ("storage.k8s.io", &["storageclasses"], READ),
     ("kustomize.toolkit.fluxcd.io", &["kustomizations"], READ),
     ("source.toolkit.fluxcd.io", &["gitrepositories"], READ),
     (GROUP, &["incidents", "builds", "remediations"], &["get", "list", "watch", "create", "update"]),
