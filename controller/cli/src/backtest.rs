@@ -53,6 +53,7 @@ pub struct Arguments {
     clear_for: SignedDuration,
     #[command(flatten)]
     stores: StoreFlags,
+    /// Shape of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }

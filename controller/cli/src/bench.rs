@@ -25,19 +25,20 @@ use self::sureness::{Told, calibration_error, coverage};
 pub enum Verb {
     /// Scores labelled cases: `labels.jsonl` beside one directory per data set.
     Rca {
-        #[arg(long)]
+        /// Folder with `labels.jsonl` and one directory per data set.
+        #[arg(long, value_name = "DIR")]
         root: PathBuf,
         /// Only these data sets, separated by commas.
-        #[arg(long, value_delimiter = ',')]
+        #[arg(long, value_name = "NAME", value_delimiter = ',')]
         datasets: Vec<String>,
         /// Lists each miss with what was answered instead.
         #[arg(long)]
         misses: bool,
         /// Also writes the answers, one JSON object a line.
-        #[arg(long)]
+        #[arg(long, value_name = "FILE")]
         save: Option<PathBuf>,
         /// Cases that are worked on at the same time; times per case are only true with 1.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, value_name = "COUNT", default_value_t = 1)]
         jobs: usize,
         /// Also tells what the confidence is worth on cases and data sets that it was not fitted on.
         #[arg(long)]

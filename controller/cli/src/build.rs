@@ -15,8 +15,10 @@ use serde_json::json;
 pub enum Verb {
     /// Finds the failing lines in `fail.log`, compared with `pass.log` when it is there.
     Explain {
-        #[arg(long)]
+        /// Folder with `fail.log`, and `pass.log` of a run that passed where there is one.
+        #[arg(long, value_name = "DIR")]
         case: PathBuf,
+        /// Shape of the answer.
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },

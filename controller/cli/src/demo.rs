@@ -58,6 +58,7 @@ pub struct Arguments {
     /// Press merge for you
     #[arg(long)]
     merge: bool,
+    /// Shape of what is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     /// Seed of all chance in the world

@@ -14,9 +14,10 @@ use crate::connection::plain;
 /// Says what broke and why, from a case directory.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Directory in the case format (`amend-rca-case/1`).
+    /// Directory in the case format (`amend-rca-case/1`), as `amend capture` writes it too
     #[arg(long)]
     case: PathBuf,
+    /// Shape of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }

@@ -93,3 +93,26 @@ fn meaning(arg: &Arg) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_and_every_flag_says_what_it_is_for() {
+        fn mute(command: &Command, name: &str) -> Vec<String> {
+            let about = command.get_about().is_none().then(|| name.to_owned());
+            let flags = command.get_arguments().filter(|arg| !arg.is_hide_set() && arg.get_help().is_none());
+            let flags = flags.map(|arg| format!("{name} {}", arg.get_id()));
+            let below = command.get_subcommands().filter(|child| !child.is_hide_set());
+            let below = below.flat_map(|child| mute(child, &format!("{name} {}", child.get_name())));
+            about.into_iter().chain(flags).chain(below).collect()
+        }
+        let mut command = crate::Arguments::command();
+        command.build();
+        let mute = mute(&command, "amend");
+        assert!(mute.is_empty(), "{mute:#?}");
+    }
+}
