@@ -4,6 +4,7 @@
 //! beyond the bound, is told as unknown.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use amend_diagnosis::cluster::{list, text};
 use amend_diagnosis::entity::Entity;
@@ -19,6 +20,9 @@ use crate::topology::Picture;
 
 /// Other namespaces that one look takes in: eight lists of some ten kinds are about a second of the API server's time.
 const NAMESPACES_MAX: usize = 8;
+
+/// How long any of them is waited for: an incident has half a minute, and its own namespace comes first.
+const WITHIN: Duration = Duration::from_secs(3);
 
 /// Workloads of other namespaces that stores are asked about.
 const TARGETS_MAX: usize = 8;
@@ -63,12 +67,14 @@ pub async fn look(
     let window = Window { from: now - EVENTS_FOR, to: now };
     let mut wanted = ranked(wanted(home, objects, picture, signals));
     let beyond = wanted.split_off(wanted.len().min(NAMESPACES_MAX));
-    let there = wanted.iter().map(|(namespace, names)| of_namespace(client, namespace, names, window, now));
+    let there = wanted
+        .iter()
+        .map(|(namespace, names)| in_time(namespace, window, of_namespace(client, namespace, names, window, now)));
     let (there, home_labels, server, volumes) = futures::join!(
         futures::future::join_all(there),
-        namespace(client, home, window),
-        name_server(client, home, window),
-        volumes(client, objects, window),
+        in_time(home, window, namespace(client, home, window)),
+        in_time(NAME_SERVER.0, window, name_server(client, home, window)),
+        in_time("volumes", window, volumes(client, objects, window)),
     );
     let mut found = Elsewhere::default();
     for part in there.into_iter().chain([home_labels, server, volumes]) {
@@ -80,6 +86,21 @@ pub async fn look(
     found.targets.truncate(TARGETS_MAX);
     found.asked.extend(not_looked_at(&beyond, window));
     found
+}
+
+/// What came of one look, or that it took too long.
+async fn in_time(what: &str, window: Window, look: impl Future<Output = Elsewhere>) -> Elsewhere {
+    tokio::time::timeout(WITHIN, look).await.unwrap_or_else(|_| {
+        let asked = Asked {
+            id: format!("cluster-late-of-{what}"),
+            source: "cluster".to_owned(),
+            query: format!("objects of {what}"),
+            window,
+            digest: String::new(),
+            unknown: Some(format!("the API server did not answer within {} s", WITHIN.as_secs())),
+        };
+        Elsewhere { asked: vec![asked], ..Elsewhere::default() }
+    })
 }
 
 /// What is wanted of a namespace, and how surely something leads there.
