@@ -36,6 +36,7 @@ mod sick_pod;
 mod silent;
 mod stuck;
 mod taught;
+mod templates;
 mod traces;
 mod unanswered;
 mod unreached;
@@ -52,7 +53,7 @@ use crate::scene::Scene;
 
 /// All evidence of a scene.
 pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 37] = [
+    let extractors: [fn(&Scene<'_>) -> Vec<Finding>; 38] = [
         memory::findings,
         image::findings,
         config::findings,
@@ -90,6 +91,7 @@ pub fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         stuck::findings,
         eviction::findings,
         jobs::findings,
+        templates::findings,
     ];
     let mut found: Vec<Finding> = extractors.iter().flat_map(|extract| extract(scene)).collect();
     // What several of them have in common is seen last.
