@@ -1,7 +1,8 @@
 //! What an incident's workloads depend on in other namespaces: a database in `data`, an ingress, the cluster's name server.
 //!
 //! Only namespaces that something leads to are read, and of them only what is depended on. Who lacks the rights there, and what is
-//! beyond the bound, is told as unknown.
+//! beyond the bound, is told as unknown. An incident is read by whoever may read its own namespace: what is wrong in another one is told
+//! there only where that one says so ([`VISIBLE_TO`]), since anybody can write an address into an environment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,6 +27,9 @@ const WITHIN: Duration = Duration::from_secs(3);
 
 /// Workloads of other namespaces that stores are asked about.
 const TARGETS_MAX: usize = 8;
+
+/// Annotation of a namespace that lists those whose incidents may tell what is wrong in it, separated by commas; `*` means all.
+const VISIBLE_TO: &str = "amend.dev/visible-to";
 
 /// What is read of them: workloads with what decides whether they run and can be reached.
 const KINDS: [&str; 10] = [
@@ -67,9 +71,9 @@ pub async fn look(
     let window = Window { from: now - EVENTS_FOR, to: now };
     let mut wanted = ranked(wanted(home, objects, picture, signals));
     let beyond = wanted.split_off(wanted.len().min(NAMESPACES_MAX));
-    let there = wanted
-        .iter()
-        .map(|(namespace, names)| in_time(namespace, window, of_namespace(client, namespace, names, window, now)));
+    let there = wanted.iter().map(|(namespace, names)| {
+        in_time(namespace, window, of_namespace(client, home, (namespace, names), window, now))
+    });
     let (there, home_labels, server, volumes) = futures::join!(
         futures::future::join_all(there),
         in_time(home, window, namespace(client, home, window)),
@@ -176,10 +180,32 @@ fn ranked(wanted: BTreeMap<String, Wanted>) -> Vec<(String, Wanted)> {
 }
 
 /// A namespace and what is wanted of it. What only looks like one, as `redis.io` does, is left alone.
-async fn of_namespace(client: &Client, name: &str, wanted: &Wanted, window: Window, now: Timestamp) -> Elsewhere {
+async fn of_namespace(
+    client: &Client,
+    home: &str,
+    (name, wanted): (&str, &Wanted),
+    window: Window,
+    now: Timestamp,
+) -> Elsewhere {
     let mut found = namespace(client, name, window).await;
-    if found.objects.is_empty() && found.asked.iter().all(|asked| asked.unknown.is_none()) {
-        return Elsewhere::default();
+    let Some(object) = found.objects.first() else {
+        // What nobody may read stays unknown; what is not there is no namespace.
+        found.asked.retain(|asked| asked.unknown.is_some());
+        return found;
+    };
+    if !shows_itself(object, home) {
+        found.asked.push(Asked {
+            id: format!("cluster-objects-of-{name}"),
+            source: "cluster".to_owned(),
+            query: format!("{} in namespace {name}", wanted.names.iter().cloned().collect::<Vec<_>>().join(", ")),
+            window,
+            digest: String::new(),
+            unknown: Some(format!(
+                "namespace {name} does not let incidents of {home} tell what is in it; to allow that: kubectl annotate namespace \
+                 {name} {VISIBLE_TO}={home}"
+            )),
+        });
+        return found;
     }
     let reads = KINDS.into_iter().filter_map(Read::of_kind);
     let lists = reads.map(|read| cluster::list(client, read, Some(name), window));
@@ -199,6 +225,11 @@ async fn of_namespace(client: &Client, name: &str, wanted: &Wanted, window: Wind
     found.objects.extend(kept);
     found.targets = targets;
     found
+}
+
+fn shows_itself(namespace: &Value, to: &str) -> bool {
+    let told = namespace["metadata"]["annotations"][VISIBLE_TO].as_str().unwrap_or_default();
+    told.split(',').map(str::trim).any(|one| one == "*" || one == to)
 }
 
 /// The labels of a namespace, which policies select by.

@@ -43,7 +43,8 @@ fn server() -> (Client, Arc<Mutex<Vec<String>>>) {
                 ),
                 (name, "") => (
                     200,
-                    json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name, "labels": {"team": "a"}}}),
+                    json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name, "labels": {"team": "a"},
+                        "annotations": if name == "hidden" { json!({}) } else { json!({"amend.dev/visible-to": "web, shop"}) }}}),
                 ),
                 _ => (
                     200,
@@ -100,9 +101,19 @@ async fn what_only_looks_like_a_namespace_is_left_alone() {
 #[tokio::test]
 async fn a_namespace_that_may_not_be_read_is_told_as_unknown() {
     let (found, _) = found(&["db.closed.svc:5432"]).await;
-    let unknown = found.asked.iter().find(|asked| asked.id == "cluster-pods-of-closed").unwrap();
-    assert!(unknown.unknown.as_ref().unwrap().contains("not allowed to read pods"), "{unknown:?}");
+    let unknown = found.asked.iter().find(|asked| asked.id == "cluster-namespace-of-closed").unwrap();
+    assert!(unknown.unknown.as_ref().unwrap().contains("not allowed to read"), "{unknown:?}");
     assert!(found.asked.iter().all(|asked| asked.id != "cluster-pods"), "of the incident's namespace it says nothing");
+}
+
+#[tokio::test]
+async fn a_namespace_that_does_not_show_itself_is_not_read_and_the_annotation_is_named() {
+    let (found, paths) = found(&["db.hidden.svc:5432"]).await;
+    let unknown = found.asked.iter().find(|asked| asked.id == "cluster-objects-of-hidden").unwrap();
+    assert!(unknown.query.contains("db in namespace hidden"), "{unknown:?}");
+    let why = unknown.unknown.as_ref().unwrap();
+    assert!(why.ends_with("kubectl annotate namespace hidden amend.dev/visible-to=shop"), "{why}");
+    assert!(!paths.iter().any(|path| path.contains("/namespaces/hidden/")), "{paths:?}");
 }
 
 #[tokio::test]
