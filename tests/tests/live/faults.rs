@@ -146,7 +146,7 @@ async fn an_exhausted_connection_pool_is_named() -> anyhow::Result<()> {
     stage.becomes(|shop| {
         if let Some(catalog) = shop.services.get_mut("catalog") {
             let version = &mut catalog.usual;
-            (version.error_ratio, version.latency_factor) = (0.35, 15.0);
+            (version.error_ratio, version.waits_seconds) = (0.35, 0.6);
             version.error_message = "pool - Connection is not available, request timed out after 30000ms".into();
         }
     });

@@ -119,6 +119,8 @@ pub struct Version {
     pub error_ratio: f64,
     /// Own time compared with the service's usual.
     pub latency_factor: f64,
+    /// Seconds that each request waits besides, for a free connection say: time that takes no CPU.
+    pub waits_seconds: f64,
     /// What happens when the memory limit is generous: a heap that grows with it.
     pub oversized: Option<Oversized>,
     /// Configuration without which it cannot work.
@@ -141,6 +143,7 @@ impl Default for Version {
             surge: None,
             error_ratio: 0.002,
             latency_factor: 1.0,
+            waits_seconds: 0.0,
             oversized: None,
             needs: Vec::new(),
             missing_image: false,

@@ -165,7 +165,7 @@ impl Model {
             let wanted = CPU_IDLE + life.rate * unthrottled * CPU_SHARE;
             let throttled = pod.cpu_limit.map_or(1.0, |limit| (wanted / limit.max(1e-3)).clamp(1.0, 30.0));
             work += unthrottled;
-            latency += unthrottled * throttled;
+            latency += unthrottled * throttled + version.waits_seconds;
         }
         let killed = lives.iter().filter(|(_, life)| life.killed_in_step).count() as f64 / relied_on.max(ready) as f64;
         // The pods that are left take more than their share: some requests time out.
