@@ -206,6 +206,21 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn a_stateful_set_that_waits_for_its_broken_pods_says_so() {
+        let at = |kind: &str, ready: u32| {
+            let object = json!({ "kind": kind, "metadata": { "generation": 2 }, "spec": { "replicas": 3 },
+                "status": { "observedGeneration": 2, "replicas": 3, "updatedReplicas": 1, "readyReplicas": ready } });
+            rollout(&Answer::Known(object)).known().cloned().unwrap()
+        };
+        let waiting = at("StatefulSet", 1);
+        assert!(
+            !waiting.complete && waiting.stuck.as_ref().unwrap().starts_with("2 pods are not ready"),
+            "{waiting:?}"
+        );
+        assert_eq!((at("StatefulSet", 3).stuck, at("Deployment", 1).stuck), (None, None));
+    }
+
+    #[test]
     fn the_configuration_that_pods_read_is_found_wherever_it_is_named() {
         let workload = json!({ "spec": { "template": { "spec": {
             "containers": [{
