@@ -194,7 +194,7 @@ pub struct Ownership {
     pub operation: String,
     /// `status` when written through it, else empty.
     pub subresource: String,
-    /// When it last wrote.
+    /// When it last changed something.
     pub time: String,
     /// What it owns.
     pub fields: FieldSet,
@@ -290,11 +290,12 @@ pub fn record(
         }
     };
     let before_fields = entries[at].fields.clone();
+    let took = !changed.is_empty();
     match applied {
         Some(applied) => entries[at].fields = applied.intersection(&present).cloned().collect(),
         None => entries[at].fields.extend(changed),
     }
-    if entries[at].fields != before_fields || entries[at].time.is_empty() {
+    if took || entries[at].fields != before_fields || entries[at].time.is_empty() {
         entries[at].time = seconds(now);
     }
     write_owners(after, &entries);
@@ -327,6 +328,22 @@ mod tests {
         assert!(of("hpa").contains(&vec!["f:spec".to_owned(), "f:replicas".to_owned()]));
         assert!(!of("flux").contains(&vec!["f:spec".to_owned(), "f:replicas".to_owned()]));
         assert!(of("flux").iter().any(|path| readable(path) == ".spec.containers[name=\"app\"].image"));
+    }
+
+    #[test]
+    fn a_write_that_changes_only_values_is_dated_and_one_that_changes_nothing_is_not() {
+        let writer = Writer { manager: "flux", status: false, apply: true };
+        let applied = |level: &str, before: Option<&Value>, at: i64| {
+            let mut after = json!({ "apiVersion": "v1", "data": { "LEVEL": level } });
+            let set = leaves(&after);
+            record(before, &mut after, writer, Some(&set), Timestamp::from_second(at).unwrap());
+            after
+        };
+        let first = applied("a", None, 0);
+        let same = applied("a", Some(&first), 60);
+        let other = applied("b", Some(&same), 120);
+        let times = [&first, &same, &other].map(|object| owners(object)[0].time.clone());
+        assert_eq!(times, ["1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "1970-01-01T00:02:00Z"]);
     }
 
     #[test]
