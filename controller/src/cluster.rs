@@ -113,6 +113,12 @@ impl Look {
         self.asked.iter().find(|asked| asked.id == "cluster-events").and_then(|asked| asked.unknown.clone())
     }
 
+    /// Why a kind, named as in its path, was not read; `None` when it was.
+    pub fn unread(&self, plural: &str) -> Option<String> {
+        let of_it = |asked: &&Asked| asked.query.rsplit('/').next() == Some(plural);
+        self.asked.iter().find(of_it).and_then(|asked| asked.unknown.clone())
+    }
+
     /// Objects of a kind.
     pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> + 'a {
         self.objects.iter().filter(move |object| object["kind"] == kind)

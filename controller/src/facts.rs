@@ -12,7 +12,9 @@ use amend_diagnosis::signal::{Signal, SignalSource};
 use amend_execution::journal::{Ending, Event, Journal};
 use amend_policies::gate::blast_radius::{BlastRadiusFacts, DisruptionBudget, Rollout};
 use amend_policies::gate::cooldown::{CooldownFacts, PastAction};
-use amend_policies::gate::environment::{EnvironmentFacts, FieldWriter, Hold, Silence, Silences, field_writers};
+use amend_policies::gate::environment::{
+    EnvironmentFacts, FieldWriter, Hold, Silence, Silences, configuration_writers, field_writers,
+};
 use amend_policies::gate::permission::{PermissionFacts, RenderedChange};
 use amend_policies::gate::rollback::RollbackFacts;
 use amend_policies::gate::{GateFacts, IncidentFacts};
@@ -28,8 +30,10 @@ use crate::contents::Contents;
 use crate::owner::Owner;
 use crate::shell::Shell;
 use crate::targets::Target;
+use crate::watch::{self, configured::Configured};
 
 mod access;
+mod configured;
 mod dry_run;
 mod elsewhere;
 mod fits;
@@ -73,6 +77,7 @@ pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> Ga
         dry_runs(shell, about),
         shell.requested.by_node(&client, now),
     );
+    let configured = watch::configured::read(shell, plan).await;
     let (firing, silences) = alerts;
     let (suspended, elsewhere) = owned;
     let rendered = match about.contents {
@@ -96,8 +101,8 @@ pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> Ga
             rendered: rendered.clone(),
         },
         environment: EnvironmentFacts {
-            writers: writers(&target, &look),
-            holds: with_hold_on_target(holds, &target, plan),
+            writers: writers(&target, &look, &configured),
+            holds: configured::with_holds(with_hold_on_target(holds, &target, plan), &configured),
             silences,
             suspended,
             firing,
@@ -112,6 +117,7 @@ pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> Ga
             },
             budgets: budgets(&look, &target),
             dependents,
+            readers: configured::readers(plan, &look),
             elsewhere,
         },
         rollback: dry_runs,
@@ -315,26 +321,26 @@ async fn dependents(shell: &Shell, plan: &Plan, now: Timestamp) -> Answer<Vec<En
     Answer::Known(reached.split_off(1))
 }
 
-/// Everything that writes fields of the target by itself.
-fn writers(target: &Answer<Value>, look: &Look) -> Answer<Vec<FieldWriter>> {
-    let unread = |plural: &str| {
-        look.asked.iter().find(|asked| asked.query.ends_with(plural)).and_then(|asked| asked.unknown.clone())
+/// Everything that writes fields of the target, or of a ConfigMap that changes, by itself.
+fn writers(target: &Answer<Value>, look: &Look, configured: &Answer<Vec<Configured>>) -> Answer<Vec<FieldWriter>> {
+    let configured = match configured {
+        Answer::Known(configured) => {
+            configured.iter().filter_map(|one| one.live.as_ref()).flat_map(configuration_writers)
+        }
+        Answer::Unknown { why } => return Answer::unknown(why.clone()),
     };
     let scalers = ["horizontalpodautoscalers", "verticalpodautoscalers", "scaledobjects"];
-    match (target, scalers.into_iter().find_map(unread)) {
-        (Answer::Known(target), None) => Answer::Known(field_writers(target, &look.objects)),
+    match (target, scalers.into_iter().find_map(|plural| look.unread(plural))) {
+        (Answer::Known(target), None) => {
+            Answer::Known(field_writers(target, &look.objects).into_iter().chain(configured).collect())
+        }
         (Answer::Unknown { why }, _) => Answer::unknown(why.clone()),
         (_, Some(why)) => Answer::Unknown { why },
     }
 }
 
 fn budgets(look: &Look, target: &Answer<Value>) -> Answer<Vec<DisruptionBudget>> {
-    let unread = look
-        .asked
-        .iter()
-        .find(|asked| asked.query.ends_with("poddisruptionbudgets"))
-        .and_then(|asked| asked.unknown.clone());
-    if let Some(why) = unread {
+    if let Some(why) = look.unread("poddisruptionbudgets") {
         return Answer::Unknown { why };
     }
     let Answer::Known(target) = target else { return Answer::unknown("the target cannot be read") };

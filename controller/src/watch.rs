@@ -1,5 +1,6 @@
 //! Everything that a decision about a remediation looks at, gathered just now. Reads only.
 
+pub mod configured;
 mod edited;
 mod forge;
 pub mod gitops;
@@ -173,7 +174,7 @@ pub async fn gather(
         orders,
         forge,
         gitops,
-        rollout: gitops::rollout(&facts.target),
+        rollout: configured::taken_up(shell, plan, &facts.target, now).await,
         abort,
         verification,
         cause: cause_state(incident),

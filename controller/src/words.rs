@@ -167,10 +167,26 @@ fn on_merge(plan: &Plan) -> String {
     let pods: u32 = plan.steps.iter().map(|step| step.footprint.restarts_pods).sum();
     let verify = "Amend then watches the rollout and compares the golden metrics with the time before the incident.";
     match pods {
-        0 => format!("No pod is restarted. {verify}"),
+        0 if plan.configurations.is_empty() => format!("No pod is restarted. {verify}"),
+        0 => format!("{} {verify}", no_restart(plan)),
         1 => format!("One pod is replaced by the Deployment's own rollout. {verify}"),
         pods => format!("{pods} pods are replaced by the workload's own rollout strategy. {verify}"),
     }
+}
+
+/// Applying a ConfigMap restarts nothing, and what starts later reads it: a reviewer must know which of both.
+fn no_restart(plan: &Plan) -> String {
+    let target = format!("{}/{}", plan.target.namespace, plan.target.name);
+    let each = plan.configurations.iter().map(|one| match one.at_start.as_slice() {
+        [] => format!("pods of {target} see {} in their folder within about two minutes.", one.object),
+        containers => format!(
+            "{} of {target} read {} only when they start: containers that crash pick it up at their next start, those that run \
+             must be restarted by people (`kubectl rollout restart`), and until then it does not count as rolled out.",
+            containers.join(", "),
+            one.object
+        ),
+    });
+    format!("No pod is restarted: {}", each.collect::<Vec<_>>().join(" "))
 }
 
 fn undo(plan: &Plan) -> String {

@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use crate::field::{FieldPath, Step};
 use crate::manifest::{self, Refusal};
-use crate::plan::{BlobId, ExpectedField, FieldEdit, FileChange, Footprint, ObjectRef, PlanTarget, SourceFile};
+use crate::plan::{
+    BlobId, Configuration, ExpectedField, FieldEdit, FileChange, Footprint, ObjectRef, PlanTarget, SourceFile,
+};
 use crate::policy::Problems;
 use amend_diagnosis::diagnosis::Cause;
 
@@ -135,6 +137,8 @@ pub struct Deed {
     pub after: Vec<SourceFile>,
     pub footprint: Footprint,
     pub expected: Vec<ExpectedField>,
+    /// ConfigMaps that change and that the target's pods read.
+    pub configurations: Vec<Configuration>,
 }
 
 /// Why an action does not answer this cause on this target; a sentence for people.
@@ -251,7 +255,7 @@ fn deed_in_one_file(
         after: Some(after.blob.clone()),
         edits,
     };
-    Deed { summary, files: vec![change], after: vec![after], footprint, expected }
+    Deed { summary, files: vec![change], after: vec![after], footprint, expected, configurations: Vec::new() }
 }
 
 /// `Deployment shop/checkout` as people say it.

@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod canonical;
+pub mod configuration;
 pub mod duration;
 pub mod field;
 pub mod gate;

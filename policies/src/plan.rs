@@ -16,9 +16,11 @@ use crate::percentage::Percentage;
 use crate::policy::{Autonomy, GoldenMetric, PolicyRef, RollbackOn, RollbackVia, Sla, Verification};
 
 mod applied;
+mod configured;
 mod identity;
 
 pub use applied::Stands;
+pub use configured::{MOUNTED_WITHIN, first_missing};
 pub use identity::{ActionKey, BlobId, Fingerprint, PlanDigest};
 
 /// Ordered steps with their undo, limits and checks. Immutable; named by its [`digest`](Plan::digest).
@@ -50,6 +52,20 @@ pub struct Plan {
     pub escalate: Vec<Escalate>,
     /// What the live target must show before the change counts as applied.
     pub expected: Vec<ExpectedField>,
+    /// ConfigMaps that the target's pods read and that change: what is planned for them must be live, and taken up by the pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub configurations: Vec<Configuration>,
+}
+
+/// A ConfigMap that a plan changes because the target's pods read it. What it must show is in the plan's edits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Configuration {
+    /// With its namespace.
+    pub object: ObjectRef,
+    /// Containers of the target that see the change only when they start. Empty: they all see it in a mounted folder by and by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at_start: Vec<String>,
 }
 
 /// The incident that a plan answers.

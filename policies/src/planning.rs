@@ -4,7 +4,9 @@ use amend_diagnosis::diagnosis::Cause;
 use serde_json::Value;
 
 use crate::action::{ActionKind, Inapplicable, RevertedCommit, Setting};
-use crate::plan::{ExpectedField, IncidentRef, Plan, PlanStep, PlanTarget, Repository, SourceFile, Undo};
+use crate::plan::{
+    Configuration, ExpectedField, IncidentRef, Plan, PlanStep, PlanTarget, Repository, SourceFile, Undo,
+};
 use crate::policy::{CompiledPolicy, PolicyRef};
 
 /// What a plan is made from.
@@ -56,6 +58,7 @@ pub fn make_plan(inputs: &Planning<'_>) -> Result<Planned, NoPlan> {
     let mut summaries = Vec::new();
     let mut after: Vec<SourceFile> = Vec::new();
     let mut expected: Vec<ExpectedField> = Vec::new();
+    let mut configurations: Vec<Configuration> = Vec::new();
     for step in &inputs.policy.steps {
         let setting = Setting {
             cause: inputs.cause,
@@ -89,6 +92,7 @@ pub fn make_plan(inputs: &Planning<'_>) -> Result<Planned, NoPlan> {
         summaries.push(deed.summary);
         after.extend(deed.after);
         expected.extend(deed.expected);
+        configurations.extend(deed.configurations);
     }
     let policy = inputs.policy;
     let plan = Plan {
@@ -108,6 +112,7 @@ pub fn make_plan(inputs: &Planning<'_>) -> Result<Planned, NoPlan> {
         rollback: policy.rollback.clone(),
         escalate: policy.escalate.clone(),
         expected,
+        configurations,
     };
     Ok(Planned { plan, after })
 }

@@ -212,7 +212,7 @@ fn a_commit_is_taken_back_only_when_that_is_safe_and_helps() {
     assert!(revert(&|commit| commit.files[0].then = commit.files[0].now.clone()).contains("taken back already"));
     assert!(
         revert(&|commit| commit.files[0].then = Some(source(&MANIFEST.replace("tight", "ok"))))
-            .contains("does not change")
+            .contains("changes neither")
     );
 }
 

@@ -76,6 +76,8 @@ enum Name {
     Oom,
     /// A guilty and an innocent release; only the guilty one is reverted
     BadRelease,
+    /// A commit that changed only a ConfigMap; it is reverted, and the pods take it up
+    BadConfig,
     /// The change does harm and is taken back
     BadFix,
     /// Telemetry dies after the merge; nobody calls it a success
@@ -91,6 +93,7 @@ impl Name {
         match self {
             Self::Oom => "oom",
             Self::BadRelease => "bad-release",
+            Self::BadConfig => "bad-config",
             Self::BadFix => "bad-fix",
             Self::NoData => "no-data",
             Self::Placebo => "placebo",

@@ -34,6 +34,7 @@ use crate::planner;
 use crate::reconcile::{Control, Decision, GatherError, LOOK, named};
 use crate::shell::Shell;
 use crate::unknown_lines::{self, Heard};
+use crate::watch::configured;
 
 /// How often an open incident is looked at.
 const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(15);
@@ -167,7 +168,21 @@ impl Control for IncidentControl {
             Some(cause) => planner::workload(shell, cause).await,
             None => Answer::unknown("no cause may be acted on"),
         };
-        let known = cause::Known { diagnosis: diagnosis.as_ref(), latest, live: &live, signals: &moment.signals };
+        let configured = match latest {
+            Some(one) => {
+                let plan = &one.spec.plan;
+                let configured = configured::read(shell, plan).await;
+                configured.map(|configured| configured.iter().all(|one| one.is_as_before(plan)))
+            }
+            None => Answer::Known(true),
+        };
+        let known = cause::Known {
+            diagnosis: diagnosis.as_ref(),
+            latest,
+            live: &live,
+            configured_as_before: &configured,
+            signals: &moment.signals,
+        };
         moment.cause = cause::state(&known, status.cause_absent_since, now);
         if let Some(diagnosis) = diagnosis.as_ref().filter(|_| moment.joined_to.is_none()) {
             answer::answer(shell, &mut moment, diagnosis, &live, &own, &remediations).await;

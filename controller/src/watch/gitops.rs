@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use amend_crds::gittarget::ObjectLocation;
-use amend_diagnosis::entity::EntityKind;
 use amend_diagnosis::evidence::Answer;
 use amend_execution::phase::Standing;
 use amend_execution::snapshot::{GitOpsSeen, RolloutState};
 use amend_gitops::repo::{CommitId, Containment};
+use amend_policies::configuration::read_by;
 use amend_policies::plan::{ExpectedField, Plan};
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ use crate::errors;
 use crate::owner::{self, Owner};
 use crate::shell::Shell;
 use crate::targets::Target;
+use crate::watch::configured;
 
 /// Flux and the live object, about a merged change.
 pub async fn gitops(shell: &Arc<Shell>, work: &Work, standing: &Standing) -> Answer<GitOpsSeen> {
@@ -73,18 +74,34 @@ pub async fn gitops(shell: &Arc<Shell>, work: &Work, standing: &Standing) -> Ans
         }
     };
     let back: Vec<ExpectedField> = before_fields(plan);
+    let configured = configured::read(shell, plan).await;
     Answer::Known(GitOpsSeen {
         applied_revision: applied.to_string(),
         contains_merge: contains(merged.clone(), changes).await,
-        live_is_planned: live.as_ref().map(|live| plan.not_yet_applied(live).is_empty()),
+        live_is_planned: both(
+            live.as_ref().map(|live| plan.not_yet_applied(live).is_empty()),
+            configured.as_ref().map(|configured| configured.iter().all(|one| one.is_planned(plan))),
+        ),
         contains_revert: match &revert_merged {
             Some(_) => contains(revert_merged.clone(), Vec::new()).await,
             None => Answer::Known(false),
         },
-        live_is_back: live.as_ref().map(|live| back.iter().all(|field| field.missing_from(live).is_none())),
+        live_is_back: both(
+            live.as_ref().map(|live| back.iter().all(|field| field.missing_from(live).is_none())),
+            configured.as_ref().map(|configured| configured.iter().all(|one| one.is_as_before(plan))),
+        ),
         foreign_commits: foreign(target, plan, live.known(), merged.as_deref(), &applied).await,
         message: owner.as_ref().and_then(Owner::trouble),
     })
+}
+
+/// Whether both hold. What is known not to hold needs no second answer.
+fn both(one: Answer<bool>, other: Answer<bool>) -> Answer<bool> {
+    match (one, other) {
+        (Answer::Known(false), _) | (_, Answer::Known(false)) => Answer::Known(false),
+        (Answer::Known(true), Answer::Known(true)) => Answer::Known(true),
+        (Answer::Unknown { why }, _) | (_, Answer::Unknown { why }) => Answer::Unknown { why },
+    }
 }
 
 /// Whether people wrote down in the GitTarget which file holds the target.
@@ -117,7 +134,7 @@ async fn foreign(
         Err(error) => return Answer::unknown(errors::chain(&error)),
     };
     let files: Vec<&str> = plan.steps.iter().flat_map(|step| &step.files).map(|file| file.path.as_str()).collect();
-    let read = live.map(configurations).unwrap_or_default();
+    let read = live.map(read_by).unwrap_or_default();
     let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
     let folders: BTreeSet<Option<String>> = files.iter().map(|file| folder(file)).collect();
     let mut foreign = Vec::new();
@@ -126,7 +143,7 @@ async fn foreign(
         let beside = commit.paths.iter().filter(|path| !read.is_empty() && folders.contains(&folder(path)));
         for path in beside {
             let held = crate::changes::objects_in(repo, &commit.id, path, &plan.target.namespace).await;
-            touches |= held.iter().any(|object| read.contains(&(object.kind, object.name.clone())));
+            touches |= held.iter().any(|object| read.contains_key(&(object.kind, object.name.clone())));
         }
         if !touches {
             continue;
@@ -140,29 +157,6 @@ async fn foreign(
         }
     }
     Answer::Known(foreign)
-}
-
-/// ConfigMaps and Secrets that a workload's pods read: mounted, projected, or as environment.
-fn configurations(workload: &Value) -> BTreeSet<(EntityKind, String)> {
-    let mut found = BTreeSet::new();
-    let mut left = vec![&workload["spec"]["template"]["spec"]];
-    while let Some(part) = left.pop() {
-        for (key, value) in part.as_object().into_iter().flatten() {
-            let (kind, name) = match key.as_str() {
-                "configMap" | "configMapRef" | "configMapKeyRef" => (EntityKind::ConfigMap, &value["name"]),
-                "secret" | "secretRef" | "secretKeyRef" => {
-                    (EntityKind::Secret, value.get("secretName").unwrap_or(&value["name"]))
-                }
-                _ => {
-                    left.push(value);
-                    continue;
-                }
-            };
-            found.extend(name.as_str().map(|name| (kind, name.to_owned())));
-        }
-        left.extend(part.as_array().into_iter().flatten());
-    }
-    found
 }
 
 /// How far the live workload has rolled out.
@@ -218,27 +212,5 @@ mod tests {
             "{waiting:?}"
         );
         assert_eq!((at("StatefulSet", 3).stuck, at("Deployment", 1).stuck), (None, None));
-    }
-
-    #[test]
-    fn the_configuration_that_pods_read_is_found_wherever_it_is_named() {
-        let workload = json!({ "spec": { "template": { "spec": {
-            "containers": [{
-                "name": "app",
-                "envFrom": [{ "configMapRef": { "name": "flags" } }],
-                "env": [{ "name": "KEY", "valueFrom": { "secretKeyRef": { "name": "keys", "key": "a" } } }],
-            }],
-            "volumes": [
-                { "name": "a", "configMap": { "name": "settings" } },
-                { "name": "b", "secret": { "secretName": "tls" } },
-                { "name": "c", "projected": { "sources": [{ "configMap": { "name": "rules" } }] } },
-                { "name": "d", "emptyDir": {} },
-            ],
-        } } } });
-        let found = configurations(&workload);
-        let names: Vec<_> = found.iter().map(|(kind, name)| (*kind, name.as_str())).collect();
-        let maps = ["flags", "rules", "settings"].map(|name| (EntityKind::ConfigMap, name));
-        let secrets = ["keys", "tls"].map(|name| (EntityKind::Secret, name));
-        assert_eq!(names, [&maps[..], &secrets[..]].concat());
     }
 }

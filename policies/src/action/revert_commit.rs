@@ -1,11 +1,16 @@
 //! Takes one commit back: the files it touched get the content they had before it.
 
+use std::collections::BTreeMap;
+
+use amend_diagnosis::entity::EntityKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Deed, Inapplicable, Setting, footprint, named};
+use crate::configuration::read_by;
+use crate::field::{FieldPath, Step};
 use crate::manifest;
-use crate::plan::{ExpectedField, FileChange};
+use crate::plan::{Configuration, ExpectedField, FileChange, ObjectRef};
 use crate::policy::{Problems, quoted};
 
 /// Settings of the action.
@@ -88,8 +93,10 @@ impl RevertRule {
         if files.is_empty() {
             return Err(Inapplicable::because(format!("commit {short} is taken back already")));
         }
-        if expected.is_empty() {
-            let sentence = format!("taking back commit {short} does not change {target}");
+        let configurations = configurations(setting, &files)?;
+        if expected.is_empty() && configurations.is_empty() {
+            let sentence =
+                format!("taking back commit {short} changes neither {target} nor a ConfigMap that its pods read");
             return Err(Inapplicable::because(sentence));
         }
         files.sort_by(|left, right| left.path.cmp(&right.path));
@@ -97,10 +104,64 @@ impl RevertRule {
             files.iter().flat_map(|file| &file.edits).filter(|edit| is_target(&edit.object, &target)).collect();
         let footprint = footprint(setting.live, &own);
         let subject = quoted(&reverted.subject);
-        let summary = format!("take back commit {short} {subject} in {}", named(&target));
-        Ok(Deed { summary, files, after, footprint, expected })
+        let read: Vec<String> = configurations.iter().map(|one| one.object.to_string()).collect();
+        let place = match (expected.is_empty(), read.as_slice()) {
+            (_, []) => named(&target),
+            (true, read) => format!("{}, which {} reads", read.join(" and "), named(&target)),
+            (false, read) => format!("{} and {}, which it reads", named(&target), read.join(" and ")),
+        };
+        let summary = format!("take back commit {short} {subject} in {place}");
+        Ok(Deed { summary, files, after, footprint, expected, configurations })
     }
 }
+
+/// The ConfigMaps among the changed objects that the target's pods read, with what they hold and not only their labels.
+///
+/// A Secret that they read stops it: nobody could tell whether the old one is live again, since Amend reads no Secrets.
+fn configurations(setting: &Setting<'_>, files: &[FileChange]) -> Result<Vec<Configuration>, Inapplicable> {
+    let read = read_by(setting.live);
+    let mut found: BTreeMap<ObjectRef, (Vec<String>, usize)> = BTreeMap::new();
+    for edit in files.iter().flat_map(|file| &file.edits) {
+        let mut object = edit.object.clone();
+        if object.namespace.is_empty() {
+            object.namespace.clone_from(&setting.target.namespace);
+        }
+        let kind = match (object.api_version.as_str(), object.kind.as_str()) {
+            ("v1", "ConfigMap") => EntityKind::ConfigMap,
+            ("v1", "Secret") => EntityKind::Secret,
+            _ => continue,
+        };
+        let Some(reading) =
+            read.get(&(kind, object.name.clone())).filter(|_| object.namespace == setting.target.namespace)
+        else {
+            continue;
+        };
+        if kind == EntityKind::Secret {
+            let sentence =
+                format!("{object} changes too, and whether it is live again cannot be told: Amend reads no Secrets");
+            return Err(Inapplicable::because(sentence));
+        }
+        let length = [&edit.from, &edit.to].into_iter().flatten().map(String::len).sum::<usize>();
+        let known = found.entry(object).or_insert_with(|| (reading.at_start.iter().cloned().collect(), 0));
+        if is_content(&edit.field) {
+            known.1 += length.max(1);
+        }
+    }
+    if let Some((object, _)) = found.iter().find(|(_, (_, length))| *length > CONTENT_MAX) {
+        let sentence = format!("what changes in {object} is longer than {CONTENT_MAX} bytes, more than a plan holds");
+        return Err(Inapplicable::because(sentence));
+    }
+    let with_content = found.into_iter().filter(|(_, (_, length))| *length > 0);
+    Ok(with_content.map(|(object, (at_start, _))| Configuration { object, at_start }).collect())
+}
+
+fn is_content(field: &FieldPath) -> bool {
+    matches!(field.steps().first(), Some(Step::Key(key)) if key == "data" || key == "binaryData")
+}
+
+/// What may change in one ConfigMap, before and after together. A plan holds it twice (deed and undo) and lives in an object of at
+/// most 1.4 MB beside its journal; a reviewer does not read more either.
+pub const CONTENT_MAX: usize = 128 * 1024;
 
 /// An object in a file may leave its namespace to Kustomize.
 fn is_target(object: &crate::plan::ObjectRef, target: &crate::plan::ObjectRef) -> bool {

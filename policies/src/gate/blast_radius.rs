@@ -1,6 +1,8 @@
 //! How much may be hurt at once: pods out of service, disruption budgets, who depends on the target, and what else the
 //! changed files are rendered to.
 
+use std::collections::BTreeSet;
+
 use amend_diagnosis::entity::Entity;
 use amend_diagnosis::evidence::Answer;
 use schemars::JsonSchema;
@@ -49,6 +51,8 @@ pub struct BlastRadiusFacts {
     pub budgets: Answer<Vec<DisruptionBudget>>,
     /// Workloads that reach the target over calls, directly or not.
     pub dependents: Answer<Vec<Entity>>,
+    /// Other workloads whose pods read a ConfigMap that changes; empty when none changes.
+    pub readers: Answer<Vec<Entity>>,
     /// Who else renders the changed files, as `apps/staging` or `Kustomization flux-system/staging`; empty: nobody.
     pub elsewhere: Answer<Vec<String>>,
 }
@@ -174,12 +178,8 @@ fn resolved(text: &str, replicas: u32, up: bool) -> Result<u32, String> {
 
 /// Judges four questions (unavailable, budgets, dependents, elsewhere), and whether a rollout gets under way where it may not.
 pub fn evaluate(rules: &[BlastRadiusRule], facts: &BlastRadiusFacts) -> Vec<Verdict> {
-    let mut verdicts = vec![
-        unavailable(rules, &facts.rollout),
-        budgets(facts),
-        dependents(rules, &facts.dependents),
-        elsewhere(&facts.elsewhere),
-    ];
+    let mut verdicts =
+        vec![unavailable(rules, &facts.rollout), budgets(facts), dependents(rules, facts), elsewhere(&facts.elsewhere)];
     verdicts.extend(facts.rollout.known().and_then(under_way));
     verdicts
 }
@@ -277,13 +277,25 @@ fn elsewhere(others: &Answer<Vec<String>>) -> Verdict {
     Verdict::unknown(GATE, "elsewhere", sentence).as_gap()
 }
 
-fn dependents(rules: &[BlastRadiusRule], dependents: &Answer<Vec<Entity>>) -> Verdict {
-    let list = match dependents {
+fn dependents(rules: &[BlastRadiusRule], facts: &BlastRadiusFacts) -> Verdict {
+    let readers = match &facts.readers {
+        Answer::Known(readers) => readers,
+        Answer::Unknown { why } => {
+            let sentence = format!("cannot tell who else reads the ConfigMap that changes: {why}");
+            return Verdict::unknown(GATE, "dependents", sentence);
+        }
+    };
+    let dependents = match &facts.dependents {
         Answer::Known(list) => list,
         Answer::Unknown { why } => {
             let sentence = format!("cannot tell who depends on the target: {why}");
             return Verdict::unknown(GATE, "dependents", sentence).as_gap();
         }
+    };
+    let list: BTreeSet<&Entity> = readers.iter().chain(dependents).collect();
+    let depend = match readers.is_empty() {
+        true => "depend on the target",
+        false => "depend on the target or read a ConfigMap that changes",
     };
     let count = saturated(list.len() as u64);
     let allowed =
@@ -292,15 +304,11 @@ fn dependents(rules: &[BlastRadiusRule], dependents: &Answer<Vec<Entity>>) -> Ve
     let more = if list.len() > 5 { ", ..." } else { "" };
     let who = if names.is_empty() { String::new() } else { format!(" ({}{more})", names.join(", ")) };
     match count <= allowed {
-        true => Verdict::pass(
-            GATE,
-            "dependents",
-            format!("{count} workloads depend on the target{who}; allowed are {allowed}"),
-        ),
+        true => Verdict::pass(GATE, "dependents", format!("{count} workloads {depend}{who}; allowed are {allowed}")),
         false => Verdict::fail(
             GATE,
             "dependents",
-            format!("{count} workloads depend on the target{who}, but only {allowed} are allowed by maxDependents"),
+            format!("{count} workloads {depend}{who}, but only {allowed} are allowed by maxDependents"),
         ),
     }
 }

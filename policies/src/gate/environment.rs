@@ -12,9 +12,10 @@ use crate::verdict::{GateName, Verdict};
 /// What the gate looks at.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EnvironmentFacts {
-    /// Who else writes fields of the target ([`field_writers`] finds most of them).
+    /// Who else writes fields of the target ([`field_writers`] finds most of them), or of a ConfigMap that changes
+    /// ([`configuration_writers`]).
     pub writers: Answer<Vec<FieldWriter>>,
-    /// `amend.dev/hold` on the target or its namespace.
+    /// `amend.dev/hold` on the target, a ConfigMap that changes, or their namespace.
     pub holds: Answer<Vec<Hold>>,
     /// Silences and inhibitions of Alertmanager that match the incident's signals.
     pub silences: Silences,
@@ -60,7 +61,7 @@ pub struct Silence {
     pub comment: String,
 }
 
-pub use writers::field_writers;
+pub use writers::{configuration_writers, field_writers};
 
 const GATE: GateName = GateName::Environment;
 
@@ -90,7 +91,9 @@ fn writers(plan: &Plan, writers: &Answer<Vec<FieldWriter>>) -> Verdict {
             return Verdict::unknown(GATE, "writers", format!("cannot tell who else writes the field: {why}"));
         }
     };
-    for field in plan.steps.iter().flat_map(|step| &step.footprint.fields) {
+    let configured: Vec<FieldPath> =
+        plan.configurations.iter().flat_map(|one| plan.expected_of(one)).map(|expected| expected.field).collect();
+    for field in plan.steps.iter().flat_map(|step| &step.footprint.fields).chain(&configured) {
         let other = writers.iter().find(|writer| writer.field.is_within(field) || field.is_within(&writer.field));
         if let Some(other) = other {
             let sentence = format!(

@@ -69,16 +69,21 @@ pub fn accesses_needed(plan: &Plan) -> Vec<Access> {
         namespace: namespace.into(),
         name: name.into(),
     };
-    let mut needed = vec![
-        Access {
-            verb: "patch".into(),
-            group: group.into(),
-            resource: plural(&target.kind),
-            namespace: target.namespace.clone(),
-            name: target.name.clone(),
-        },
-        on_git_target("propose"),
-    ];
+    let mut needed = vec![Access {
+        verb: "patch".into(),
+        group: group.into(),
+        resource: plural(&target.kind),
+        namespace: target.namespace.clone(),
+        name: target.name.clone(),
+    }];
+    needed.extend(plan.configurations.iter().map(|configuration| Access {
+        verb: "patch".into(),
+        group: String::new(),
+        resource: plural(&configuration.object.kind),
+        namespace: configuration.object.namespace.clone(),
+        name: configuration.object.name.clone(),
+    }));
+    needed.push(on_git_target("propose"));
     match plan.autonomy {
         Autonomy::Observe | Autonomy::Propose => {}
         Autonomy::Act => needed.push(on_git_target("merge")),
@@ -86,7 +91,7 @@ pub fn accesses_needed(plan: &Plan) -> Vec<Access> {
     needed
 }
 
-/// The plural of a workload kind: all that policies may target form it regularly.
+/// The plural of a workload kind or of ConfigMap: all that plans judge form it regularly.
 fn plural(kind: &str) -> String {
     format!("{}s", kind.to_lowercase())
 }

@@ -202,6 +202,7 @@ pub fn facts(plan: &Plan) -> GateFacts {
             rollout: Known(Rollout::of(&live()).unwrap()),
             budgets: Known(Vec::new()),
             dependents: Known(vec![Entity::new(EntityKind::Deployment, "shop", "frontend")]),
+            readers: Known(Vec::new()),
             elsewhere: Known(Vec::new()),
         },
         rollback: RollbackFacts { deed: Known(DryRun::Accepted), inverse: Known(DryRun::Accepted) },

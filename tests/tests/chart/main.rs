@@ -323,17 +323,18 @@ fn assert_restricted(pod: &Value) {
 }
 
 #[tokio::test]
-async fn a_remediator_is_an_account_that_may_patch_workloads_there_and_propose() {
+async fn a_remediator_is_an_account_that_may_patch_workloads_and_their_settings_there_and_propose() {
     let documents = rendered(&[SHOP]).await;
     named(&documents, "ServiceAccount", "amend-remediator");
     let rights: BTreeSet<Right> = rights_of(&documents, "shop", "amend-remediator").into_iter().collect();
-    let workloads = ["daemonsets", "deployments", "statefulsets"];
-    let mut wanted: BTreeSet<Right> = workloads
-        .iter()
-        .flat_map(|resource| ["get", "patch"].map(|verb| (*resource, verb)))
-        .map(|(resource, verb)| Right {
+    let workloads = ["daemonsets", "deployments", "statefulsets"].map(|resource| ("apps", resource, ["get", "patch"]));
+    let mut wanted: BTreeSet<Right> = [&workloads[..], &[("", "configmaps", ["create", "patch"])]]
+        .concat()
+        .into_iter()
+        .flat_map(|(group, resource, verbs)| verbs.map(|verb| (group, resource, verb)))
+        .map(|(group, resource, verb)| Right {
             namespace: "shop".into(),
-            group: "apps".into(),
+            group: group.into(),
             resource: resource.into(),
             verb: verb.into(),
             names: Vec::new(),

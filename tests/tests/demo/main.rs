@@ -42,6 +42,18 @@ async fn a_bad_release_is_reverted_and_the_innocent_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_commit_that_changed_only_a_config_map_is_reverted() {
+    let told = told("bad-config").await;
+    assert_eq!(told.outcome.as_deref(), Some("Succeeded"));
+    assert_eq!(told.incident.as_ref().unwrap().phase, "Resolved");
+    assert_eq!(told.causes[0].entity, "shop/Deployment/payment", "{:?}", told.causes);
+    let [pull] = told.pull_requests.as_slice() else { panic!("{:?}", told.pull_requests) };
+    assert_eq!((pull.lines_added, pull.lines_removed, pull.state.as_str()), (1, 1, "merged"));
+    assert_eq!(pull.files, ["apps/shop/config.yaml"]);
+    assert!(pull.diff.contains("\n+  processor-url: \"https://cards.example/v2\""), "{}", pull.diff);
+}
+
+#[tokio::test]
 async fn a_fix_that_does_harm_is_taken_back() {
     let told = told("bad-fix").await;
     assert_eq!(told.outcome.as_deref(), Some("RolledBack"));

@@ -119,7 +119,7 @@ async fn a_wrong_value_in_a_config_map_is_named() -> anyhow::Result<()> {
             one_of: vec!["https://cards.example/v2".into()],
             error_ratio: 0.5,
         }];
-        service.usual.error_message = "invalid value for PROCESSOR_URL: relative URL without a base".into();
+        service.usual.error_message = "invalid value for processor-url: relative URL without a base".into();
     };
     scenery.graph.services.get_mut("payment").into_iter().for_each(need);
     let stage = set(scenery).await?;

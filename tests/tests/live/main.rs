@@ -6,6 +6,7 @@ mod bad_fix;
 mod bad_release;
 mod busy_repository;
 mod closed;
+mod configuration;
 mod failed_run;
 mod faults;
 mod flood;

@@ -30,7 +30,7 @@ pub enum Wanted {
 }
 
 /// All stories, by the names of the sandbox.
-pub const STORIES: [Story; 6] = [
+pub const STORIES: [Story; 7] = [
     Story {
         name: "oom",
         fault: "a release of checkout needs more memory than its limit allows; its pods are killed, frontend answers 5xx",
@@ -40,6 +40,12 @@ pub const STORIES: [Story; 6] = [
     Story {
         name: "bad-release",
         fault: "a release of payment fails a third of its requests; an innocent release of catalog arrives with it",
+        ending: Wanted::Exactly(Phase::Succeeded),
+        telemetry_dies: false,
+    },
+    Story {
+        name: "bad-config",
+        fault: "a commit changes only a ConfigMap that payment reads; half of its requests fail, and no Deployment has changed",
         ending: Wanted::Exactly(Phase::Succeeded),
         telemetry_dies: false,
     },

@@ -155,6 +155,12 @@ impl Visit<'_> {
             let patch = Wanted { group: "apps", resource, verbs: &["patch"], namespace: &namespace, name: "" };
             self.may(&account, patch).await?;
         }
+        if spec.steps.iter().any(|step| step.git.revert_commit.is_some()) {
+            // A commit may have changed, or removed, a ConfigMap that the target reads.
+            let verbs: &[&str] = &["patch", "create"];
+            self.may(&account, Wanted { group: "", resource: "configmaps", verbs, namespace: &namespace, name: "" })
+                .await?;
+        }
         let controller = self.controllers_account();
         let speak = Wanted {
             group: "",

@@ -7,7 +7,7 @@ pub mod shop;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::graph::{Oversized, ServiceGraph, Surge, Version};
+use crate::model::graph::{Need, Oversized, ServiceGraph, Surge, Version};
 use crate::telemetry::alertmanager::Routing;
 use crate::telemetry::rules::AlertRule;
 
@@ -41,7 +41,7 @@ pub struct Release {
 /// One story.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// `oom`, `bad-release`, `bad-fix`, `no-data`, `placebo` or `flood`.
+    /// `oom`, `bad-release`, `bad-config`, `bad-fix`, `no-data`, `placebo` or `flood`.
     pub name: String,
     /// Seed of all chance.
     pub seed: u64,
@@ -58,7 +58,7 @@ pub struct Scenario {
 }
 
 /// Names of all scenarios.
-pub const NAMES: [&str; 6] = ["oom", "bad-release", "bad-fix", "no-data", "placebo", "flood"];
+pub const NAMES: [&str; 7] = ["oom", "bad-release", "bad-config", "bad-fix", "no-data", "placebo", "flood"];
 
 impl Scenario {
     /// The scenario of this name.
@@ -66,6 +66,7 @@ impl Scenario {
         match name {
             "oom" => Some(Self::oom()),
             "bad-release" => Some(Self::bad_release()),
+            "bad-config" => Some(Self::bad_config()),
             "bad-fix" => Some(Self::bad_fix()),
             "no-data" => Some(Self { name: "no-data".into(), ..Self::oom() }),
             "placebo" => Some(Self::placebo()),
@@ -133,6 +134,32 @@ impl Scenario {
             ),
             release("catalog", "v2.3.1", "v2.3.2", "mia", "catalog: release v2.3.2\n\nFaster search."),
         ];
+        scenario
+    }
+
+    /// A commit moves the ConfigMap of the shop to another address of the card processor, which answers `payment` with an error
+    /// for half of its requests; no image and no Deployment changes. `payment` reads the map from a folder, so it takes the old
+    /// address up without a restart.
+    ///
+    /// Expected: `HighErrorRatio` (payment, checkout, perhaps frontend); the revert of that commit in `config.yaml`; `Succeeded`
+    /// two minutes after Flux has applied it at the earliest, since a kubelet may show the old folder as long.
+    pub fn bad_config() -> Self {
+        let mut scenario = Self::base("bad-config", "payment");
+        let (right, wrong) = ("https://cards.example/v2", "https://cards.example/v3");
+        if let Some(payment) = scenario.graph.services.get_mut("payment") {
+            payment.usual.needs = vec![Need {
+                config_map: "shop-config".into(),
+                key: "processor-url".into(),
+                one_of: vec![right.into()],
+                error_ratio: 0.5,
+            }];
+            payment.usual.error_message = "card processor answered 404 to POST /v3/charges".into();
+        }
+        scenario.releases = vec![Release {
+            message: "config: the card processor has a new address".into(),
+            author: "omar".into(),
+            edits: vec![Edit { path: format!("{}/config.yaml", shop::FOLDER), from: right.into(), to: wrong.into() }],
+        }];
         scenario
     }
 

@@ -9,13 +9,14 @@ use amend_crds::Remediation;
 use amend_diagnosis::evidence::Answer;
 use amend_execution::phase::Phase;
 use amend_execution::phase::incident::CauseState;
-use amend_policies::plan::Plan;
+use amend_policies::plan::{Plan, first_missing};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::Value;
 
 use super::Moment;
 use super::due::DIAGNOSE_AGAIN;
+use crate::watch::configured::Configured;
 use crate::watch::gitops::before_fields;
 
 /// How the newest remediation of an incident ended, and what the incident knows since.
@@ -78,11 +79,17 @@ pub fn why_not_yet(ended: &Ended, cause: &Answer<CauseState>) -> Option<String> 
 }
 
 /// Why a plan is not carried out although it was made: Git says what the cluster does not show yet, so a change is on its way.
-pub fn not_applied(ended: &Ended, plan: &Plan, live: &Value) -> Option<String> {
+pub fn not_applied(ended: &Ended, plan: &Plan, live: &Value, configured: &Answer<Vec<Configured>>) -> Option<String> {
     if ended.latest != Some(Phase::Withdrawn) {
         return None;
     }
-    let missing = before_fields(plan).iter().find_map(|field| field.missing_from(live))?;
+    let configured = match configured {
+        Answer::Known(configured) => configured,
+        Answer::Unknown { why } => return Some(format!("cannot tell what the ConfigMap of the plan holds: {why}")),
+    };
+    let in_one = |one: &Configured| first_missing(&plan.before_of(&one.configuration), one.live.as_ref());
+    let missing = before_fields(plan).iter().find_map(|field| field.missing_from(live));
+    let missing = missing.or_else(|| configured.iter().find_map(in_one))?;
     Some(format!("a change in Git is on its way to the cluster ({missing}): nothing is planned before it is applied"))
 }
 

@@ -21,6 +21,7 @@ use crate::facts;
 use crate::planner;
 use crate::reconcile::GatherError;
 use crate::shell::Shell;
+use crate::watch::configured;
 
 /// How long nothing is planned after a plan that the forge would not take: long enough not to fill the cluster with plans that
 /// all end the same, short enough for who has mended what was wrong.
@@ -96,7 +97,7 @@ pub async fn answer(
         let tried = own.iter().filter(|one| one.spec.plan.policy.uid == policy.reference.uid).count();
         let revision = u32::try_from(tried).unwrap_or(u32::MAX).saturating_add(1);
         match planner::plan(shell, &moment.object, cause, policy, live, revision).await {
-            Ok(plan) => match why_not_again(&plan, &ended, live, all) {
+            Ok(plan) => match why_not_again(shell, &plan, &ended, live, all).await {
                 None => {
                     moment.plan = Some(Box::new(plan));
                     moment.no_plan = None;
@@ -118,10 +119,17 @@ fn left_open(diagnosis: &Diagnosis) -> String {
 }
 
 /// Why a plan that was made is not carried out: people said no to it, it is under way already, or Git is ahead of the cluster.
-fn why_not_again(plan: &Plan, ended: &afresh::Ended, live: &Value, all: &[Remediation]) -> Option<String> {
-    muted(plan, all, ended.now)
-        .or_else(|| afresh::under_way_elsewhere(plan, all))
-        .or_else(|| afresh::not_applied(ended, plan, live))
+async fn why_not_again(
+    shell: &Shell,
+    plan: &Plan,
+    ended: &afresh::Ended,
+    live: &Value,
+    all: &[Remediation],
+) -> Option<String> {
+    if let Some(why) = muted(plan, all, ended.now).or_else(|| afresh::under_way_elsewhere(plan, all)) {
+        return Some(why);
+    }
+    afresh::not_applied(ended, plan, live, &configured::read(shell, plan).await)
 }
 
 /// An ending after which this incident is in people's hands.

@@ -19,6 +19,8 @@ pub struct Known<'a> {
     pub latest: Option<&'a Remediation>,
     /// The workload that the cause is about.
     pub live: &'a Answer<Option<Value>>,
+    /// Whether the ConfigMaps that its plan changes hold what they held before; true for a plan that changes none.
+    pub configured_as_before: &'a Answer<bool>,
     pub signals: &'a [Signal],
 }
 
@@ -34,7 +36,11 @@ pub fn state(known: &Known<'_>, absent_since: Option<Timestamp>, now: Timestamp)
     match (known.latest, known.live) {
         (Some(remediation), Answer::Known(Some(live))) => {
             let plan = &remediation.spec.plan;
-            let as_before = has_all(live, &before_fields(plan));
+            let configured = match known.configured_as_before {
+                Answer::Known(configured) => *configured,
+                Answer::Unknown { why } => return Answer::unknown(why.clone()),
+            };
+            let as_before = configured && has_all(live, &before_fields(plan));
             let taken_back = quiet && blamed(diagnosis, plan).is_some_and(|cause| release_is_gone(cause, live));
             if as_before && !taken_back { present() } else { absent() }
         }

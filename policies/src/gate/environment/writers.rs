@@ -37,22 +37,35 @@ pub fn field_writers(target: &Value, others: &[Value]) -> Vec<FieldWriter> {
             found.insert((who.clone(), field));
         }
     }
-    for entry in target.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten() {
+    found.extend(owned_by_rivals(target, "spec").map(|(manager, field)| (format!("field manager {manager}"), field)));
+    found.into_iter().map(|(who, field)| FieldWriter { who, field }).collect()
+}
+
+/// Field managers that write what a ConfigMap holds by themselves: an operator, a controller that injects certificates.
+pub fn configuration_writers(config_map: &Value) -> Vec<FieldWriter> {
+    let of = text(config_map, "/metadata/name");
+    let fields = ["data", "binaryData"].into_iter().flat_map(|key| owned_by_rivals(config_map, key));
+    fields
+        .map(|(manager, field)| FieldWriter { who: format!("field manager {manager} of ConfigMap {of}"), field })
+        .collect()
+}
+
+/// Fields below a key of an object that others than Git and people own, with the quoted name of their manager.
+fn owned_by_rivals<'a>(object: &'a Value, key: &'a str) -> impl Iterator<Item = (String, FieldPath)> + 'a {
+    let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
+    entries.flat_map(move |entry| {
         let manager = text(entry, "/manager");
         let person = manager.starts_with("kubectl");
         let scaled = text(entry, "/subresource") == "scale";
         let other_subresource = !scaled && !text(entry, "/subresource").is_empty();
-        if person || other_subresource || NOT_RIVALS.contains(&manager) {
-            continue;
-        }
-        let Some(spec) = entry.pointer("/fieldsV1/f:spec").and_then(Value::as_object) else { continue };
         let mut fields = Vec::new();
-        owned(spec, &FieldPath::new(vec![Step::Key("spec".into())]), &mut fields);
-        found.extend(
-            fields.into_iter().map(|field| (format!("field manager {}", crate::policy::quoted(manager)), field)),
-        );
-    }
-    found.into_iter().map(|(who, field)| FieldWriter { who, field }).collect()
+        if !person && !other_subresource && !NOT_RIVALS.contains(&manager) {
+            let set = entry.pointer(&format!("/fieldsV1/f:{key}")).and_then(Value::as_object);
+            set.into_iter().for_each(|set| owned(set, &FieldPath::new(vec![Step::Key(key.into())]), &mut fields));
+        }
+        let manager = crate::policy::quoted(manager);
+        fields.into_iter().map(move |field| (manager.clone(), field))
+    })
 }
 
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
