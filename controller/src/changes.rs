@@ -7,12 +7,16 @@ use std::collections::BTreeMap;
 
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{Answer, Asked, Change, ChangeKind, Window};
+use amend_gitops::locate::{KUSTOMIZATION, Kustomizations};
+use amend_gitops::path::RepoPath;
 use amend_gitops::repo::{CommitId, CommitInfo, FileDiff, Repo};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::errors;
+
+mod overlay;
 
 /// Commits looked at for one Kustomization: a busy repository has a few dozen a day, and the guilty one is rarely old.
 const COMMITS_MAX: usize = 30;
@@ -29,6 +33,10 @@ const PASSED_MAX: usize = 500;
 pub struct Managed<'a> {
     pub kustomization: &'a Value,
     pub repo: &'a Repo,
+    /// What each folder of the repository takes in.
+    pub kustomizations: &'a Kustomizations,
+    /// Live objects of the incident's namespace; those that it manages say whom a setting of Kustomize reaches.
+    pub objects: &'a [Value],
 }
 
 /// The changes that Flux applied inside `window`, newest first.
@@ -83,9 +91,7 @@ async fn read(managed: &Managed<'_>, namespace: &str, window: Window) -> Result<
         }
         if let Some(parent) = info.parents.first().filter(|_| !is_later) {
             let files = managed.repo.diff(parent, &id).await.map_err(|error| errors::chain(&error))?;
-            for change in changes_in(managed, namespace, &info, &files, at).await {
-                changes.push(change);
-            }
+            changes.extend(changes_in(managed, namespace, &Commit { info: &info, parent, files: &files, at }).await);
         }
         next = info.parents.first().cloned();
         seen_at = seen_at.filter(|_| !applied_at.contains_key(id.as_str()));
@@ -113,33 +119,35 @@ pub fn commit_of(revision: &str) -> Option<CommitId> {
     CommitId::parse(sha).ok()
 }
 
-async fn changes_in(
-    managed: &Managed<'_>,
-    namespace: &str,
-    info: &CommitInfo,
-    files: &[FileDiff],
-    at: Timestamp,
-) -> Vec<Change> {
-    let root =
-        managed.kustomization["spec"]["path"].as_str().unwrap_or_default().trim_start_matches("./").trim_matches('/');
+async fn changes_in(managed: &Managed<'_>, namespace: &str, commit: &Commit<'_>) -> Vec<Change> {
+    let folder = managed.kustomization["spec"]["path"].as_str().unwrap_or_default();
+    let Ok(folder) = RepoPath::parse(folder) else { return Vec::new() };
+    let own = owned_by(managed);
     let mut changes: Vec<Change> = Vec::new();
-    for file in files.iter().filter(|file| root.is_empty() || file.path.starts_with(&format!("{root}/"))) {
-        for target in objects_in(managed.repo, &info.id, &file.path, namespace).await {
+    for file in commit.files {
+        let Ok(path) = RepoPath::parse(&file.path) else { continue };
+        if !managed.kustomizations.takes_part(&folder, &path) {
+            continue;
+        }
+        for Touched { target, kind, fields } in touched(managed.repo, commit, &path, namespace, &own).await {
+            let text = format!("{}{fields}", file.text);
             // Several files of one commit about one object are one change.
             if let Some(known) = changes.iter_mut().find(|known| known.target == target) {
-                known.files.push(file.path.clone());
-                known.diff.push_str(&file.text);
+                if !known.files.contains(&file.path) {
+                    known.files.push(file.path.clone());
+                }
+                known.diff.push_str(&text);
                 continue;
             }
             changes.push(Change {
-                id: info.id.as_str().to_owned(),
-                kind: kind_of(&file.text),
-                at,
+                id: commit.info.id.as_str().to_owned(),
+                kind: kind.unwrap_or_else(|| kind_of(&file.text)),
+                at: commit.at,
                 target,
-                summary: info.subject.clone(),
+                summary: commit.info.subject.clone(),
                 files: vec![file.path.clone()],
-                diff: file.text.clone(),
-                author: info.author.clone(),
+                diff: text,
+                author: commit.info.author.clone(),
                 new_pods: Vec::new(),
                 deleted_pods: Vec::new(),
             });
@@ -148,20 +156,94 @@ async fn changes_in(
     changes
 }
 
+/// One commit, and when it was applied.
+struct Commit<'a> {
+    info: &'a CommitInfo,
+    parent: &'a CommitId,
+    files: &'a [FileDiff],
+    at: Timestamp,
+}
+
+/// An object that a change of a file reaches.
+#[derive(Clone, Debug, PartialEq)]
+struct Touched {
+    target: Entity,
+    /// When the lines of the file do not tell it.
+    kind: Option<ChangeKind>,
+    /// Fields of the object that change, as lines of a diff, where the file does not show them.
+    fields: String,
+}
+
+/// The live workloads that the Flux Kustomization applied.
+fn owned_by<'a>(managed: &Managed<'a>) -> Vec<&'a Value> {
+    let meta = &managed.kustomization["metadata"];
+    let own = managed.objects.iter().filter(|object| {
+        let labels = &object["metadata"]["labels"];
+        labels["kustomize.toolkit.fluxcd.io/name"] == meta["name"]
+            && labels["kustomize.toolkit.fluxcd.io/namespace"] == meta["namespace"]
+    });
+    own.collect()
+}
+
+async fn touched(repo: &Repo, commit: &Commit<'_>, path: &RepoPath, namespace: &str, own: &[&Value]) -> Vec<Touched> {
+    let text = async |at: &CommitId, path: &RepoPath| repo.file(at, path).await.ok().map(|file| file.text);
+    let (before, after) = (text(commit.parent, path).await, text(&commit.info.id, path).await);
+    if KUSTOMIZATION.contains(&path.name()) {
+        return overlay::touched(before.as_deref(), after.as_deref(), own);
+    }
+    let objects = changed_objects(before.as_deref(), after.as_deref(), namespace);
+    if !objects.is_empty() {
+        return objects.into_iter().map(|target| Touched { target, kind: None, fields: String::new() }).collect();
+    }
+    // Neither is a patch without a name, or a file that a generator packs.
+    let mut folder = path.parent();
+    loop {
+        for name in KUSTOMIZATION {
+            let Ok(settings) = folder.join(name) else { continue };
+            let Some(settings) = text(&commit.info.id, &settings).await else { continue };
+            let inside = path.as_str().strip_prefix(folder.as_str()).unwrap_or_default().trim_start_matches('/');
+            return overlay::touched_by_input(&settings, inside, own);
+        }
+        if folder == folder.parent() {
+            return Vec::new();
+        }
+        folder = folder.parent();
+    }
+}
+
+/// The workloads and configuration objects of the namespace whose documents differ: changed, new or gone. Comments are no change.
+fn changed_objects(before: Option<&str>, after: Option<&str>, namespace: &str) -> Vec<Entity> {
+    let read = |text: Option<&str>| -> Vec<(Entity, Value)> {
+        let documents = text.and_then(|text| serde_saphyr::from_multiple::<Value>(text).ok()).unwrap_or_default();
+        documents.into_iter().filter_map(|document| Some((entity_of(&document, namespace)?, document))).collect()
+    };
+    let (before, after) = (read(before), read(after));
+    let differs = |one: &&(Entity, Value), others: &[(Entity, Value)]| !others.contains(one);
+    let mut found: Vec<Entity> = after
+        .iter()
+        .filter(|one| differs(one, &before))
+        .chain(before.iter().filter(|one| differs(one, &after)))
+        .map(|(entity, _)| entity.clone())
+        .collect();
+    let mut seen = std::collections::BTreeSet::new();
+    found.retain(|entity| seen.insert(entity.clone()));
+    found
+}
+
 /// The workloads and configuration objects of the namespace that a file holds after the commit.
 pub async fn objects_in(repo: &Repo, commit: &CommitId, path: &str, namespace: &str) -> Vec<Entity> {
-    let Ok(path) = amend_gitops::path::RepoPath::parse(path) else { return Vec::new() };
+    let Ok(path) = RepoPath::parse(path) else { return Vec::new() };
     let Ok(file) = repo.file(commit, &path).await else { return Vec::new() };
     let Ok(documents) = serde_saphyr::from_multiple::<Value>(&file.text) else { return Vec::new() };
-    documents
-        .iter()
-        .filter_map(|document| {
-            let kind = kind_named(document["kind"].as_str()?)?;
-            let name = document["metadata"]["name"].as_str()?;
-            let home = document["metadata"]["namespace"].as_str().unwrap_or(namespace);
-            (home == namespace).then(|| Entity::new(kind, namespace, name))
-        })
-        .collect()
+    documents.iter().filter_map(|document| entity_of(document, namespace)).collect()
+}
+
+/// The object of the namespace that a document describes, when its change can break a workload.
+fn entity_of(document: &Value, namespace: &str) -> Option<Entity> {
+    let kind = kind_named(document["kind"].as_str()?)?;
+    let name = document["metadata"]["name"].as_str()?;
+    let home = document["metadata"]["namespace"].as_str().unwrap_or(namespace);
+    (home == namespace).then(|| Entity::new(kind, namespace, name))
 }
 
 /// Kinds whose change can break a workload.
@@ -214,6 +296,22 @@ mod tests {
         );
         assert_eq!(kind_of("-  replicas: 2\n+  replicas: 3\n"), ChangeKind::Scale);
         assert_eq!(kind_of("-  LIMIT: a\n+  LIMIT: b\n"), ChangeKind::Config);
+    }
+
+    #[test]
+    fn only_objects_whose_documents_differ_have_changed_and_those_that_are_gone_too() {
+        let object = |name: &str, memory: &str| {
+            format!("kind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  limit: {memory}\n---\n")
+        };
+        let before = format!("{}{}{}", object("cart", "1"), object("gone", "1"), object("same", "1"));
+        let after = format!("# why\n{}{}{}", object("cart", "2"), object("new", "1"), object("same", "1 # comment"));
+        let names = |before: Option<&str>, after: Option<&str>| -> Vec<String> {
+            changed_objects(before, after, "shop").into_iter().map(|entity| entity.name).collect()
+        };
+        assert_eq!(names(Some(&before), Some(&after)), ["cart", "new", "gone"]);
+        assert_eq!(names(Some(&object("cart", "1")), None), ["cart"]);
+        let elsewhere = "kind: ConfigMap\nmetadata: {name: flags, namespace: bank}\n";
+        assert_eq!(names(None, Some(elsewhere)), [""; 0]);
     }
 
     #[test]

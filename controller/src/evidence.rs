@@ -242,7 +242,19 @@ async fn changes_of(
                 continue;
             }
         };
-        let managed = Managed { kustomization: &owner.kustomization, repo: target.repo() };
+        let kustomizations = match target.kustomizations().await {
+            Ok(kustomizations) => kustomizations,
+            Err(error) => {
+                trouble = Some(errors::chain(&error));
+                continue;
+            }
+        };
+        let managed = Managed {
+            kustomization: &owner.kustomization,
+            repo: target.repo(),
+            kustomizations: &kustomizations,
+            objects,
+        };
         let (answer, question) = changes::applied(&managed, namespace, window).await;
         match answer {
             Answer::Known(changes) => {

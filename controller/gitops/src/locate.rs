@@ -13,6 +13,7 @@ use amend_policies::plan::{ObjectRef, SourceFile};
 
 pub use elsewhere::{AppliedFolder, Kustomizations};
 pub use flux::{GitRepository, Kustomization, NamespacedName, owner};
+pub use folder::KUSTOMIZATION;
 
 use crate::access::normalised;
 use crate::error::GitError;

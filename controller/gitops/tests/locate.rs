@@ -272,6 +272,23 @@ async fn a_base_that_another_environment_takes_in_is_known_by_that_environment_s
 }
 
 #[tokio::test]
+async fn bases_and_what_lies_beside_a_kustomization_take_part_in_what_a_folder_brings() {
+    let text = deployment("checkout", "");
+    let server = Server::with(&environments(&text)).await;
+    let repo = server.repo().await;
+    let head = repo.fetch().await.unwrap();
+    let read = Kustomizations::read(&repo, &head).await.unwrap();
+    let path = |text: &str| RepoPath::parse(text).unwrap();
+    let takes_part = |file: &str| read.takes_part(&path("apps/staging"), &path(file));
+    for file in ["base/checkout.yaml", "base/patch.json", "apps/staging/kustomization.yml", "apps/common/app.conf"] {
+        assert!(takes_part(file), "{file}");
+    }
+    for file in ["apps/shop/kustomization.yaml", "apps/bank/bank.yaml", "README.md"] {
+        assert!(!takes_part(file), "{file}");
+    }
+}
+
+#[tokio::test]
 async fn what_collects_the_applied_folder_brings_nothing_new() {
     let text = deployment("checkout", "");
     let mut files = environments(&text);

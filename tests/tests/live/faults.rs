@@ -1,4 +1,4 @@
-//! Eight kinds of fault on real parts: the graph's top cause is right, and nothing wrong is said with confidence meanwhile.
+//! Kinds of fault on real parts: the graph's top cause is right, and nothing wrong is said with confidence meanwhile.
 //!
 //! No policy answers here: what is judged is the diagnosis alone, as `kubectl amend explain` would show it.
 
@@ -8,7 +8,7 @@ use amend_diagnosis::diagnosis::{Cause, Diagnosis, cause};
 use amend_sandbox::model::graph::{Need, Version};
 use amend_tests::bench::NodeSize;
 use amend_tests::cases::Truth;
-use amend_tests::stage::{Scenery, Stage, World};
+use amend_tests::stage::{FOLDER, Scenery, Stage, World};
 use anyhow::bail;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
@@ -106,6 +106,31 @@ async fn a_release_that_fails_is_named() -> anyhow::Result<()> {
     let stage = set(scenery).await?;
     stage.release("cart", "v3.0.7", "v3.1.0").await?;
     is_understood(&stage, &Truth::of(&["cart"], &[cause::BAD_IMAGE])).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_by_the_tag_of_an_overlay_is_named() -> anyhow::Result<()> {
+    let mut scenery = shop("fault-overlay");
+    let resources: Vec<String> =
+        scenery.files.keys().filter_map(|path| path.strip_prefix(FOLDER)).map(|name| format!("- .{name}\n")).collect();
+    let settings =
+        format!("resources:\n{}images:\n- name: registry.shop.example/cart\n  newTag: v3.0.7\n", resources.concat());
+    scenery.files.insert(format!("{FOLDER}/kustomization.yaml"), settings);
+    scenery.behaves("cart", "v3.1.0", |usual| Version {
+        error_ratio: 0.4,
+        error_message: "no codec for field basket.v2".into(),
+        ..usual
+    });
+    let stage = set(scenery).await?;
+    let path = format!("{FOLDER}/kustomization.yaml");
+    let guilty = stage.edit(&path, "newTag: v3.0.7", "newTag: v3.1.0", "cart: release v3.1.0").await?;
+    let truth = Truth::of(&["cart"], &[cause::BAD_IMAGE]);
+    is_said(&stage, &truth, |diagnosis| {
+        let best = diagnosis.actionable();
+        best.and_then(|best| best.change.as_ref()).is_some_and(|change| change.id == guilty)
+    })
+    .await?;
     Ok(())
 }
 

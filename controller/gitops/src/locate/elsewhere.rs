@@ -91,6 +91,12 @@ impl Kustomizations {
         }
     }
 
+    /// Whether a file may change what applying a folder brings: it lies in a folder whose kustomization comes with it (patches and
+    /// inputs of generators do), or is taken in from elsewhere.
+    pub fn takes_part(&self, folder: &RepoPath, file: &RepoPath) -> bool {
+        self.applied_from(folder).iter().any(|one| file.is_inside(one)) || self.renders(folder, file)
+    }
+
     /// Whether applying a folder applies the file.
     fn renders(&self, folder: &RepoPath, file: &RepoPath) -> bool {
         let from = self.applied_from(folder);

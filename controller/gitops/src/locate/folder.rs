@@ -9,7 +9,7 @@ use super::{Found, Unlocated};
 use crate::path::RepoPath;
 
 /// Names of Kustomize's own file, in its order of preference.
-pub(super) const KUSTOMIZATION: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+pub const KUSTOMIZATION: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 /// Settings of a `kustomization.yaml` that leave the fields of plain resources as their files say.
 ///
