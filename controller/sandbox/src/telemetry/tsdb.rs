@@ -60,6 +60,8 @@ pub struct Tsdb {
     by_name: BTreeMap<String, Vec<usize>>,
     /// The same, of one namespace: what nearly every question is about.
     by_namespace: HashMap<(String, String), Vec<usize>>,
+    /// Of one namespace whatever the name, for questions that know several names of a thing.
+    by_namespace_alone: HashMap<String, Vec<usize>>,
     /// Series that had a sample in the last scrape of a job.
     live: BTreeMap<&'static str, Vec<usize>>,
 }
@@ -114,6 +116,7 @@ impl Tsdb {
         self.by_name.entry(name.to_owned()).or_default().push(index);
         if let Some(namespace) = all.get("namespace") {
             self.by_namespace.entry((name.to_owned(), namespace.clone())).or_default().push(index);
+            self.by_namespace_alone.entry(namespace.clone()).or_default().push(index);
         }
         self.by_hash.insert(hash, index);
         self.series.push(Series { labels: all, samples: Vec::new(), scraped: i64::MIN });
@@ -144,12 +147,30 @@ impl Tsdb {
                 self.by_namespace.get(&(name.clone(), namespace.clone())).cloned().unwrap_or_default()
             }
             (Some(name), None) => self.by_name.get(name).cloned().unwrap_or_default(),
-            (None, _) => (0..self.series.len()).collect(),
+            (None, Some(namespace)) => self.by_namespace_alone.get(namespace).cloned().unwrap_or_default(),
+            (None, None) => self.of_names(matchers),
         };
         indices
             .into_iter()
             .map(|index| &self.series[index])
             .filter(move |series| matchers.iter().all(|matcher| matcher.fits(&series.labels)))
+    }
+
+    /// The series whose name fits, when a matcher says anything of it; else all.
+    fn of_names(&self, matchers: &[Matcher]) -> Vec<usize> {
+        let about_the_name = |matcher: &&Matcher| match matcher {
+            Matcher::Equal(label, _) | Matcher::NotEqual(label, _) => label == "__name__",
+            Matcher::Matches(label, _) | Matcher::Differs(label, _) => label == "__name__",
+        };
+        let about: Vec<&Matcher> = matchers.iter().filter(about_the_name).collect();
+        if about.is_empty() {
+            return (0..self.series.len()).collect();
+        }
+        let fits = |name: &str| {
+            let labels = Labels::from([("__name__".to_owned(), name.to_owned())]);
+            about.iter().all(|matcher| matcher.fits(&labels))
+        };
+        self.by_name.iter().filter(|(name, _)| fits(name)).flat_map(|(_, indices)| indices).copied().collect()
     }
 
     /// Every metric name.
