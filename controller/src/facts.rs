@@ -19,7 +19,7 @@ use amend_policies::gate::permission::{PermissionFacts, RenderedChange};
 use amend_policies::gate::rollback::RollbackFacts;
 use amend_policies::gate::{GateFacts, IncidentFacts};
 use amend_policies::plan::Plan;
-use amend_telemetry::alert::{AlertState, Muting, firing, silenced};
+use amend_telemetry::alert::{AlertState, Muting, QuietQuestion, Silencer, firing, quiet, silenced};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -69,7 +69,7 @@ pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> Ga
         live_target(shell, plan),
         cluster::look(&client, namespace, now),
         access::reviews(shell, plan),
-        alerts(shell, namespace, &signals, now),
+        alerts(shell, plan, &signals, now),
         hold_on_namespace(shell, namespace),
         owned(shell, about, now),
         history(shell, plan),
@@ -147,8 +147,11 @@ async fn live_target(shell: &Shell, plan: &Plan) -> Answer<Value> {
     }
 }
 
-/// How many signals fire by their own source, and whether people have silenced them.
-pub async fn alerts(shell: &Shell, namespace: &str, signals: &[Signal], now: Timestamp) -> (Answer<u32>, Silences) {
+/// How many signals fire by their own source, and whether people have silenced them, or what they are about.
+///
+/// A silenced alert is sent to nobody: an incident that an event or a pod's condition opened may never hear of it.
+async fn alerts(shell: &Shell, plan: &Plan, signals: &[Signal], now: Timestamp) -> (Answer<u32>, Silences) {
+    let namespace = plan.target.namespace.as_str();
     let sources = shell.sources.serving(namespace).await;
     let mut asked: Vec<&Signal> =
         signals.iter().filter(|signal| signal.source == SignalSource::Alert && signal.ended_at.is_none()).collect();
@@ -156,14 +159,11 @@ pub async fn alerts(shell: &Shell, namespace: &str, signals: &[Signal], now: Tim
     asked.truncate(SIGNALS_ASKED);
     let lasting =
         signals.iter().filter(|signal| signal.source != SignalSource::Alert && signal.ended_at.is_none()).count();
-    if asked.is_empty() {
-        let none = Silences::Asked(Answer::Known(Vec::new()));
-        return (Answer::Known(u32::try_from(lasting).unwrap_or(u32::MAX)), none);
-    }
-    let answers = futures::future::join_all(asked.iter().map(|signal| async {
+    let question = quiet_question(shell, plan, signals, now);
+    let asking = futures::future::join_all(asked.iter().map(|signal| async {
         futures::join!(firing(&sources, signal, now, ALERTS), silenced(&sources, signal, now, ALERTS))
-    }))
-    .await;
+    }));
+    let (answers, (quiet, _)) = futures::join!(asking, quiet(&sources, &question, ALERTS));
     let mut count = u32::try_from(lasting).unwrap_or(u32::MAX);
     let (mut not_told, mut not_asked) = (None, None);
     let mut silences = Vec::new();
@@ -176,11 +176,7 @@ pub async fn alerts(shell: &Shell, namespace: &str, signals: &[Signal], now: Tim
         match muting {
             Answer::Known(Muting::Audible) => {}
             Answer::Known(Muting::Silenced { by }) => {
-                silences.extend(by.into_iter().map(|silence| Silence {
-                    id: silence.id,
-                    by: if silence.created_by.is_empty() { "people".into() } else { silence.created_by },
-                    comment: silence.comment,
-                }));
+                silences.extend(by.into_iter().map(silence));
             }
             Answer::Known(Muting::Inhibited { by }) => {
                 silences.extend(by.into_iter().map(|id| Silence {
@@ -191,6 +187,10 @@ pub async fn alerts(shell: &Shell, namespace: &str, signals: &[Signal], now: Tim
             }
             Answer::Unknown { why } => not_asked = Some(why),
         }
+    }
+    match quiet {
+        Answer::Known(by) => silences.extend(by.into_iter().map(silence)),
+        Answer::Unknown { why } => not_asked = Some(why),
     }
     // One alert that fires is enough; none known to fire while some are unknown is not "none fires".
     let firing = match (count, not_told) {
@@ -214,6 +214,32 @@ pub async fn alerts(shell: &Shell, namespace: &str, signals: &[Signal], now: Tim
         (false, _) => Silences::Asked(Answer::Known(silences)),
     };
     (firing, silences)
+}
+
+/// What may be under a silence: everything that a signal is about, and what the plan would change.
+fn quiet_question(shell: &Shell, plan: &Plan, signals: &[Signal], now: Timestamp) -> QuietQuestion {
+    let settings = &shell.settings;
+    let began = signals.iter().map(|signal| signal.started_at).min().unwrap_or(now);
+    let mut about = vec![plan.target.entity.clone()];
+    for signal in signals {
+        if !about.contains(&signal.entity) && about.len() < SIGNALS_ASKED {
+            about.push(signal.entity.clone());
+        }
+    }
+    let cluster = settings.cluster_name.iter().map(|name| ("cluster".to_owned(), name.clone()));
+    QuietQuestion {
+        id: "silences".to_owned(),
+        about,
+        own: settings.external_label.iter().cloned().chain(cluster).collect(),
+        // Alerts so far apart are one incident's.
+        since: began.checked_sub(settings.group_window).unwrap_or(began),
+        at: now,
+    }
+}
+
+fn silence(by: Silencer) -> Silence {
+    let people = if by.created_by.is_empty() { "people".into() } else { by.created_by };
+    Silence { id: by.id, by: people, comment: by.comment }
 }
 
 async fn hold_on_namespace(shell: &Shell, namespace: &str) -> Answer<Vec<Hold>> {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use amend_diagnosis::entity::Entity;
 use amend_diagnosis::evidence::{Answer, Asked, Window};
 use amend_diagnosis::signal::Signal;
 use jiff::{SignedDuration, Timestamp};
@@ -69,6 +70,27 @@ pub enum Muting {
     Inhibited { by: Vec<String> },
 }
 
+/// Workloads about which people may have asked for quiet before any of their alerts was heard of.
+///
+/// An incident may be opened by an event or by what a pod says of itself: its alerts are yet to come, and those that are silenced
+/// never come, since a silenced alert is sent to nobody. So the question is not whether an alert that we know is silenced, but
+/// which silences a person would have made who wants these workloads left alone:
+///
+/// * those whose matchers hold for every alert of the workload, as far as its labels are known
+///   (a namespace, a workload, its pods; not a single alert of it);
+/// * those of alerts about the workload that fire unheard since the incident began. One that was silenced and fired
+///   long before is known noise, and says nothing about this incident.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuietQuestion {
+    pub id: String,
+    pub about: Vec<Entity>,
+    /// The labels that Prometheus adds to every alert of this cluster.
+    pub own: BTreeMap<String, String>,
+    /// Since when an alert must fire to belong to the incident.
+    pub since: Timestamp,
+    pub at: Timestamp,
+}
+
 /// A silence, as whoever made it described it. All of it is untrusted text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Silencer {
@@ -77,6 +99,12 @@ pub struct Silencer {
     pub created_by: String,
     /// Empty when Alertmanager does not tell.
     pub comment: String,
+}
+
+impl Canonical for Silencer {
+    fn write(&self, out: &mut Writer) {
+        out.text(&format!("{self:?}"));
+    }
 }
 
 impl Canonical for Muting {
@@ -126,6 +154,25 @@ pub async fn silenced(
         Some(muted) => Answer::Known(muted.clone()),
         None if known().count() == replies.len() => Answer::Known(Muting::Audible),
         None => Answer::unknown(reasons(&replies)),
+    };
+    (answer, replies.into_iter().map(|reply| reply.asked).collect())
+}
+
+/// Asks every Alertmanager which silences ask for quiet about workloads: one silence is enough, none only when all of them say so.
+pub async fn quiet(
+    sources: &Sources,
+    question: &QuietQuestion,
+    deadline: Duration,
+) -> (Answer<Vec<Silencer>>, Vec<Asked>) {
+    let window = Window { from: question.since, to: question.at };
+    let replies = sources
+        .ask(SourceKind::holds_silences, "silences", &question.id, window, deadline, |source| source.quiet(question))
+        .await;
+    let known: Vec<&Vec<Silencer>> = replies.iter().filter_map(|reply| reply.answer.known()).collect();
+    let silences: Vec<Silencer> = known.iter().flat_map(|silences| silences.iter().cloned()).collect();
+    let answer = match known.len() == replies.len() || !silences.is_empty() {
+        true => Answer::Known(silences),
+        false => Answer::unknown(reasons(&replies)),
     };
     (answer, replies.into_iter().map(|reply| reply.asked).collect())
 }

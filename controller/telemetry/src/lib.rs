@@ -1,7 +1,7 @@
 //! Asking the stores: metrics, alerts, traces, logs. Every answer is `Known`, or `Unknown` with a sentence.
 //!
 //! Sources are [opened](source::open) behind the [egress guard](egress), then asked for an incident ([`gather::gather`]),
-//! for one golden metric of one workload ([`golden::golden`]), or about an alert ([`alert::firing`], [`alert::silenced`]).
+//! for one golden metric of one workload ([`golden::golden`]), or about an alert ([`alert::firing`], [`alert::silenced`], [`alert::quiet`]).
 //! Nothing here knows Kubernetes' API, policies or time: windows and `at` come in, deadlines run on the real clock.
 
 pub mod alert;

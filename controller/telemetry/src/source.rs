@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::alert::{AlertQuestion, AlertState, Muting};
+use crate::alert::{AlertQuestion, AlertState, Muting, QuietQuestion, Silencer};
 use crate::digest::Canonical;
 use crate::egress::{Egress, EgressError};
 use crate::history::HistoryQuestion;
@@ -353,6 +353,11 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// Whether somebody has asked not to be told about an alert.
     fn muting<'a>(&'a self, _question: &'a AlertQuestion) -> Asking<'a, Muting> {
+        not_held(self.config().kind, "silences")
+    }
+
+    /// Which silences ask for quiet about workloads, whichever of their alerts have come.
+    fn quiet<'a>(&'a self, _question: &'a QuietQuestion) -> Asking<'a, Vec<Silencer>> {
         not_held(self.config().kind, "silences")
     }
 }

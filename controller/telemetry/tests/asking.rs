@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{Answer, Series, Window};
 use amend_diagnosis::signal::{Severity, Signal, SignalSource};
-use amend_telemetry::alert::{AlertState, Muting, Silencer, firing, silenced};
+use amend_telemetry::alert::{AlertState, Muting, QuietQuestion, Silencer, firing, quiet, silenced};
 use amend_telemetry::egress::Egress;
 use amend_telemetry::gather::{Gathered, Scope, Windows, gather};
 use amend_telemetry::golden::{Golden, Regular, golden};
@@ -244,6 +244,54 @@ async fn one_alertmanager_that_cannot_be_asked_makes_silence_unknown_and_one_sil
     let by = Silencer { id: "s1".to_owned(), created_by: "lena".to_owned(), comment: "load test".to_owned() };
     assert_eq!(ask(together(&[&gone, &quiet])).await, Answer::Known(Muting::Silenced { by: vec![by] }));
     assert!(ask(Sources::default()).await.known().is_none());
+}
+
+#[tokio::test]
+async fn quiet_about_a_workload_is_known_before_any_alert_of_it_was_heard() {
+    let board = async |silences: Value, alerts: Value| {
+        store("am", SourceKind::Alertmanager, move |path, _| match path {
+            "/api/v2/silences" => silences.clone(),
+            _ => alerts.clone(),
+        })
+        .await
+    };
+    let ask = async |sources: &Sources| {
+        let question = QuietQuestion {
+            id: "silences".to_owned(),
+            about: vec![checkout().entity],
+            own: std::collections::BTreeMap::new(),
+            since: at(1_000),
+            at: at(2_000),
+        };
+        let found = quiet(sources, &question, DEADLINE).await.0;
+        found.map(|by| by.into_iter().map(|silence| silence.id).collect::<Vec<_>>())
+    };
+    let known = |ids: &[&str]| Answer::Known(ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>());
+    let silence =
+        |id: &str, state: &str, matchers: Value| json!([{"id": id, "status": {"state": state}, "matchers": matchers}]);
+    let shop = || json!([{"name": "namespace", "value": "shop", "isRegex": false}]);
+    let crash_loops = || json!([{"name": "alertname", "value": "KubePodCrashLooping", "isRegex": false}]);
+    let unheard = |since: i64, pod: &str| {
+        json!([{"labels": {"alertname": "KubePodCrashLooping", "namespace": "shop", "pod": pod}, "startsAt": at(since).to_string(),
+            "status": {"silencedBy": ["s1"], "inhibitedBy": []}}])
+    };
+
+    assert_eq!(ask(&board(silence("s1", "active", shop()), json!([])).await).await, known(&["s1"]));
+    assert_eq!(ask(&board(silence("s1", "expired", shop()), json!([])).await).await, known(&[]));
+    let of_alert = silence("s1", "active", crash_loops());
+    assert_eq!(ask(&board(of_alert.clone(), json!([])).await).await, known(&[]), "one alert, which does not fire");
+    let began_with_it = board(of_alert.clone(), unheard(1_500, "checkout-7d9f-abcde")).await;
+    assert_eq!(ask(&began_with_it).await, known(&["s1"]), "it fires, and nobody is told");
+    let of_another = board(of_alert.clone(), unheard(1_500, "cart-7d9f-abcde")).await;
+    assert_eq!(ask(&of_another).await, known(&[]));
+    let known_noise = board(of_alert, unheard(500, "checkout-7d9f-abcde")).await;
+    assert_eq!(ask(&known_noise).await, known(&[]), "it fired long before the incident");
+
+    let gone = opened("gone", SourceKind::Alertmanager, "http://127.0.0.1:1");
+    let partly = ask(&together(&[&known_noise, &gone])).await;
+    assert!(matches!(&partly, Answer::Unknown { why } if why.contains("gone: cannot reach")), "{partly:?}");
+    assert_eq!(ask(&together(&[&began_with_it, &gone])).await, known(&["s1"]), "one silence is enough");
+    assert_eq!(ask(&Sources::default()).await.known(), None);
 }
 
 #[tokio::test]
