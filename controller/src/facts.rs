@@ -87,7 +87,7 @@ pub async fn gather(shell: &Arc<Shell>, about: &About<'_>, now: Timestamp) -> Ga
     };
     GateFacts {
         incident: IncidentFacts {
-            severity: about.incident.spec.severity,
+            severity: about.incident.severity(),
             opened_at: about.incident.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0),
             signals,
         },

@@ -214,7 +214,7 @@ fn row(incident: &Incident, remediation: Option<&Remediation>) -> IncidentRow {
     IncidentRow {
         namespace: incident.namespace().unwrap_or_default(),
         name: incident.name_any(),
-        severity: incident.spec.severity,
+        severity: incident.severity(),
         phase: format!("{:?}", status.phase),
         over: status.phase.is_end(),
         because: status.because.clone(),

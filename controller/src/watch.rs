@@ -124,7 +124,7 @@ pub async fn gather(
         contents,
         verdicts,
         words,
-        critical: incident.spec.severity == Severity::Critical,
+        critical: incident.severity() == Severity::Critical,
         now,
     };
     let edited = if standing.is_merged() { Answer::Known(None) } else { edited::edited(&work, &heads).await };

@@ -37,10 +37,20 @@ use crate::reference::NamespacedName;
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "an Incident's spec never changes; its status does"}]))]
 pub struct IncidentSpec {
     pub entity: Entity,
+    /// How loudly the signal spoke that opened it; a later one may have spoken louder.
     pub severity: Severity,
     /// The signals that opened it.
     #[schemars(length(min = 1, max = 16))]
     pub signals: Vec<Signal>,
+}
+
+impl Incident {
+    /// How grave it is: as grave as the gravest thing heard of it. What a pod says of itself often opens an incident, and the alert
+    /// that calls it critical comes minutes later.
+    pub fn severity(&self) -> Severity {
+        let heard = self.status.iter().flat_map(|status| &status.signals).chain(&self.spec.signals);
+        heard.map(|signal| signal.severity).fold(self.spec.severity, Severity::max)
+    }
 }
 
 /// What is observed about the incident.
@@ -130,4 +140,40 @@ pub struct PolicyMatch {
     pub policy: String,
     pub matched: bool,
     pub because: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use amend_diagnosis::entity::EntityKind;
+    use amend_diagnosis::signal::SignalSource;
+
+    use super::*;
+
+    #[test]
+    fn an_incident_is_as_grave_as_the_gravest_signal_heard_of_it() {
+        let signal = |severity| Signal {
+            key: format!("{severity:?}"),
+            source: SignalSource::Alert,
+            name: "A".into(),
+            entity: Entity::new(EntityKind::Deployment, "shop", "checkout"),
+            severity,
+            started_at: Timestamp::UNIX_EPOCH,
+            ended_at: Some(Timestamp::UNIX_EPOCH),
+            summary: String::new(),
+            labels: std::collections::BTreeMap::new(),
+            count: 1,
+        };
+        let first = signal(Severity::Warning);
+        let spec =
+            IncidentSpec { entity: first.entity.clone(), severity: first.severity, signals: vec![first.clone()] };
+        let mut incident = Incident::new("inc", spec);
+        assert_eq!(incident.severity(), Severity::Warning);
+        let signals = vec![first, signal(Severity::Critical), signal(Severity::Info)];
+        incident.status = Some(IncidentStatus { signals, ..IncidentStatus::default() });
+        assert_eq!(
+            incident.severity(),
+            Severity::Critical,
+            "also when that one is over: what it asked for is not undone"
+        );
+    }
 }

@@ -44,7 +44,7 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
                 let cause = status.diagnosis.as_ref().and_then(|diagnosis| diagnosis.causes.first());
                 vec![
                     format!("{:?}", status.phase),
-                    format!("{:?}", one.spec.severity),
+                    format!("{:?}", one.severity()),
                     one.spec.entity.to_string(),
                     cause.map_or("-".into(), |cause| format!("{} ({:.2})", cause.kind, cause.confidence)),
                     status.signal_count.to_string(),
