@@ -56,7 +56,7 @@ pub struct GitTargetSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
     pub objects: Vec<ObjectLocation>,
-    /// Most new pull requests a day below severity critical; default 1.
+    /// Most new pull requests a day below severity critical; default 1. As many that Amend itself withdrew are not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub new_pull_requests_per_day: Option<u32>,

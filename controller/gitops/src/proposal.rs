@@ -363,21 +363,48 @@ fn standing_among(pulls: &[PullRequest], id: &Identity, cap: Cap, now: Timestamp
     capped(pulls, cap, now).unwrap_or(Standing::New)
 }
 
+/// Whether the repository has had its day's share of new pull requests.
+///
+/// What Amend itself withdrew asks nothing of a reviewer any more, and must not hold back what stands in its place (a rewritten base,
+/// another cause found). A proposal that comes and goes all day is noise all the same: as many as the cap are forgiven.
 fn capped(pulls: &[PullRequest], cap: Cap, now: Timestamp) -> Option<Standing> {
-    let day = SignedDuration::from_hours(24);
-    let start = now.checked_sub(day).unwrap_or(Timestamp::UNIX_EPOCH);
-    let mut recent: Vec<Timestamp> = pulls.iter().map(|pull| pull.created).filter(|created| *created > start).collect();
-    recent.sort();
-    let over = recent.len().checked_sub(cap.per_day as usize)?;
     if cap.exempt {
         return None;
     }
-    // One more fits when the oldest of those that fill the cap is a day old.
-    let until = recent.get(over).copied().unwrap_or(now).checked_add(day).unwrap_or(Timestamp::MAX);
+    let day = SignedDuration::from_hours(24);
+    let is_withdrawn = |pull: &PullRequest| {
+        matches!(pull.state, PullRequestState::Closed { .. })
+            && Marker::read(&pull.body).is_some_and(|marker| marker.withdrawn)
+    };
+    let (withdrawn, kept): (Vec<&PullRequest>, Vec<&PullRequest>) = pulls.iter().partition(|pull| is_withdrawn(pull));
+    let ends = |pulls: &[&PullRequest]| -> Vec<Timestamp> {
+        pulls.iter().map(|pull| pull.created.checked_add(day).unwrap_or(Timestamp::MAX)).collect()
+    };
+    let (withdrawn, kept) = (ends(&withdrawn), ends(&kept));
+    let most = cap.per_day as usize;
+    let left_at = |at: Timestamp| {
+        let count = |ends: &[Timestamp]| ends.iter().filter(|end| **end > at).count();
+        (count(&kept), count(&withdrawn))
+    };
+    let fits_at = |at: Timestamp| {
+        let (kept, withdrawn) = left_at(at);
+        kept + withdrawn.saturating_sub(most) < most
+    };
+    if fits_at(now) {
+        return None;
+    }
+    // One more fits when enough of those that fill the cap are a day old.
+    let later = kept.iter().chain(&withdrawn).copied().filter(|end| *end > now && fits_at(*end));
+    let until = later.min().unwrap_or(Timestamp::MAX);
+    let (kept, withdrawn) = left_at(now);
+    let and_withdrawn = match withdrawn {
+        0 => String::new(),
+        count => format!(" ({count} of them withdrawn)"),
+    };
     let sentence = format!(
-        "this repository had {} new pull requests from Amend in the last 24 hours and its cap is {}; the next is possible at {until}",
-        recent.len(),
-        cap.per_day
+        "this repository had {} new pull requests{and_withdrawn} from Amend in the last 24 hours and its cap is {most}; the next is \
+         possible at {until}",
+        kept + withdrawn
     );
     Some(Standing::Capped { until, sentence })
 }

@@ -389,6 +389,31 @@ async fn a_repository_gets_one_new_pull_request_a_day_unless_it_is_critical() {
 }
 
 #[tokio::test]
+async fn what_was_withdrawn_leaves_room_for_what_stands_in_its_place_but_not_all_day() {
+    let world = World::new().await;
+    let standing = async |key: &str, at| {
+        let proposal = world.proposal(key, &format!("f-{key}")).await;
+        world.proposals.standing(&proposal.identity, proposal.cap, at).await.unwrap()
+    };
+    let withdrawn = async |key: &str| {
+        let pull = world.opened(&world.proposal(key, &format!("f-{key}")).await).await;
+        world.proposals.withdraw(&pull, "the history was rewritten").await.unwrap();
+    };
+    withdrawn("aa").await;
+    assert_eq!(standing("bb", now()).await, Standing::New);
+
+    withdrawn("bb").await;
+    match standing("cc", now()).await {
+        Standing::Capped { until, sentence } => {
+            assert_eq!(until, now() + SignedDuration::from_hours(24));
+            assert!(sentence.contains("2 new pull requests (2 of them withdrawn)"), "{sentence}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(standing("cc", now() + SignedDuration::from_hours(24)).await, Standing::New);
+}
+
+#[tokio::test]
 async fn a_branch_that_somebody_else_committed_to_is_left_alone() {
     let world = World::new().await;
     let proposal = world.proposal("aa", "f1").await;
