@@ -79,51 +79,69 @@ pub fn of_event(event: &Event) -> Option<Sign> {
     Some(sign)
 }
 
-/// What a pod's status says: containers that wait or were killed, and a pod that no node takes.
+/// The pod that an event asks to look at: one whose container does not start or does not stay up. The event alone says neither why
+/// nor when that is over; the pod does both.
+///
+/// Pods are looked at only then: pulls, mounts, sandboxes and scheduling have events of their own that open, and a crash loop, a
+/// missing ConfigMap and a kill for lack of memory have not.
+pub fn pod_to_look_at(event: &Event) -> Option<(&str, &str)> {
+    let about = &event.involved_object;
+    let hints = event.type_.as_deref() == Some("Warning")
+        && about.kind.as_deref() == Some("Pod")
+        && matches!(event.reason.as_deref(), Some("BackOff" | "Failed"));
+    let named = about.namespace.as_deref().zip(about.name.as_deref().filter(|name| !name.is_empty()));
+    named.filter(|_| hints)
+}
+
+/// What a pod's status says: containers that wait for a reason of the closed list, or were killed for lack of memory.
+///
+/// Pods of one workload share the keys of their signals: a storm of pods is one signal per container of the workload.
 pub fn of_pod(pod: &Pod) -> Vec<Sign> {
     let Some(status) = &pod.status else { return Vec::new() };
     let workload = workload_of(&pod.metadata);
     let since = status.start_time.as_ref().or(pod.metadata.creation_timestamp.as_ref()).map(|time| time.0);
     let Some(since) = since else { return Vec::new() };
-    let uid = workload.to_string();
-    let mut signs = Vec::new();
-    for condition in status.conditions.iter().flatten() {
-        if condition.type_ == "PodScheduled" && condition.status == "False" {
-            let at = condition.last_transition_time.as_ref().map_or(since, |time| time.0);
-            let reason = condition.reason.as_deref().unwrap_or("Unschedulable");
-            let message = condition.message.as_deref().unwrap_or_default();
-            let opens = reason == "Unschedulable";
-            signs.push(sign(SignalSource::Condition, reason, workload.clone(), &uid, at, message, opens));
-        }
-    }
     let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-    for container in containers {
-        signs.extend(of_container(container, &workload, &uid, since));
-    }
-    signs
+    containers.flat_map(|container| of_container(container, &workload, since)).collect()
 }
 
-fn of_container(container: &ContainerStatus, workload: &Entity, uid: &str, since: Timestamp) -> Vec<Sign> {
+fn of_container(container: &ContainerStatus, workload: &Entity, since: Timestamp) -> Vec<Sign> {
     let entity = workload.clone().with_container(&container.name);
+    let uid = workload.to_string();
+    let ends = [container.state.as_ref(), container.last_state.as_ref()];
+    let ended = ends.into_iter().flatten().find_map(|state| state.terminated.as_ref());
+    let ended_at = ended.and_then(|ended| ended.finished_at.as_ref()).map(|time| time.0);
     let mut signs = Vec::new();
     if let Some(waiting) = container.state.as_ref().and_then(|state| state.waiting.as_ref())
         && let Some(reason) = waiting.reason.as_deref()
         && OPENING_WAITS.contains(&reason)
     {
         let message = waiting.message.as_deref().unwrap_or_default();
-        signs.push(sign(SignalSource::Condition, reason, entity.clone(), uid, since, message, true));
+        // It ran until then: a pod may be weeks old.
+        let at = ended_at.unwrap_or(since);
+        signs.push(sign(SignalSource::Condition, reason, entity.clone(), &uid, at, message, true));
     }
-    let ends = [container.state.as_ref(), container.last_state.as_ref()];
-    let killed = ends.into_iter().flatten().filter_map(|state| state.terminated.as_ref());
-    if let Some(killed) = killed.into_iter().find(|end| end.reason.as_deref() == Some("OOMKilled")) {
-        let at = killed.finished_at.as_ref().map_or(since, |time| time.0);
+    if ended.is_some_and(|ended| ended.reason.as_deref() == Some("OOMKilled")) {
+        let at = ended_at.unwrap_or(since);
         let message = format!("killed for lack of memory, {} restarts", container.restart_count);
-        let mut sign = sign(SignalSource::Event, "OOMKilled", entity, uid, at, &message, true);
+        let mut sign = sign(SignalSource::Event, "OOMKilled", entity, &uid, at, &message, true);
         sign.signal.ended_at = Some(at);
-        sign.signal.count = u32::try_from(container.restart_count).unwrap_or(1).max(1);
         signs.push(sign);
     }
     signs
+}
+
+/// Whether a signal is what [`of_pod`] says of the pods of its workload.
+pub fn is_of_pods(signal: &Signal) -> bool {
+    let workload = signal.entity.workload();
+    signal.source == SignalSource::Condition
+        && OPENING_WAITS.contains(&signal.name.as_str())
+        && signal.key == key(SignalSource::Condition, &workload.to_string(), &signal.entity, &signal.name)
+}
+
+/// Whether a pod that was listed says what a signal says.
+pub fn is_said_by(signal: &Signal, pod: &Pod) -> bool {
+    of_pod(pod).iter().any(|sign| sign.signal.key == signal.key)
 }
 
 /// What a Deployment's conditions say: a rollout that got stuck opens, missing replicas only join.
@@ -158,17 +176,8 @@ fn sign(
     message: &str,
     opens: bool,
 ) -> Sign {
-    let mut hash = Sha256::new();
-    for part in [uid, entity.container.as_deref().unwrap_or_default(), reason] {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    let prefix = match source {
-        SignalSource::Condition => "condition",
-        SignalSource::Alert | SignalSource::Event | SignalSource::Build | SignalSource::Slo => "event",
-    };
     let signal = Signal {
-        key: format!("{prefix}/{}", hex::encode(&hash.finalize()[..16])),
+        key: key(source, uid, &entity, reason),
         source,
         name: one_line(reason, 128),
         entity,
@@ -180,6 +189,20 @@ fn sign(
         count: 1,
     };
     Sign { signal, opens }
+}
+
+/// One key for what one object says of one container, however often it says it.
+fn key(source: SignalSource, uid: &str, entity: &Entity, reason: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [uid, entity.container.as_deref().unwrap_or_default(), reason] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let prefix = match source {
+        SignalSource::Condition => "condition",
+        SignalSource::Alert | SignalSource::Event | SignalSource::Build | SignalSource::Slo => "event",
+    };
+    format!("{prefix}/{}", hex::encode(&hash.finalize()[..16]))
 }
 
 /// The workload that a pod belongs to, by its owner.
@@ -285,7 +308,13 @@ mod tests {
         let told: Vec<_> = signs.iter().map(|sign| (sign.signal.name.as_str(), sign.opens)).collect();
         assert_eq!(told, [("CrashLoopBackOff", true), ("OOMKilled", true)]);
         assert_eq!(signs[1].signal.entity.to_string(), "shop/Deployment/checkout[app]");
-        assert_eq!(signs[1].signal.count, 6);
+        assert_eq!(signs[1].signal.count, 1, "one kill, however often it is looked at");
+        let killed: Timestamp = "2026-11-21T10:04:00Z".parse().unwrap();
+        assert_eq!(
+            signs.iter().map(|sign| sign.signal.started_at).collect::<Vec<_>>(),
+            [killed, killed],
+            "it ran until then"
+        );
     }
 
     #[test]
@@ -295,6 +324,37 @@ mod tests {
         let mut sibling = pod(status.clone());
         sibling.metadata.name = Some("checkout-7d9-xyz".to_owned());
         assert_eq!(of_pod(&pod(status))[0].signal.key, of_pod(&sibling)[0].signal.key);
+    }
+
+    #[test]
+    fn what_pods_said_is_over_when_none_of_them_says_it_any_more() {
+        let waiting = |reason: &str| {
+            let state = json!({"waiting": {"reason": reason}});
+            pod(
+                json!({"containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 1, "state": state}]}),
+            )
+        };
+        let said = of_pod(&waiting("CrashLoopBackOff")).remove(0).signal;
+        assert!(is_of_pods(&said));
+        assert!(is_said_by(&said, &waiting("CrashLoopBackOff")));
+        assert!(!is_said_by(&said, &waiting("ContainerCreating")));
+        let stuck: Deployment = serde_json::from_value(json!({
+            "metadata": {"name": "checkout", "namespace": "shop", "uid": "d"},
+            "status": {"conditions": [
+                {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "lastTransitionTime": "2026-11-21T10:00:00Z"}]},
+        }))
+        .unwrap();
+        assert!(!is_of_pods(&of_deployment(&stuck)[0].signal));
+    }
+
+    #[test]
+    fn only_warnings_that_a_pod_can_explain_ask_to_look_at_it() {
+        let wanted = |kind: &str, reason: &str| pod_to_look_at(&event(kind, reason, "")).is_some();
+        assert!(wanted("Pod", "BackOff") && wanted("Pod", "Failed"));
+        assert!(!wanted("Pod", "FailedScheduling") && !wanted("Pod", "Unhealthy") && !wanted("Job", "BackOff"));
+        let mut pulling = event("Pod", "BackOff", "Back-off pulling image");
+        pulling.type_ = Some("Normal".to_owned());
+        assert_eq!(pod_to_look_at(&pulling), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use amend_sandbox::Scenario;
 use amend_tests::embedded::{Embedded, PLATFORM};
+use jiff::SignedDuration;
 
 use crate::{SOON, alone, incident, open_pulls};
 
@@ -74,4 +75,30 @@ async fn an_alertmanager_that_cannot_be_asked_may_hold_the_silence_that_the_othe
     world.wait("a remediation that names the Alertmanager", SOON, told).await?;
     assert!(open_pulls(&world).is_empty(), "nothing is proposed while a silence may be there");
     Ok(())
+}
+
+/// Silences what the labels name, lets the fault loose, and waits for a remediation that is held by it.
+async fn held_by_a_silence(labels: &[(&str, &str)]) -> anyhow::Result<()> {
+    let world = Embedded::start(Scenario::oom()).await?;
+    let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let until = world.world.clock().now() + SignedDuration::from_hours(12);
+    let id = world.world.with_telemetry(|telemetry| telemetry.alertmanager().silence(&labels, until));
+    incident(&world).await?;
+    let sentence = format!("Alertmanager's silence \"{id}\" by \"sandbox\" covers this incident");
+    let told = |world: &Embedded| {
+        let all = world.all("remediations.amend.dev");
+        all.iter().any(|one| one["status"].to_string().replace("\\\"", "\"").contains(&sentence)).then_some(())
+    };
+    world.wait("a remediation that names the silence", SOON, told).await?;
+    let signals =
+        world.all("incidents.amend.dev").iter().map(|one| one["status"]["signals"].to_string()).collect::<String>();
+    assert!(!signals.contains("\"source\":\"Alert\""), "a silenced alert is sent to nobody: {signals}");
+    assert!(open_pulls(&world).is_empty(), "nothing is proposed about what people want quiet about");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silence_holds_an_incident_whose_alerts_never_come_because_of_it() -> anyhow::Result<()> {
+    let _alone = alone().await;
+    held_by_a_silence(&[("namespace", "shop")]).await
 }

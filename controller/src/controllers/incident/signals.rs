@@ -1,18 +1,21 @@
 //! The signals of an incident as they are now: with the ends that their sources report, and with what arrived meanwhile.
 
+use std::collections::BTreeMap;
+
 use amend_crds::Incident;
 use amend_diagnosis::entity::EntityKind;
-use amend_diagnosis::evidence::Answer;
+use amend_diagnosis::evidence::{Answer, Window};
 use amend_diagnosis::signal::{Signal, SignalSource};
 use amend_telemetry::alert::{AlertState, firing};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::Api;
 
 use super::Moment;
 use crate::cluster::{self, Read};
-use crate::intake::events::of_deployment;
+use crate::intake::events::{is_of_pods, is_said_by, of_deployment};
 use crate::reconcile::GatherError;
 use crate::shell::Shell;
 
@@ -31,16 +34,41 @@ pub async fn with_ends(shell: &Shell, namespace: &str, mut signals: Vec<Signal>,
     futures::future::join_all(asked).await;
     let conditions =
         signals.iter_mut().filter(|signal| signal.source == SignalSource::Condition && signal.ended_at.is_none());
+    let mut pods = Pods::default();
     for signal in conditions {
-        if condition_is_over(shell, signal).await {
+        let over = match is_of_pods(signal) {
+            true => pods_say_no_more(shell, signal, &mut pods, now).await,
+            false => object_says_no_more(shell, signal).await,
+        };
+        if over {
             signal.ended_at = Some(now);
         }
     }
     signals
 }
 
+/// The pods of each namespace that was asked about, listed once; none where they could not be read.
+type Pods = BTreeMap<String, Option<Vec<Pod>>>;
+
+/// Whether no pod of the workload says any more what the signal says. Pods that cannot be read have ended nothing.
+async fn pods_say_no_more(shell: &Shell, signal: &Signal, pods: &mut Pods, now: Timestamp) -> bool {
+    let namespace = &signal.entity.namespace;
+    if !pods.contains_key(namespace) {
+        pods.insert(namespace.clone(), listed(shell, namespace, now).await);
+    }
+    pods[namespace].as_ref().is_some_and(|pods| !pods.iter().any(|pod| is_said_by(signal, pod)))
+}
+
+async fn listed(shell: &Shell, namespace: &str, now: Timestamp) -> Option<Vec<Pod>> {
+    let read = Read::of_kind("Pod")?;
+    let (answer, _) =
+        cluster::list(&shell.clients.reader(), read, Some(namespace), Window { from: now, to: now }).await;
+    let objects = answer.known()?;
+    objects.iter().map(|object| serde_json::from_value(object.clone()).ok()).collect()
+}
+
 /// Whether the object does not say any more what the signal says. Conditions have no "resolved" of their own.
-async fn condition_is_over(shell: &Shell, signal: &Signal) -> bool {
+async fn object_says_no_more(shell: &Shell, signal: &Signal) -> bool {
     let entity = &signal.entity;
     let Some(read) = Read::of_kind("Deployment").filter(|_| entity.kind == EntityKind::Deployment) else {
         return false;
