@@ -124,6 +124,7 @@ struct Spec {
     node_name: Option<String>,
     containers: Vec<Container>,
     init_containers: Vec<Container>,
+    resources: Resources,
     overhead: Amounts,
 }
 
@@ -157,7 +158,7 @@ struct Amounts {
 impl PodRoom {
     /// The node and what the pod takes there; `None` when it takes nothing: not placed yet, or over.
     ///
-    /// Sidecars (init containers that restart) count with the containers; before them, each other init container runs alone beside
+    /// What the pod requests as a whole (KEP-2837; the API server fills it in where only its limit is said) takes precedence. Sidecars (init containers that restart) count with the containers; before them, each other init container runs alone beside
     /// the sidecars started so far. Source: Kubernetes documentation, "Sidecar Containers", *Resource sharing within containers*.
     fn takes(&self) -> Option<(&str, Room)> {
         let node = self.spec.node_name.as_deref()?;
@@ -175,7 +176,8 @@ impl PodRoom {
             }
         }
         let running = self.spec.containers.iter().fold(sidecars, |sum, container| sum.plus(container.wants()));
-        Some((node, running.max(starting).plus(self.spec.overhead.or(&Amounts::default()))))
+        let whole = self.spec.resources.requests.over(running.max(starting));
+        Some((node, whole.plus(self.spec.overhead.or(&Amounts::default()))))
     }
 }
 
@@ -186,19 +188,17 @@ impl Container {
 }
 
 impl Amounts {
+    /// These amounts; one that is missing is that of `others`.
+    fn over(&self, others: Room) -> Room {
+        let read = |own: &Value, other: Quantity| Quantity::read(own).unwrap_or(other);
+        Room { cpu: read(&self.cpu, others.cpu), memory: read(&self.memory, others.memory) }
+    }
+
     /// These amounts; one that is missing is that of `limits`, as Kubernetes does it.
     fn or(&self, limits: &Self) -> Room {
-        let read = |own: &Value, limit: &Value| quantity(own).or(quantity(limit)).unwrap_or(Quantity::whole(0));
+        let read =
+            |own: &Value, limit: &Value| Quantity::read(own).or(Quantity::read(limit)).unwrap_or(Quantity::whole(0));
         Room { cpu: read(&self.cpu, &limits.cpu), memory: read(&self.memory, &limits.memory) }
-    }
-}
-
-/// An amount as the API server writes it, or as a manifest may.
-pub fn quantity(value: &Value) -> Option<Quantity> {
-    match value {
-        Value::String(text) => Quantity::parse(text).ok(),
-        Value::Number(number) => Quantity::parse(&number.to_string()).ok(),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -235,6 +235,13 @@ mod tests {
     fn a_large_init_container_takes_its_room_until_the_pod_ends() {
         let spec = json!({"containers": [container("200m", "128Mi")], "initContainers": [container("50m", "1Gi")]});
         assert_eq!(pod(&spec, "Running").takes(), Some(("n1", room("200m", "1Gi"))));
+    }
+
+    #[test]
+    fn what_the_pod_requests_as_a_whole_takes_precedence() {
+        let spec = json!({"containers": [container("200m", "128Mi")], "resources": {"requests": {"memory": "1Gi"}},
+            "overhead": {"memory": "1Gi"}});
+        assert_eq!(pod(&spec, "Running").takes(), Some(("n1", room("200m", "2Gi"))));
     }
 
     #[test]

@@ -65,6 +65,16 @@ impl Quantity {
         Ok(Self(value))
     }
 
+    /// An amount as the API server writes it, or as a manifest may; `None` for what is none.
+    pub fn read(value: &serde_json::Value) -> Option<Self> {
+        use serde_json::Value;
+        match value {
+            Value::String(text) => Self::parse(text).ok(),
+            Value::Number(number) => Self::parse(&number.to_string()).ok(),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+
     /// A whole number of base units (bytes, cores).
     pub fn whole(units: u64) -> Self {
         Self(i128::from(units) * 1000)

@@ -9,7 +9,9 @@ use amend_diagnosis::evidence::Answer::Known;
 use amend_policies::gate::blast_radius::{DisruptionBudget, Rollout};
 use amend_policies::gate::cooldown::PastAction;
 use amend_policies::gate::environment::{FieldWriter, Hold, Silence, Silences};
-use amend_policies::gate::fits::{LimitRange, QuotaRoom};
+use amend_policies::gate::fits::limit_range::{LimitKind, LimitRange};
+use amend_policies::gate::fits::pod::Resource;
+use amend_policies::gate::fits::quota::QuotaRoom;
 use amend_policies::gate::rollback::DryRun;
 use amend_policies::gate::{GateFacts, clear, clear_for_draft, evaluate_all};
 use amend_policies::plan::FieldEdit;
@@ -436,10 +438,29 @@ fn a_pod_that_fits_nowhere_is_not_proposed() {
         let (resource, hard, used) = ("limits.memory".into(), quantity("1Gi"), quantity("1Gi"));
         facts.fits.quotas = Known(vec![QuotaRoom { name: "shop".into(), resource, hard, used }]);
     });
-    fails("limitRange", "allows at most 300Mi memory", |facts| {
-        let range =
-            LimitRange { name: "shop".into(), resource: "memory".into(), max: Some(quantity("300Mi")), min: None };
-        facts.fits.limit_ranges = Known(vec![range]);
+    let counted = |resource: &str, hard: &str, used: &str| {
+        let (resource, hard, used) = (resource.to_owned(), quantity(hard), quantity(used));
+        Known(vec![QuotaRoom { name: "shop".into(), resource, hard, used }])
+    };
+    fails("quota", "allows 6 of pods: 6 are used and the rollout adds 1", |facts| {
+        facts.fits.quotas = counted("pods", "6", "6");
+    });
+    fails(
+        "quota",
+        "counts limits.cpu, so that every container must name it, and container \"app\" does not",
+        |facts| {
+            facts.fits.quotas = counted("limits.cpu", "100", "0");
+        },
+    );
+    passes("quota", "stay within every ResourceQuota", |facts| facts.fits.quotas = counted("secrets", "1", "1"));
+    let range = |kind| LimitRange::new("shop", kind, Resource::Memory);
+    fails("limitRange", "allows at most 300Mi memory per container", |facts| {
+        facts.fits.limit_ranges =
+            Known(vec![LimitRange { max: Some(quantity("300Mi")), ..range(LimitKind::Container) }]);
+    });
+    fails("limitRange", "allows a memory limit of at most 2 times the request per pod", |facts| {
+        facts.fits.limit_ranges =
+            Known(vec![LimitRange { max_limit_request_ratio: Some(quantity("2")), ..range(LimitKind::Pod) }]);
     });
 }
 

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use amend_diagnosis::evidence::Answer;
 use amend_policies::field::Step;
-use amend_policies::gate::fits::{FitsFacts, LimitRange, NodeRoom, PodChange, PodResources, QuotaRoom};
+use amend_policies::gate::fits::limit_range::LimitRange;
+use amend_policies::gate::fits::pod::PodResources;
+use amend_policies::gate::fits::quota::QuotaRoom;
+use amend_policies::gate::fits::{FitsFacts, NodeRoom, PodChange};
 use amend_policies::gate::permission::RenderedChange;
 use amend_policies::quantity::Quantity;
 use serde_json::Value;
 
 use crate::cluster::Look;
-use crate::requested::{Room, Sums, quantity};
+use crate::requested::{Room, Sums};
 
 /// The facts of the gate, from the live target, the namespace and the nodes.
 pub fn facts(
@@ -19,14 +22,22 @@ pub fn facts(
     requested: &Answer<Arc<Sums>>,
     rendered: &Answer<Vec<RenderedChange>>,
 ) -> FitsFacts {
+    let limit_ranges: Vec<LimitRange> = look.of_kind("LimitRange").flat_map(LimitRange::of).collect();
     FitsFacts {
         pod: match (target, rendered) {
-            (Answer::Known(target), Answer::Known(changes)) => Answer::Known(pod_change(target, changes)),
+            (Answer::Known(target), Answer::Known(changes)) => pod_change(target, look, changes, &limit_ranges),
             (Answer::Unknown { why }, _) | (_, Answer::Unknown { why }) => Answer::unknown(why.clone()),
         },
         nodes: rooms(target, look, requested),
-        quotas: known(look, "resourcequotas", quotas(look)),
-        limit_ranges: known(look, "limitranges", limit_ranges(look)),
+        quotas: match target {
+            Answer::Known(target) => {
+                let spec = &target["spec"]["template"]["spec"];
+                let covering = look.of_kind("ResourceQuota").flat_map(|quota| QuotaRoom::of(quota, spec));
+                known(look, "resourcequotas", covering.collect())
+            }
+            Answer::Unknown { why } => Answer::unknown(why.clone()),
+        },
+        limit_ranges: known(look, "limitranges", limit_ranges),
     }
 }
 
@@ -37,55 +48,54 @@ fn known<T>(look: &Look, plural: &str, found: T) -> Answer<T> {
     }
 }
 
-/// The pod before and after the rendered changes to the target's containers.
-fn pod_change(target: &Value, changes: &[RenderedChange]) -> PodChange {
-    let containers = &target["spec"]["template"]["spec"]["containers"];
-    let mut after = containers.clone();
+/// The pod before and after the rendered changes to the target.
+fn pod_change(target: &Value, look: &Look, changes: &[RenderedChange], ranges: &[LimitRange]) -> Answer<PodChange> {
+    let mut before = target["spec"]["template"]["spec"].clone();
+    match overhead(&before, look) {
+        Answer::Known(Some(overhead)) => before["overhead"] = overhead,
+        Answer::Known(None) => {}
+        Answer::Unknown { why } => return Answer::Unknown { why },
+    }
+    let mut after = before.clone();
     for change in changes.iter().filter(|change| {
         target["kind"] == change.object.kind.as_str() && target["metadata"]["name"] == change.object.name.as_str()
     }) {
-        let steps = change.field.steps();
-        let at = steps.iter().position(|step| *step == Step::Key("containers".to_owned()));
-        let (Some(at), Some(to)) = (at, &change.to) else { continue };
-        let list = after.as_array_mut().into_iter().flatten();
-        let container = match steps.get(at + 1) {
-            Some(Step::Named(name)) => list.into_iter().find(|one| one["name"] == name.as_str()),
-            Some(Step::At(position)) => list.into_iter().nth(*position),
-            _ => None,
-        };
-        if let (Some(container), Some(rest)) = (container, steps.get(at + 2..)) {
-            set(container, rest, to);
+        if let [Step::Key(spec), Step::Key(template), Step::Key(pod), rest @ ..] = change.field.steps()
+            && [spec.as_str(), template.as_str(), pod.as_str()] == ["spec", "template", "spec"]
+        {
+            set(&mut after, rest, &Value::from(change.to.clone()));
         }
     }
-    PodChange { before: resources(containers), after: resources(&after) }
+    Answer::Known(PodChange { before: PodResources::of(&before, ranges), after: PodResources::of(&after, ranges) })
 }
 
-fn set(node: &mut Value, steps: &[Step], to: &str) {
-    match steps.split_first() {
-        Some((Step::Key(key), [])) => node[key.as_str()] = Value::from(to),
-        Some((Step::Key(key), rest)) => set(&mut node[key.as_str()], rest, to),
-        Some((Step::Named(_) | Step::At(_), _)) | None => {}
-    }
-}
-
-/// What the containers ask for together; a request that is missing is the limit, as Kubernetes does it.
-fn resources(containers: &Value) -> PodResources {
-    let mut sum = PodResources {
-        cpu_request: Quantity::whole(0),
-        memory_request: Quantity::whole(0),
-        cpu_limit: Some(Quantity::whole(0)),
-        memory_limit: Some(Quantity::whole(0)),
+/// What the sandbox of each pod takes. The RuntimeClass says it, and its pods carry it; `None`: nothing.
+fn overhead(spec: &Value, look: &Look) -> Answer<Option<Value>> {
+    let Some(class) = spec["runtimeClassName"].as_str().filter(|_| spec["overhead"].is_null()) else {
+        return Answer::Known(None);
     };
-    for container in containers.as_array().into_iter().flatten() {
-        let read = |part: &str, name: &str| quantity(&container["resources"][part][name]);
-        let (cpu_limit, memory_limit) = (read("limits", "cpu"), read("limits", "memory"));
-        sum.cpu_request = sum.cpu_request.plus(read("requests", "cpu").or(cpu_limit).unwrap_or(Quantity::whole(0)));
-        sum.memory_request =
-            sum.memory_request.plus(read("requests", "memory").or(memory_limit).unwrap_or(Quantity::whole(0)));
-        sum.cpu_limit = sum.cpu_limit.zip(cpu_limit).map(|(sum, limit)| sum.plus(limit));
-        sum.memory_limit = sum.memory_limit.zip(memory_limit).map(|(sum, limit)| sum.plus(limit));
+    match look.of_kind("Pod").find(|pod| pod["spec"]["runtimeClassName"] == class) {
+        Some(pod) => Answer::Known(Some(pod["spec"]["overhead"].clone()).filter(|overhead| !overhead.is_null())),
+        None => Answer::unknown(format!("no pod here tells the overhead of RuntimeClass {class}")),
     }
-    sum
+}
+
+/// Writes one field; null where it is taken away.
+fn set(node: &mut Value, steps: &[Step], to: &Value) {
+    match steps.split_first() {
+        Some((Step::Key(key), [])) => node[key.as_str()] = to.clone(),
+        Some((Step::Key(key), rest)) => set(&mut node[key.as_str()], rest, to),
+        Some((Step::Named(name), rest)) => {
+            let list = node.as_array_mut().into_iter().flatten();
+            list.filter(|one| one["name"] == name.as_str()).for_each(|one| set(one, rest, to));
+        }
+        Some((Step::At(position), rest)) => {
+            if let Some(one) = node.get_mut(*position) {
+                set(one, rest, to);
+            }
+        }
+        None => {}
+    }
 }
 
 /// Nodes that the target's pods may run on, with what is free there.
@@ -110,7 +120,7 @@ fn rooms(target: &Answer<Value>, look: &Look, requested: &Answer<Arc<Sums>>) -> 
 fn room(node: &Value, requested: &Sums) -> Option<NodeRoom> {
     let name = node["metadata"]["name"].as_str()?.to_owned();
     let allocatable = &node["status"]["allocatable"];
-    let (cpu, memory) = (quantity(&allocatable["cpu"])?, quantity(&allocatable["memory"])?);
+    let (cpu, memory) = (Quantity::read(&allocatable["cpu"])?, Quantity::read(&allocatable["memory"])?);
     let taken = requested.get(&name).copied().unwrap_or(Room::none());
     Some(NodeRoom {
         name,
@@ -133,34 +143,60 @@ fn tolerated(taints: &Value, tolerations: &Value) -> bool {
     })
 }
 
-fn quotas(look: &Look) -> Vec<QuotaRoom> {
-    let mut rooms = Vec::new();
-    for quota in look.of_kind("ResourceQuota") {
-        let name = quota["metadata"]["name"].as_str().unwrap_or_default();
-        for (resource, hard) in quota["status"]["hard"].as_object().into_iter().flatten() {
-            let used = quantity(&quota["status"]["used"][resource.as_str()]).unwrap_or(Quantity::whole(0));
-            if let Some(hard) = quantity(hard) {
-                rooms.push(QuotaRoom { name: name.to_owned(), resource: resource.clone(), hard, used });
-            }
-        }
-    }
-    rooms
-}
+#[cfg(test)]
+mod tests {
+    use amend_policies::gate::fits::pod::Resource;
+    use serde_json::json;
 
-fn limit_ranges(look: &Look) -> Vec<LimitRange> {
-    let mut ranges = Vec::new();
-    for range in look.of_kind("LimitRange") {
-        let name = range["metadata"]["name"].as_str().unwrap_or_default();
-        for limit in
-            range["spec"]["limits"].as_array().into_iter().flatten().filter(|limit| limit["type"] == "Container")
-        {
-            for resource in ["memory", "cpu"] {
-                let (max, min) = (quantity(&limit["max"][resource]), quantity(&limit["min"][resource]));
-                if max.is_some() || min.is_some() {
-                    ranges.push(LimitRange { name: name.to_owned(), resource: resource.to_owned(), max, min });
-                }
-            }
-        }
+    use super::*;
+
+    fn change(field: &str, to: Option<&str>) -> RenderedChange {
+        let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "checkout"});
+        serde_json::from_value(json!({"file": "f", "object": object, "field": field, "to": to})).unwrap()
     }
-    ranges
+
+    fn changed(spec: &Value, others: Vec<Value>, change: RenderedChange) -> Answer<PodChange> {
+        let target =
+            json!({"kind": "Deployment", "metadata": {"name": "checkout"}, "spec": {"template": {"spec": spec}}});
+        let look = Look { objects: others, ..Look::default() };
+        let ranges: Vec<LimitRange> = look.of_kind("LimitRange").flat_map(LimitRange::of).collect();
+        pod_change(&target, &look, &[change], &ranges)
+    }
+
+    /// The memory limit before and after.
+    fn memory(change: &Answer<PodChange>) -> Option<(String, String)> {
+        let limit =
+            |pod: &PodResources| pod.limit(Resource::Memory).map_or("none".to_owned(), |limit| limit.to_string());
+        change.known().map(|change| (limit(&change.before), limit(&change.after)))
+    }
+
+    fn said(before: &str, after: &str) -> Option<(String, String)> {
+        Some((before.to_owned(), after.to_owned()))
+    }
+
+    #[test]
+    fn a_change_to_any_part_of_the_pod_is_counted_in_what_all_of_it_asks_for() {
+        let of = |limit: &str| json!({"limits": {"memory": limit}});
+        let spec = json!({"containers": [{"name": "app", "resources": of("100Mi")}],
+            "initContainers": [{"name": "proxy", "restartPolicy": "Always", "resources": of("50Mi")}]});
+        let at = |list: &str, to| change(&format!("spec.template.spec.{list}.resources.limits.memory"), to);
+        assert_eq!(memory(&changed(&spec, vec![], at("containers[app]", Some("200Mi")))), said("150Mi", "250Mi"));
+        assert_eq!(memory(&changed(&spec, vec![], at("initContainers[proxy]", Some("80Mi")))), said("150Mi", "180Mi"));
+        assert_eq!(memory(&changed(&spec, vec![], at("containers[app]", None))), said("150Mi", "none"));
+        let range =
+            json!({"kind": "LimitRange", "spec": {"limits": [{"type": "Container", "default": {"memory": "64Mi"}}]}});
+        assert_eq!(memory(&changed(&spec, vec![range], at("containers[app]", None))), said("150Mi", "114Mi"));
+    }
+
+    #[test]
+    fn the_overhead_of_a_runtime_class_is_what_its_pods_carry() {
+        let spec = json!({"runtimeClassName": "kata", "containers": [{"name": "app", "resources": {"limits": {"memory": "100Mi"}}}]});
+        let raised = || change("spec.template.spec.containers[app].resources.limits.memory", Some("200Mi"));
+        let pod = json!({"kind": "Pod", "spec": {"runtimeClassName": "kata", "overhead": {"memory": "30Mi"}}});
+        assert_eq!(memory(&changed(&spec, vec![pod], raised())), said("130Mi", "230Mi"));
+        let plain = json!({"kind": "Pod", "spec": {"runtimeClassName": "kata"}});
+        assert_eq!(memory(&changed(&spec, vec![plain], raised())), said("100Mi", "200Mi"));
+        let nobody = changed(&spec, vec![], raised());
+        assert!(matches!(&nobody, Answer::Unknown { why } if why.contains("RuntimeClass kata")), "{nobody:?}");
+    }
 }

@@ -1,12 +1,19 @@
 //! Whether the changed pods find room: on a node, inside quotas and limit ranges.
 
+pub mod limit_range;
+pub mod pod;
+pub mod quota;
+
 use amend_diagnosis::evidence::Answer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::limit_range::LimitRange;
+use self::pod::{PodResources, Resource};
+use self::quota::QuotaRoom;
 use super::blast_radius::BlastRadiusFacts;
 use crate::percentage::Percentage;
-use crate::policy::Problems;
+use crate::policy::{Problems, quoted};
 use crate::quantity::Quantity;
 use crate::verdict::{GateName, Verdict};
 
@@ -37,18 +44,8 @@ pub struct FitsFacts {
     pub limit_ranges: Answer<Vec<LimitRange>>,
 }
 
-/// What one pod asks for, all containers together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PodResources {
-    pub cpu_request: Quantity,
-    pub memory_request: Quantity,
-    /// None: at least one container has no limit.
-    pub cpu_limit: Option<Quantity>,
-    pub memory_limit: Option<Quantity>,
-}
-
 /// One pod before and after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodChange {
     pub before: PodResources,
     pub after: PodResources,
@@ -62,26 +59,6 @@ pub struct NodeRoom {
     pub memory_allocatable: Quantity,
     pub cpu_free: Quantity,
     pub memory_free: Quantity,
-}
-
-/// One resource of a ResourceQuota.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuotaRoom {
-    pub name: String,
-    /// As the quota calls it: `requests.memory`, `limits.cpu` ...
-    pub resource: String,
-    pub hard: Quantity,
-    pub used: Quantity,
-}
-
-/// The bounds of a LimitRange for one container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitRange {
-    pub name: String,
-    /// `memory` or `cpu`.
-    pub resource: String,
-    pub max: Option<Quantity>,
-    pub min: Option<Quantity>,
 }
 
 impl Fits {
@@ -124,8 +101,8 @@ fn node(rule: &FitsRule, pod: &PodChange, nodes: &Answer<Vec<NodeRoom>>) -> Verd
             return Verdict::unknown(GATE, "node", format!("cannot tell the room on nodes: {why}"));
         }
     };
-    let (memory, cpu) = (pod.after.memory_request, pod.after.cpu_request);
-    let limit = pod.after.memory_limit.unwrap_or(memory);
+    let (memory, cpu) = (pod.after.request(Resource::Memory), pod.after.request(Resource::Cpu));
+    let limit = pod.after.limit(Resource::Memory).unwrap_or(memory);
     let kept = |node: &NodeRoom| {
         rule.headroom.map_or(Quantity::whole(0), |share| node.memory_allocatable.times(share.ratio()))
     };
@@ -185,14 +162,18 @@ fn quota(pod: &PodChange, rollout: &BlastRadiusFacts, quotas: &Answer<Vec<QuotaR
         }
     };
     for quota in quotas {
-        let amounts = |pod: &PodResources| match quota.resource.as_str() {
-            "memory" | "requests.memory" => Some(pod.memory_request),
-            "cpu" | "requests.cpu" => Some(pod.cpu_request),
-            "limits.memory" => pod.memory_limit,
-            "limits.cpu" => pod.cpu_limit,
-            _ => None,
-        };
-        let (Some(before), Some(after)) = (amounts(&pod.before), amounts(&pod.after)) else { continue };
+        let Some(amount) = quota.counts() else { continue };
+        if let Some(silent) = amount.silent(&pod.after) {
+            let sentence = format!(
+                "ResourceQuota {} counts {}, so that every container must name it, and container {} does not; name it, or let a \
+                 LimitRange fill it in",
+                quota.name,
+                quota.resource,
+                quoted(silent)
+            );
+            return Verdict::fail(GATE, "quota", sentence);
+        }
+        let (before, after) = (amount.of(&pod.before), amount.of(&pod.after));
         let grown = times(after.minus(before), rollout.replicas).plus(times(after, rollout.max_surge));
         let needed = quota.used.plus(grown);
         if needed > quota.hard {
@@ -221,21 +202,8 @@ fn limit_range(pod: &PodChange, ranges: &Answer<Vec<LimitRange>>) -> Verdict {
             return Verdict::unknown(GATE, "limitRange", format!("cannot tell the namespace's LimitRange: {why}"));
         }
     };
-    for range in ranges {
-        // The whole pod against a container's bound: a little too strict for pods with several containers, never too lax.
-        let (request, limit) = match range.resource.as_str() {
-            "memory" => (pod.after.memory_request, pod.after.memory_limit),
-            "cpu" => (pod.after.cpu_request, pod.after.cpu_limit),
-            _ => continue,
-        };
-        let asked = limit.unwrap_or(request);
-        if let Some(max) = range.max
-            && asked > max
-        {
-            let sentence =
-                format!("LimitRange {} allows at most {max} {}, the change sets {asked}", range.name, range.resource);
-            return Verdict::fail(GATE, "limitRange", sentence);
-        }
+    match ranges.iter().find_map(|range| range.refuses(&pod.after)) {
+        Some(why) => Verdict::fail(GATE, "limitRange", why),
+        None => Verdict::pass(GATE, "limitRange", "within every LimitRange of the namespace"),
     }
-    Verdict::pass(GATE, "limitRange", "within every LimitRange of the namespace")
 }

@@ -11,7 +11,8 @@ use amend_diagnosis::signal::Severity;
 use amend_policies::gate::blast_radius::{BlastRadiusFacts, Rollout};
 use amend_policies::gate::cooldown::CooldownFacts;
 use amend_policies::gate::environment::{EnvironmentFacts, Silences};
-use amend_policies::gate::fits::{FitsFacts, NodeRoom, PodChange, PodResources};
+use amend_policies::gate::fits::pod::PodResources;
+use amend_policies::gate::fits::{FitsFacts, NodeRoom, PodChange};
 use amend_policies::gate::permission::{AccessReview, PermissionFacts, RenderedChange, accesses_needed};
 use amend_policies::gate::rollback::{DryRun, RollbackFacts};
 use amend_policies::gate::{GateFacts, IncidentFacts};
@@ -159,11 +160,9 @@ pub fn unknown<T>() -> Answer<T> {
 
 /// Facts under which every gate passes.
 pub fn facts(plan: &Plan) -> GateFacts {
-    let pod = |limit: &str| PodResources {
-        cpu_request: quantity("100m"),
-        memory_request: quantity("128Mi"),
-        cpu_limit: None,
-        memory_limit: Some(quantity(limit)),
+    let pod = |limit: &str| {
+        let resources = json!({ "requests": { "cpu": "100m", "memory": "128Mi" }, "limits": { "memory": limit } });
+        PodResources::of(&json!({ "containers": [{ "name": "app", "resources": resources }] }), &[])
     };
     let edits = plan.steps.iter().flat_map(|step| &step.files);
     let rendered = edits.flat_map(|file| {
