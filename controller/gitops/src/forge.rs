@@ -64,6 +64,10 @@ pub trait Forge: Send + Sync + fmt::Debug {
     /// What has to happen before anything may be merged into a branch.
     fn rules(&self, branch: String) -> Reply<'_, BranchRules>;
 
+    /// Whether the account may open pull requests, as far as the forge tells without anything being written; `Forbidden` and
+    /// `Refused` say why not.
+    fn may_propose(&self) -> Reply<'_, ()>;
+
     /// The log of one CI job, bounded like every answer.
     fn job_log(&self, job: String) -> Reply<'_, String>;
 

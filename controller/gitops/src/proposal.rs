@@ -271,6 +271,14 @@ impl Proposals {
         Ok(())
     }
 
+    /// Whether a proposal could be made: the server takes pushes, and the forge lets the account open pull requests.
+    ///
+    /// Nothing is written. What only writing shows (a token without the scope for pull requests) is not known before.
+    pub async fn may_propose(&self) -> Result<(), ProposalError> {
+        self.repo.may_push().await?;
+        Ok(self.forge.may_propose().await?)
+    }
+
     /// The pull request and its reviews now.
     pub async fn observe(&self, number: u64) -> Result<Observation, ProposalError> {
         Ok(self.forge.observe(number).await?)

@@ -67,6 +67,17 @@ async fn an_endless_answer_and_a_redirect_are_not_followed() {
     assert!(matches!(error, ForgeError::Unavailable { status: 302, .. }), "{error:?}");
 }
 
+#[tokio::test]
+async fn what_the_account_may_not_do_is_told_before_it_is_tried() {
+    let told = async |repository: Value| answering(200, &[], repository.to_string()).await.may_propose().await;
+    assert!(told(json!({ "archived": false, "permissions": { "push": true } })).await.is_ok());
+    assert!(told(json!({})).await.is_ok(), "what is not told shows when it is used");
+    let reads = told(json!({ "permissions": { "admin": false, "push": false, "pull": true } })).await.unwrap_err();
+    assert!(matches!(&reads, ForgeError::Forbidden { doing, .. } if doing.contains("open pull requests")), "{reads:?}");
+    let archived = told(json!({ "archived": true, "permissions": { "push": true } })).await.unwrap_err();
+    assert!(matches!(&archived, ForgeError::Refused { why, .. } if why.contains("archived")), "{archived:?}");
+}
+
 fn pull(number: u64, branch: &str, head_repository: u64) -> Value {
     json!({
         "number": number, "html_url": "http://x/1", "title": "WIP: raise it", "body": "text", "state": "open",

@@ -81,6 +81,10 @@ impl Forge for Fake {
         async move { Ok(shown) }.boxed()
     }
 
+    fn may_propose(&self) -> Reply<'_, ()> {
+        async move { Ok(()) }.boxed()
+    }
+
     fn open(&self, new: NewPullRequest) -> Reply<'_, PullRequest> {
         let mut pulls = self.pulls.lock().unwrap();
         let forge = || self.name().to_owned();

@@ -172,6 +172,18 @@ async fn a_token_without_the_right_to_push_blocks_and_with_the_right_it_goes_on(
     let world = Embedded::start(Scenario::oom()).await?;
     let token = world.endpoints.forge_token.clone();
     world.world.forge().add_account("amend", &token, false);
+    world.hurry();
+    let target = |world: &Embedded, ready: &str| {
+        condition(&*world.one("gittargets.amend.dev", "amend-system", "platform")?, "Ready", ready)
+    };
+    let before = world.wait("the GitTarget to say so", SOON, |world| target(world, "False")).await?;
+    assert!(
+        before.contains("nothing can be proposed") && before.contains("let the account of Secret platform-git write"),
+        "{before}"
+    );
+    assert!(!before.contains(&token), "{before}");
+    assert!(world.all("incidents.amend.dev").is_empty(), "it is told before there is an incident");
+    world.work();
     incident(&world).await?;
 
     let told = said(&world, "the missing right", &["Remediation", "Blocked", "credentials"]).await?;
@@ -186,6 +198,7 @@ async fn a_token_without_the_right_to_push_blocks_and_with_the_right_it_goes_on(
     world.hurry();
     the_pull_request(&world).await?;
     assert_eq!(world.all("remediations.amend.dev").len(), 1, "the same one goes on: {:#?}", world.told());
+    world.wait("the GitTarget to say that it may", SOON, |world| target(world, "True")).await?;
     Ok(())
 }
 

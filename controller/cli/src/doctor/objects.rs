@@ -114,7 +114,15 @@ impl Visit<'_> {
             let why = trouble(conditions, "Ready");
             let what =
                 format!("GitTarget {namespace}/{name} ({}): {}", target.spec.url, why.clone().unwrap_or_default());
-            self.check(why.is_none(), Weight::Missing, what, edit.clone());
+            let no_right = conditions.iter().any(|one| one.type_ == "Ready" && one.reason == "NoRight");
+            let fix = match no_right {
+                true => format!(
+                    "kubectl edit secret {} -n {namespace}   (or give its account the right at the forge)",
+                    target.spec.secret_ref.name
+                ),
+                false => edit.clone(),
+            };
+            self.check(why.is_none(), Weight::Missing, what, fix);
             let granted = !target.spec.grants.is_empty();
             self.check(
                 granted,

@@ -66,6 +66,8 @@ fn works<T, E: std::error::Error>(promise: &str, result: Result<T, E>) -> Result
 pub async fn run(ground: &Ground) -> Result<(), Broken> {
     let forge = works("a client can be made", (ground.forge)(ground.token.clone()))?;
     let repo = works("a scratch repository can be made", Repo::open(ground.access.clone(), &ground.scratch).await)?;
+    works("the server says beforehand that it takes pushes", repo.may_push().await)?;
+    works("the forge says beforehand that it takes pull requests", forge.may_propose().await)?;
     let first = pushes(ground, &repo).await?;
     let pull = opens(ground, forge.as_ref(), &first).await?;
     updates(forge.as_ref(), &pull).await?;
@@ -263,6 +265,10 @@ async fn refuses(ground: &Ground) -> Result<(), Broken> {
     }
     let access = ground.access.clone().with_login("nobody", "wrong");
     let repo = works("a scratch repository can be made", Repo::open(access, &ground.scratch.join("stranger")).await)?;
+    match repo.may_push().await {
+        Err(GitError::Unauthorized { .. }) => {}
+        found => return Err(broken("with a wrong password a push is known not to be taken", found)),
+    }
     match repo.fetch().await {
         Err(GitError::Unauthorized { .. }) => Ok(()),
         found => Err(broken("a wrong password is Unauthorized", found)),

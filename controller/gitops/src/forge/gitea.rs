@@ -24,7 +24,7 @@ use super::{
 use crate::access::GitAccess;
 use crate::repo::CommitId;
 use crate::untrusted;
-use answer::{Branch, Comment, Label, Pull, RawReview, RawStatus, Settings, bare_title};
+use answer::{Branch, Comment, Label, Permissions, Pull, RawReview, RawStatus, Settings, bare_title};
 
 const DRAFT: &str = "WIP: ";
 
@@ -289,6 +289,20 @@ impl Gitea {
         self.api.write("report a commit status", Method::POST, &path, &request).await.map(|_: Value| ())
     }
 
+    /// The account's rights; those that its token lacks show when it is used.
+    async fn may_open(&self) -> Result<(), ForgeError> {
+        const DOING: &str = "push branches and open pull requests";
+        let settings: Settings = self.api.get("read the repository", &self.path(&[]), &[]).await?;
+        let (forge, doing) = (self.api.forge.clone(), DOING.to_owned());
+        if settings.archived {
+            return Err(ForgeError::Refused { forge, doing, why: "the repository is archived".to_owned() });
+        }
+        match settings.permissions {
+            Some(Permissions { push: false }) => Err(ForgeError::Forbidden { forge, doing }),
+            Some(Permissions { push: true }) | None => Ok(()),
+        }
+    }
+
     async fn branch_rules(&self, branch: String) -> Result<BranchRules, ForgeError> {
         let raw: Branch = self.api.get("read the branch's rules", &self.path(&["branches", &branch]), &[]).await?;
         let required_contexts = if raw.enable_status_check { raw.status_check_contexts } else { None };
@@ -351,6 +365,10 @@ impl Forge for Gitea {
 
     fn rules(&self, branch: String) -> Reply<'_, BranchRules> {
         self.branch_rules(branch).boxed()
+    }
+
+    fn may_propose(&self) -> Reply<'_, ()> {
+        self.may_open().boxed()
     }
 
     fn job_log(&self, job: String) -> Reply<'_, String> {

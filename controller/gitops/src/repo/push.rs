@@ -33,6 +33,17 @@ impl Repo {
         self.work(move |shared, store| store.push(shared, &branch, Some(&expected), &commit)).await
     }
 
+    /// Whether the server would take a push: it is asked as a push asks first, and nothing is sent.
+    ///
+    /// Servers answer this with the rights of the account and of its token; rules of single branches come later.
+    pub async fn may_push(&self) -> Result<(), GitError> {
+        self.work(move |shared, store| {
+            let branch = shared.access.branch.clone();
+            shared.wire().carry(|| store.listed(&branch, Direction::Push)).map(|_| ())
+        })
+        .await
+    }
+
     /// Deletes `branch` if it still points to `expected`; a branch that is gone already is fine.
     pub async fn delete_branch(&self, branch: &str, expected: &CommitId) -> Result<(), GitError> {
         let (branch, expected) = (branch.to_owned(), expected.clone());

@@ -134,7 +134,7 @@ fn dispatch(shared: &Shared, call: &Call<'_>, path: &[&str]) -> Result<Response,
     let url = shared.url();
     let now = shared.clock.now();
     shared.at(&format!("{owner}/{name}"), |desk| {
-        let at = Place { desk, url: &url, who: &who.login, now, call };
+        let at = Place { desk, url: &url, who: &who.login, writes: who.writes, now, call };
         match rest {
             ["pulls", rest @ ..] => pulls(at, rest),
             ["issues", rest @ ..] => issues(at, rest),
@@ -147,16 +147,17 @@ struct Place<'a> {
     desk: &'a mut Desk,
     url: &'a str,
     who: &'a str,
+    writes: bool,
     now: jiff::Timestamp,
     call: &'a Call<'a>,
 }
 
 fn repository(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
-    let Place { desk, url, who, now, call } = at;
+    let Place { desk, url, who, writes, now, call } = at;
     let body = call.json()?;
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
     match (call.method.as_str(), path) {
-        ("GET", []) => Ok(answer(200, &forms::repository(desk, url))),
+        ("GET", []) => Ok(answer(200, &forms::repository(desk, url, writes))),
         ("GET", ["branches"]) => {
             let names = desk.git.branches()?;
             Ok(call.page(names.keys().filter_map(|name| forms::branch(name, desk, url, who)).collect()))
@@ -250,7 +251,7 @@ fn repository(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
 }
 
 fn pulls(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
-    let Place { desk, url, who, now, call } = at;
+    let Place { desk, url, who, now, call, .. } = at;
     let body = call.json()?;
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
     let shown = |desk: &Desk, number: u64| desk.pull(number).map(|pull| forms::pull(pull, desk, url));
@@ -355,7 +356,7 @@ fn pulls(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
 }
 
 fn issues(at: Place<'_>, path: &[&str]) -> Result<Response, ForgeRefusal> {
-    let Place { desk, url, who, now, call } = at;
+    let Place { desk, url, who, now, call, .. } = at;
     let body = call.json()?;
     let parse = |text: &str| text.parse::<u64>().map_err(|_| ForgeRefusal::new(404, "issue does not exist"));
     match (call.method.as_str(), path) {

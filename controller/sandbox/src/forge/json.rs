@@ -10,13 +10,13 @@ pub fn user(login: &str) -> Value {
     json!({ "id": id, "login": login, "username": login, "full_name": "", "email": format!("{login}@shop.example"), "is_admin": false })
 }
 
-pub fn repository(desk: &Desk, url: &str) -> Value {
+pub fn repository(desk: &Desk, url: &str, may_push: bool) -> Value {
     let full = format!("{}/{}", desk.owner, desk.name);
     json!({
         "id": desk.id, "name": desk.name, "full_name": full, "owner": user(&desk.owner), "private": false, "fork": false,
         "empty": desk.git.head("main").is_err(), "archived": false, "mirror": false, "default_branch": "main",
         "html_url": format!("{url}/{full}"), "clone_url": format!("{url}/{full}.git"), "url": format!("{url}/api/v1/repos/{full}"),
-        "permissions": { "admin": false, "push": true, "pull": true },
+        "permissions": { "admin": false, "push": may_push, "pull": true },
         "has_pull_requests": true, "allow_merge_commits": true, "allow_rebase": true, "allow_squash_merge": true,
         "default_merge_style": desk.default_merge_style, "default_delete_branch_after_merge": false,
     })
@@ -55,7 +55,7 @@ pub fn pull(pull: &Pull, desk: &Desk, url: &str) -> Value {
     let branches = desk.git.branches().unwrap_or_default();
     let reference =
         if branches.contains_key(&pull.head) { pull.head.clone() } else { format!("refs/pull/{}/head", pull.number) };
-    let repo = repository(desk, url);
+    let repo = repository(desk, url, true);
     let base_sha = branches.get(&pull.base).cloned().unwrap_or_default();
     let labels: Vec<Value> = desk.labels.iter().filter(|label| pull.labels.contains(&label.id)).map(label).collect();
     let mergeable = pull.open && !pull.is_draft() && desk.git.mergeable(&pull.base, &pull.head_sha).unwrap_or(false);

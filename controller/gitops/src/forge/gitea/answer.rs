@@ -130,6 +130,15 @@ pub struct Comment {
 #[derive(Deserialize)]
 pub struct Settings {
     pub default_merge_style: Option<String>,
+    #[serde(default)]
+    pub archived: bool,
+    /// What the account may do here.
+    pub permissions: Option<Permissions>,
+}
+
+#[derive(Deserialize)]
+pub struct Permissions {
+    pub push: bool,
 }
 
 #[derive(Deserialize)]
