@@ -44,7 +44,11 @@ impl Grant {
     }
 }
 
-fn pattern(text: &str) -> Result<FieldPath, String> {
+/// A granted field; `[*]` is the item named `*`.
+///
+/// # Errors
+/// The text is not a path.
+pub fn pattern(text: &str) -> Result<FieldPath, String> {
     text.replace("[*]", "[name=\"*\"]").parse()
 }
 

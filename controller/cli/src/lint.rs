@@ -1,5 +1,6 @@
 //! `amend lint PATH...`: what is wrong with policies, sources and targets, before they reach a cluster.
 
+mod fields;
 mod files;
 mod meaning;
 

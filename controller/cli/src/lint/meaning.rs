@@ -12,10 +12,10 @@ use amend_policies::policy::{nearest, quoted};
 use amend_telemetry::mapping::{KEYS, Mapping, MappingError};
 use serde_json::Value;
 
-use super::{error, warning};
+use super::{error, fields, warning};
 
 /// Kinds that changes are mostly about. A grant may name others; one that is almost one of these is a slip.
-const KINDS: [&str; 9] = [
+pub(super) const KINDS: [&str; 9] = [
     "ConfigMap",
     "CronJob",
     "DaemonSet",
@@ -78,7 +78,8 @@ fn target(target: &GitTargetSpec) -> Vec<Finding> {
     for (position, grant) in target.grants.iter().enumerate() {
         let at = |place: &str| format!("grants[{position}].{place}");
         findings.extend(grant.problems().into_iter().map(|(place, sentence)| error(&at(&place), sentence)));
-        findings.extend(slips(grant).into_iter().map(|(place, sentence)| warning(&at(&place), sentence)));
+        let of_nothing = slips(grant).into_iter().chain(fields::of_nothing(grant));
+        findings.extend(of_nothing.map(|(place, sentence)| warning(&at(&place), sentence)));
         if !target.allowed_namespaces.iter().any(|allowed| *allowed == grant.namespace || allowed == "*") {
             let sentence = format!(
                 "is granted something but is not in allowedNamespaces; add {} there unless this object lives in it",
