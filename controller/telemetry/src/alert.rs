@@ -124,7 +124,7 @@ pub async fn firing(
 ) -> (Answer<AlertState>, Vec<Asked>) {
     let question = AlertQuestion::about("alert/firing", signal, at);
     let replies = sources
-        .ask(SourceKind::holds_metrics, "metrics", &question.id, question.window(), deadline, |source| {
+        .ask(SourceKind::holds_alerts, "metrics", &question.id, question.window(), deadline, |source| {
             source.alert_state(&question)
         })
         .await;

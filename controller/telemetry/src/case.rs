@@ -4,6 +4,7 @@
 //! Every file but `case.json` is optional; what is not there is `Unknown`. Nothing here touches the network.
 
 mod kubectl;
+mod reader;
 mod redact;
 mod spans;
 mod write;
@@ -23,11 +24,15 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub(crate) use reader::CaseReader;
 pub use redact::Redaction;
 pub use write::write;
 
 /// Larger files are cut at this many bytes: memory stays bounded whatever somebody captured.
 const FILE_MAX: u64 = 512 << 20;
+
+/// What `case.json` says of a case that Amend wrote itself: its series are answers under our own names.
+const CAPTURED: &str = "amend capture";
 
 /// Why a case cannot be read.
 #[derive(Debug, thiserror::Error)]

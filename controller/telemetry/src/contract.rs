@@ -70,20 +70,20 @@ pub async fn holds(subject: &Subject) -> Vec<Broken> {
     let probe = Reply::of("probe", &subject.config.name, subject.window, source.probe().await);
     promise("a probe answers", known(&probe.answer));
 
-    let first = asked(source.as_ref(), subject, None).await;
-    let second = asked(source.as_ref(), subject, None).await;
-    promise("what the server holds is found", matches(&first, |found| found > 0));
-    promise("the question is shown as sent", check(!first.asked.query.is_empty(), &first.asked.query));
-    promise(
-        "the same answer has the same digest",
-        check(first.asked.digest == second.asked.digest && first.asked.digest.len() == 64, &first.asked.digest),
-    );
-
-    promise("nothing outside the window is told", all_within(source.as_ref(), subject).await);
-
-    for name in HOSTILE {
-        let reply = asked(source.as_ref(), subject, Some(name)).await;
-        promise("a hostile name selects nothing and breaks nothing", matches(&reply, |found| found == 0));
+    for main in mains(subject.config.kind) {
+        let first = ask(source.as_ref(), subject, *main, None).await;
+        let second = ask(source.as_ref(), subject, *main, None).await;
+        promise("what the server holds is found", matches(&first, |found| found > 0));
+        promise("the question is shown as sent", check(!first.asked.query.is_empty(), &first.asked.query));
+        promise(
+            "the same answer has the same digest",
+            check(first.asked.digest == second.asked.digest && first.asked.digest.len() == 64, &first.asked.digest),
+        );
+        promise("nothing outside the window is told", all_within(source.as_ref(), subject, *main).await);
+        for name in HOSTILE {
+            let reply = ask(source.as_ref(), subject, *main, Some(name)).await;
+            promise("a hostile name selects nothing and breaks nothing", matches(&reply, |found| found == 0));
+        }
     }
 
     let tight = |change: &dyn Fn(&mut SourceConfig)| {
@@ -94,20 +94,28 @@ pub async fn holds(subject: &Subject) -> Vec<Broken> {
     promise("a missed deadline is unknown, with what to do", never_answered(subject).await);
     let narrow = tight(&|config| config.limits.bytes = 1);
     promise("too many bytes are unknown, with what to do", unknown(&narrow, "larger than 1 bytes").await);
-    if first.answer.known().is_some_and(|found| *found > 0) && holds_lists(subject.config.kind) {
-        let few = tight(&|config| {
-            config.limits.series = 0;
-            config.limits.samples = 0;
-        });
-        promise("too many things are unknown, with what to do", unknown(&few, "more than 0").await);
-    }
-    let elsewhere = tight(&|config| {
-        let _ = config.url.set_port(Some(1));
-        config.credentials = Credentials::None;
+    let few = tight(&|config| {
+        config.limits.series = 0;
+        config.limits.samples = 0;
     });
-    promise("nobody listening is unknown, with what to do", unknown(&elsewhere, "cannot reach").await);
-    let lost = tight(&|config| config.url.set_path("/no/such/base"));
-    promise("a wrong base URL is unknown, with what to do", unknown(&lost, "").await);
+    for main in mains(subject.config.kind).iter().filter(|main| main.is_list()) {
+        let found = ask(source.as_ref(), subject, *main, None).await;
+        if found.answer.known().is_some_and(|found| *found > 0) {
+            promise("too many things are unknown, with what to do", unknown_to(&few, *main, "more than 0").await);
+        }
+    }
+    if subject.config.kind.is_files() {
+        let lost = tight(&|config| config.url.set_path(&format!("{}/no/such/base", config.url.path())));
+        promise("a directory that is not there is unknown, with what to do", unknown(&lost, "cannot read").await);
+    } else {
+        let elsewhere = tight(&|config| {
+            let _ = config.url.set_port(Some(1));
+            config.credentials = Credentials::None;
+        });
+        promise("nobody listening is unknown, with what to do", unknown(&elsewhere, "cannot reach").await);
+        let lost = tight(&|config| config.url.set_path("/no/such/base"));
+        promise("a wrong base URL is unknown, with what to do", unknown(&lost, "").await);
+    }
     let stranger = Subject { egress: Egress::new([]), ..subject.clone() };
     promise(
         "an address that is not listed is refused before anything is sent",
@@ -150,7 +158,7 @@ pub async fn holds(subject: &Subject) -> Vec<Broken> {
     if let Some(signal) = &subject.alert {
         let sources = Sources::new([source.clone()]);
         let deadline = subject.config.limits.timeout;
-        if subject.config.kind.holds_metrics() {
+        if subject.config.kind.holds_alerts() {
             let (state, _) = firing(&sources, signal, subject.window.to, deadline).await;
             promise("a firing alert is known to fire", known(&state));
             let stranger = Signal { name: "AmendKnowsNoSuchAlert".to_owned(), ..signal.clone() };
@@ -170,7 +178,13 @@ pub async fn holds(subject: &Subject) -> Vec<Broken> {
 }
 
 /// The deadline, on a port that takes connections and says nothing: a real server may be faster than any deadline.
+/// A directory answers always: it is given no time.
 async fn never_answered(subject: &Subject) -> Result<(), String> {
+    if subject.config.kind.is_files() {
+        let mut config = subject.config.clone();
+        config.limits.timeout = Duration::ZERO;
+        return unknown(&Subject { config, ..subject.clone() }, "no complete answer within 0 ms").await;
+    }
     let silent = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
     let address = silent.local_addr().map_err(|error| error.to_string())?;
     let mut config = subject.config.clone();
@@ -180,13 +194,45 @@ async fn never_answered(subject: &Subject) -> Result<(), String> {
     unknown(&Subject { config, egress, ..subject.clone() }, "no complete answer within 100 ms").await
 }
 
-/// Whether the main answer of this kind is a list that can be too long.
-fn holds_lists(kind: SourceKind) -> bool {
-    !kind.holds_silences()
+/// A question that a kind of source is there to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Main {
+    Series,
+    Lines,
+    Traces,
+    Muting,
+}
+
+impl Main {
+    /// Whether its answer is a list that can be too long.
+    fn is_list(self) -> bool {
+        match self {
+            Self::Series | Self::Lines | Self::Traces => true,
+            Self::Muting => false,
+        }
+    }
+}
+
+fn mains(kind: SourceKind) -> &'static [Main] {
+    match kind {
+        SourceKind::Prometheus => &[Main::Series],
+        SourceKind::Loki | SourceKind::OpenSearch => &[Main::Lines],
+        SourceKind::Jaeger | SourceKind::Tempo => &[Main::Traces],
+        SourceKind::Alertmanager => &[Main::Muting],
+        SourceKind::Case => &[Main::Series, Main::Lines, Main::Traces],
+    }
 }
 
 /// Asks the main question of the source's kind and counts what came back; with a name, about that instead.
 pub async fn asked(source: &dyn Source, subject: &Subject, name: Option<&str>) -> Reply<usize> {
+    ask(source, subject, first_main(subject), name).await
+}
+
+fn first_main(subject: &Subject) -> Main {
+    mains(subject.config.kind).first().copied().unwrap_or(Main::Series)
+}
+
+async fn ask(source: &dyn Source, subject: &Subject, main: Main, name: Option<&str>) -> Reply<usize> {
     let mut target = subject.target.clone();
     if let Some(name) = name {
         name.clone_into(&mut target.entity.name);
@@ -196,21 +242,19 @@ pub async fn asked(source: &dyn Source, subject: &Subject, name: Option<&str>) -
     }
     let config = source.config();
     let (id, window) = ("contract".to_owned(), subject.window);
-    match config.kind {
-        SourceKind::Prometheus => {
+    match main {
+        Main::Series => {
             let question = series_question(config, subject, &target);
             counted(config, window, source.series(&question).await)
         }
-        SourceKind::Loki | SourceKind::OpenSearch => {
-            counted(config, window, source.lines(&line_question(subject, &target)).await)
-        }
-        SourceKind::Jaeger | SourceKind::Tempo => {
+        Main::Lines => counted(config, window, source.lines(&line_question(subject, &target)).await),
+        Main::Traces => {
             let service = target.services.first().cloned().unwrap_or_default();
             let namespace = target.entity.namespace.clone();
             let question = TraceQuestion { id, namespace, service, window, traces: 20 };
             counted(config, window, source.traces(&question).await)
         }
-        SourceKind::Alertmanager => {
+        Main::Muting => {
             let question = crate::alert::AlertQuestion {
                 id,
                 name: name.unwrap_or("AmendContract").to_owned(),
@@ -262,10 +306,10 @@ async fn of_trace(source: &dyn Source, subject: &Subject, trace: &str) -> Reply<
 
 /// That samples and lines lie in the window that was asked about: what is told of another time is taken for this one.
 /// Spans are left out, since a trace is told whole.
-async fn all_within(source: &dyn Source, subject: &Subject) -> Result<(), String> {
+async fn all_within(source: &dyn Source, subject: &Subject, main: Main) -> Result<(), String> {
     let (config, Window { from, to }) = (source.config(), subject.window);
-    let stray: Vec<String> = match config.kind {
-        SourceKind::Prometheus => {
+    let stray: Vec<String> = match main {
+        Main::Series => {
             let told = source.series(&series_question(config, subject, &subject.target)).await;
             let found = told.outcome.map_err(|error| error.to_string())?;
             // Stores keep milliseconds, and so are questions put.
@@ -273,13 +317,13 @@ async fn all_within(source: &dyn Source, subject: &Subject) -> Result<(), String
             let times = found.into_iter().flat_map(|series| series.samples).map(|(at, _)| at);
             times.filter(|at| !(first..=last).contains(at)).map(|at| at.to_string()).collect()
         }
-        SourceKind::Loki | SourceKind::OpenSearch => {
+        Main::Lines => {
             let told = source.lines(&line_question(subject, &subject.target)).await;
             let times = told.outcome.map_err(|error| error.to_string())?.into_iter().filter_map(|line| line.at_ns);
             let inside = |at: &u64| (from.as_nanosecond()..=to.as_nanosecond()).contains(&i128::from(*at));
             times.filter(|at| !inside(at)).map(|at| at.to_string()).collect()
         }
-        SourceKind::Jaeger | SourceKind::Tempo | SourceKind::Alertmanager => return Ok(()),
+        Main::Traces | Main::Muting => return Ok(()),
     };
     check(stray.is_empty(), &format!("{stray:?} with a window from {from} to {to}"))
 }
@@ -293,8 +337,12 @@ where
 
 /// That the main question is unknown, with these words and advice after them.
 pub async fn unknown(subject: &Subject, words: &str) -> Result<(), String> {
+    unknown_to(subject, first_main(subject), words).await
+}
+
+async fn unknown_to(subject: &Subject, main: Main, words: &str) -> Result<(), String> {
     let source = open(subject.config.clone(), &subject.egress).map_err(|error| error.to_string())?;
-    let reply = asked(source.as_ref(), subject, None).await;
+    let reply = ask(source.as_ref(), subject, main, None).await;
     match (&reply.answer, &reply.asked.unknown) {
         (Answer::Unknown { why }, Some(noted))
             if why == noted && why.contains(words) && why.contains("; ") && reply.asked.digest.is_empty() =>

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Component, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -36,6 +37,18 @@ pub enum Allowed {
     Host(String),
     /// Every address in this network.
     Network(IpNet),
+    /// The files of this directory and of those below it, for stores that are files. Never read from text: whoever names one
+    /// decides what may be read, and does so apart from addresses.
+    Directory(PathBuf),
+}
+
+/// A directory that may be read, by its name: where it really lies is looked at each time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readable {
+    /// What is listed.
+    pub root: PathBuf,
+    /// What is asked for, at or below it.
+    pub path: PathBuf,
 }
 
 impl FromStr for Allowed {
@@ -82,6 +95,10 @@ pub enum EgressError {
     NotListed { host: String, address: IpAddr, sort: &'static str },
     #[error("{host} has no address")]
     NoAddress { host: String },
+    #[error("{url} is no file URL like file:///otlp/shop")]
+    NoDirectory { url: String },
+    #[error("{path} is not below a directory that may be read here")]
+    NotReadable { path: String },
 }
 
 /// Who may be called. Cheap to clone.
@@ -151,6 +168,37 @@ impl Egress {
         }
     }
 
+    /// Checks a `file` URL by its name; links are followed, and checked, when it is read.
+    ///
+    /// # Errors
+    /// It is no path, or lies outside of every listed directory.
+    pub fn check_directory(&self, url: &Url) -> Result<Readable, EgressError> {
+        let shown = || url.as_str().chars().take(200).collect::<String>();
+        let path = match url.scheme() == "file" && url.query().is_none() && url.fragment().is_none() {
+            true => url.to_file_path().map_err(|()| EgressError::NoDirectory { url: shown() })?,
+            false => return Err(EgressError::NoDirectory { url: shown() }),
+        };
+        // An escaped slash may hide a step upwards from the parser of URLs.
+        let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        let listed = self.allowed.iter().find_map(|entry| match entry {
+            Allowed::Directory(root) => (plain && path.starts_with(root)).then(|| root.clone()),
+            Allowed::Host(_) | Allowed::Network(_) => None,
+        });
+        match listed {
+            Some(root) => Ok(Readable { root, path }),
+            None => Err(EgressError::NotReadable { path: shown() }),
+        }
+    }
+
+    /// The same guard for what somebody in a namespace wrote: of each listed directory only the one that bears its name.
+    pub fn of_namespace(&self, namespace: &str) -> Self {
+        let narrowed = self.allowed.iter().map(|entry| match entry {
+            Allowed::Directory(root) => Allowed::Directory(root.join(namespace)),
+            Allowed::Host(_) | Allowed::Network(_) => entry.clone(),
+        });
+        Self::new(narrowed)
+    }
+
     fn lists(&self, address: IpAddr) -> bool {
         let address = plain(address);
         self.allowed.iter().any(|entry| matches!(entry, Allowed::Network(network) if network.contains(&address)))
@@ -163,7 +211,7 @@ impl Egress {
                 Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
                 None => *name == host,
             },
-            Allowed::Network(_) => false,
+            Allowed::Network(_) | Allowed::Directory(_) => false,
         })
     }
 
@@ -296,6 +344,7 @@ impl fmt::Display for Allowed {
         match self {
             Self::Host(host) => write!(out, "{host}"),
             Self::Network(network) => write!(out, "{network}"),
+            Self::Directory(directory) => write!(out, "{}", directory.display()),
         }
     }
 }
@@ -385,5 +434,39 @@ mod tests {
         for entry in ["10.0.0.0/33", "http://x", "", "*", "*.", "300.1.1.1", "a b"] {
             assert!(entry.parse::<Allowed>().is_err(), "{entry}");
         }
+    }
+
+    fn readable(root: &str, url: &str) -> Result<String, String> {
+        let guard = Egress::new([Allowed::Directory(root.into())]);
+        let url: Url = url.parse().unwrap();
+        guard.check_directory(&url).map(|found| found.path.display().to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn only_what_lies_below_a_listed_directory_is_read() {
+        assert_eq!(readable("/otlp", "file:///otlp/shop"), Ok("/otlp/shop".to_owned()));
+        for outside in [
+            "file:///otlp/../etc",
+            "file:///otlp/%2e%2e/etc",
+            "file:///otlp/..%2F..%2Fetc",
+            "file:///otlp2/shop",
+            "file:///etc",
+            "file:///",
+        ] {
+            let why = readable("/otlp", outside).unwrap_err();
+            assert!(why.contains("may be read"), "{outside}: {why}");
+        }
+        for other in ["http://otlp/shop", "file://elsewhere/otlp/shop", "file:///otlp/shop?x"] {
+            assert!(readable("/otlp", other).unwrap_err().contains("no file URL"), "{other}");
+        }
+        assert!(Egress::new([]).check_directory(&"file:///otlp".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_namespace_reads_the_directory_of_its_own_name_only() {
+        let guard = Egress::new([Allowed::Directory("/otlp".into())]).of_namespace("shop");
+        let may = |url: &str| guard.check_directory(&url.parse().unwrap()).is_ok();
+        assert!(may("file:///otlp/shop") && may("file:///otlp/shop/traces"));
+        assert!(!may("file:///otlp") && !may("file:///otlp/pay") && !may("file:///otlp/shop/../pay"));
     }
 }

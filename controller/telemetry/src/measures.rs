@@ -7,6 +7,7 @@ mod usage;
 
 use std::collections::BTreeSet;
 
+use amend_diagnosis::edge::{EDGE_COUNTS, POD_PACKETS_LOST};
 use amend_diagnosis::evidence::Series;
 use amend_diagnosis::metric::{finer, name};
 use jiff::SignedDuration;
@@ -20,6 +21,12 @@ use crate::questions::{Measure, Resource, Selection, SeriesQuestion};
 use containers::Containers;
 use requests::{By, latency, requests};
 pub(crate) use requests::{slow_or_failed, slow_or_failed_names};
+
+/// What the share of throttled periods is called.
+const THROTTLED: &str = "container_cpu_throttled_ratio";
+
+/// What the fullest container of a selection is called.
+const FULLNESS: &str = "saturation";
 
 /// One way to ask for a measure.
 #[derive(Clone, Debug)]
@@ -227,7 +234,7 @@ pub(crate) fn forms(
             let share = containers
                 .sum_rate("container_cpu_cfs_throttled_periods_total", rate)
                 .with(Operator::Divide, containers.sum_rate("container_cpu_cfs_periods_total", rate));
-            vec![Form::new(share, "container_cpu_throttled_ratio", &containers.labels())]
+            vec![Form::new(share, THROTTLED, &containers.labels())]
         }
         Measure::Limits => vec![containers.by_also(name::LIMITS, &["resource", "unit"])],
         Measure::Restarts => vec![containers.per_container(
@@ -258,6 +265,44 @@ pub(crate) fn forms(
         Measure::Network => vec![usage::network(mapping, of)],
         Measure::VolumeFullness => vec![usage::volumes(mapping, of)],
         Measure::NodeFullness(resource) => vec![usage::nodes(mapping, resource, rate)],
+    }
+}
+
+/// What the answers to a measure are called once they are ours, as [`gather`](crate::gather) hands them in.
+pub(crate) fn told_as(measure: Measure) -> Vec<&'static str> {
+    match measure {
+        Measure::Memory => vec![name::MEMORY],
+        Measure::Cpu => vec![name::CPU],
+        Measure::Throttling => vec![THROTTLED],
+        Measure::Limits => vec![name::LIMITS],
+        Measure::Restarts => vec![name::RESTARTS],
+        Measure::LastTerminated => vec![name::LAST_TERMINATED],
+        Measure::Waiting => vec![name::WAITING],
+        Measure::Images => vec![name::IMAGES],
+        Measure::MemoryFullness => vec![FULLNESS],
+        Measure::Requests => vec![name::REQUEST_RATE, name::ERROR_RATIO],
+        Measure::RequestsByPod => {
+            vec![name::REQUEST_RATE, name::ERROR_RATIO, finer::POD_REQUEST_RATE, finer::POD_ERROR_RATIO]
+        }
+        Measure::RequestsByOperation => vec![finer::OPERATION_REQUEST_RATE, finer::OPERATION_ERROR_RATIO],
+        Measure::RequestsByVersion => vec![finer::VERSION_REQUEST_RATE, finer::VERSION_ERROR_RATIO],
+        Measure::LatencyP99 => vec![name::LATENCY_P99],
+        Measure::LatencyP99ByPod => vec![name::LATENCY_P99, finer::POD_LATENCY_P99],
+        Measure::LatencyP99ByOperation => vec![finer::OPERATION_LATENCY_P99],
+        Measure::LatencyP99ByVersion => vec![finer::VERSION_LATENCY_P99],
+        Measure::Pressure(_) | Measure::NodePressure(_) => vec![finer::PRESSURE],
+        Measure::Edge(way) => {
+            let counts = EDGE_COUNTS.iter().filter(|count| count.way == way);
+            counts.map(|count| count.metric).collect()
+        }
+        Measure::PodPackets => vec![POD_PACKETS_LOST],
+        Measure::Runtime => usage::runtime_names(),
+        Measure::Disk => usage::DISK.to_vec(),
+        Measure::Network => usage::NETWORK.to_vec(),
+        Measure::VolumeFullness => vec![name::VOLUME_FULLNESS],
+        Measure::NodeFullness(Resource::Cpu) => vec![name::NODE_CPU],
+        Measure::NodeFullness(Resource::Memory) => vec![name::NODE_MEMORY],
+        Measure::NodeFullness(Resource::Io) => vec![name::NODE_DISK],
     }
 }
 

@@ -3,6 +3,8 @@
 //! Only the shapes that every Prometheus-like store (and the sandbox) understands:
 //! <https://prometheus.io/docs/prometheus/latest/querying/basics/>.
 
+pub(crate) mod evaluate;
+
 use std::fmt;
 
 use jiff::SignedDuration;

@@ -8,14 +8,16 @@ use std::time::Duration;
 use amend_diagnosis::evidence::{Answer, Asked, LogLine, Series, Span, TopologyEdge, Window};
 use amend_diagnosis::logs::taught::Taught;
 use futures::future::{BoxFuture, FutureExt};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::alert::{AlertQuestion, AlertState, Muting, QuietQuestion, Silencer};
+use crate::case::CaseReader;
 use crate::digest::Canonical;
 use crate::egress::{Egress, EgressError};
+use crate::files::Files;
 use crate::history::HistoryQuestion;
 use crate::load::Load;
 use crate::mapping::{Mapping, MappingError};
@@ -34,6 +36,8 @@ pub enum SourceKind {
     Loki,
     /// Also Elasticsearch.
     OpenSearch,
+    /// A case directory.
+    Case,
 }
 
 impl fmt::Display for SourceKind {
@@ -78,13 +82,31 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What a store of this kind may cost where nobody says otherwise.
+    ///
+    /// Files are read whole where a store would answer a part, so their bytes count once for all questions: a case may hold
+    /// hours of a cluster, and a person reads it on a machine of his own.
+    pub fn of(kind: SourceKind) -> Self {
+        match kind {
+            SourceKind::Case => Self { bytes: 512 << 20, timeout: Duration::from_secs(60), ..Self::default() },
+            SourceKind::Prometheus
+            | SourceKind::Alertmanager
+            | SourceKind::Jaeger
+            | SourceKind::Tempo
+            | SourceKind::Loki
+            | SourceKind::OpenSearch => Self::default(),
+        }
+    }
+}
+
 /// Everything needed to ask one store.
 #[derive(Clone, Debug)]
 pub struct SourceConfig {
     /// What the `TelemetrySource` is called; shown to people and in every [`Asked`].
     pub name: String,
     pub kind: SourceKind,
-    /// Base URL without the API path.
+    /// Base URL without the API path; of files a `file` URL of their directory.
     pub url: Url,
     pub credentials: Credentials,
     /// PEM bundle of the authorities that sign the store's certificate; `None`: the system's.
@@ -116,7 +138,7 @@ impl SourceConfig {
             mapping: Mapping::default(),
             taught: Arc::default(),
             sample_every: SignedDuration::from_secs(30),
-            limits: Limits::default(),
+            limits: Limits::of(kind),
             load: None,
         }
     }
@@ -170,6 +192,12 @@ pub enum SourceError {
     Malformed { why: String },
     #[error("the answer is partial: {said}")]
     Partial { said: String },
+    #[error("cannot read {path}: {why}")]
+    Unreadable { path: String, why: String },
+    #[error("the files are larger than {limit} bytes: what was written before {since} was not read")]
+    FilesTooLarge { limit: usize, since: Timestamp },
+    #[error("{0}")]
+    Absent(String),
     #[error("a {kind} source holds no {what}")]
     NotHeld { kind: SourceKind, what: &'static str },
     #[error("{what}; the key {key} of the mapping would name it")]
@@ -208,6 +236,11 @@ impl SourceError {
             Self::Redirected { .. } => "give the final URL in the TelemetrySource",
             Self::TooLarge { .. } | Self::TooMany { .. } => {
                 "narrow what the source sees (namespaces, recording rules), or raise limits.series of the TelemetrySource"
+            }
+            Self::Unreadable { .. } => "check that the directory is there and readable, and holds what its kind wants",
+            Self::FilesTooLarge { .. } => "ask about a later time, or have the files rotated into smaller directories",
+            Self::Absent(_) => {
+                "only what was written there can be asked about; add a TelemetrySource that has the rest"
             }
             Self::Malformed { .. } => "check that the URL leads to the store itself and not to a login or error page",
             Self::Partial { .. } => "look at the store's own health; a partial answer is not used",
@@ -378,5 +411,6 @@ pub fn open(config: SourceConfig, egress: &Egress) -> Result<Arc<dyn Source>, So
         SourceKind::Tempo => Arc::new(tempo::Tempo::open(config, egress)?),
         SourceKind::OpenSearch => Arc::new(opensearch::OpenSearch::open(config, egress)?),
         SourceKind::Loki => Arc::new(loki::Loki::open(config, egress)?),
+        SourceKind::Case => Arc::new(Files::open(config, egress, CaseReader::default())?),
     })
 }

@@ -95,7 +95,15 @@ pub(crate) fn nobody(what: &str) -> String {
 impl SourceKind {
     pub fn holds_metrics(self) -> bool {
         match self {
-            Self::Prometheus => true,
+            Self::Prometheus | Self::Case => true,
+            Self::Alertmanager | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch => false,
+        }
+    }
+
+    /// Whether it can say that an alert fires: who holds metrics need not know any rule.
+    pub fn holds_alerts(self) -> bool {
+        match self {
+            Self::Prometheus | Self::Case => true,
             Self::Alertmanager | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch => false,
         }
     }
@@ -103,28 +111,36 @@ impl SourceKind {
     pub fn holds_silences(self) -> bool {
         match self {
             Self::Alertmanager => true,
-            Self::Prometheus | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch => false,
+            Self::Prometheus | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch | Self::Case => false,
         }
     }
 
     pub fn holds_traces(self) -> bool {
         match self {
-            Self::Jaeger | Self::Tempo => true,
+            Self::Jaeger | Self::Tempo | Self::Case => true,
             Self::Prometheus | Self::Alertmanager | Self::Loki | Self::OpenSearch => false,
         }
     }
 
     pub fn holds_calls(self) -> bool {
         match self {
-            Self::Jaeger | Self::Tempo | Self::Prometheus => true,
+            Self::Jaeger | Self::Tempo | Self::Prometheus | Self::Case => true,
             Self::Alertmanager | Self::Loki | Self::OpenSearch => false,
         }
     }
 
     pub fn holds_logs(self) -> bool {
         match self {
-            Self::Loki | Self::OpenSearch => true,
+            Self::Loki | Self::OpenSearch | Self::Case => true,
             Self::Prometheus | Self::Alertmanager | Self::Jaeger | Self::Tempo => false,
+        }
+    }
+
+    /// Whether it is a directory instead of a server.
+    pub fn is_files(self) -> bool {
+        match self {
+            Self::Case => true,
+            Self::Prometheus | Self::Alertmanager | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch => false,
         }
     }
 }

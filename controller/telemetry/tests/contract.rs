@@ -9,10 +9,11 @@ use std::time::Duration;
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::Window;
 use amend_diagnosis::signal::{Severity, Signal, SignalSource};
+use amend_telemetry::case::{self, Redaction};
 use amend_telemetry::contract::recorded::Recorded;
 use amend_telemetry::contract::{Subject, asked, holds, unknown};
-use amend_telemetry::egress::Egress;
-use amend_telemetry::questions::{Measure, Target};
+use amend_telemetry::egress::{Allowed, Egress};
+use amend_telemetry::questions::{Measure, Selection, SeriesQuestion, Target};
 use amend_telemetry::source::{Limits, SourceConfig, SourceKind, open};
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -20,7 +21,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// How a server misbehaves, and what a person must be told about it.
 const FAULTS: [(Fault, &str); 15] = [
@@ -374,4 +375,63 @@ async fn text_in_an_error_cannot_reach_a_terminal_or_a_reader_raw() {
 async fn a_deeply_nested_answer_is_unreadable_and_not_a_crash() {
     let subject = prometheus_saying("[".repeat(1_000_000)).await;
     assert_eq!(unknown(&subject, "cannot be read").await, Ok(()));
+}
+
+/// A source of files keeps the promises, and its directory is the only one that it may read.
+async fn files_keep_the_promises(kind: SourceKind, directory: &std::path::Path, alert: Option<Signal>) {
+    let url = format!("file://{}", directory.display());
+    let subject =
+        Subject { egress: Egress::new([Allowed::Directory(directory.to_owned())]), alert, ..subject(kind, &url) };
+    assert_eq!(holds(&subject).await, []);
+}
+
+fn folder(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files").join(name)
+}
+
+#[tokio::test]
+async fn a_case_of_what_exporters_wrote_keeps_the_promises() {
+    files_keep_the_promises(SourceKind::Case, &folder("case"), subject(SourceKind::Case, "file:///").alert).await;
+}
+
+#[tokio::test]
+async fn a_case_that_was_captured_keeps_the_promises_and_its_answers_are_told_as_they_are() {
+    let scratch = tempfile::tempdir().unwrap();
+    let seen = case::read(&folder("case")).unwrap().observations;
+    let directory = scratch.path().join("captured");
+    case::write(&directory, "captured", "shop", &seen, &Redaction::new("salt")).unwrap();
+    files_keep_the_promises(SourceKind::Case, &directory, subject(SourceKind::Case, "file:///").alert).await;
+}
+
+#[tokio::test]
+async fn what_a_case_does_not_hold_is_unknown_and_not_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::write(scratch.path().join("case.json"), "{}").unwrap();
+    let url = format!("file://{}", scratch.path().display());
+    let egress = Egress::new([Allowed::Directory(scratch.path().to_owned())]);
+    let empty = Subject { egress, ..subject(SourceKind::Case, &url) };
+    assert_eq!(unknown(&empty, "the case has no metrics.csv").await, Ok(()));
+
+    let url = format!("file://{}", folder("case").display());
+    let egress = Egress::new([Allowed::Directory(folder("case"))]);
+    let other = Subject { egress, measure: Measure::Waiting, ..subject(SourceKind::Case, &url) };
+    assert_eq!(unknown(&other, "no file holds a metric of waiting").await, Ok(()));
+}
+
+#[tokio::test]
+async fn requests_in_a_case_are_counted_by_how_they_ended_as_a_prometheus_counts_them() {
+    let url = format!("file://{}", folder("case").display());
+    let subject = subject(SourceKind::Case, &url);
+    let source = open(subject.config, &Egress::new([Allowed::Directory(folder("case"))])).unwrap();
+    let question = SeriesQuestion {
+        id: "requests".to_owned(),
+        measure: Measure::Requests,
+        of: Selection::one(&subject.target),
+        window: Window { from: subject.window.to, to: subject.window.to },
+        step: SignedDuration::from_secs(30),
+    };
+    let found = source.series(&question).await.outcome.unwrap();
+    let told: Vec<(&str, f64)> =
+        found.iter().map(|series| (series.labels["error"].as_str(), series.samples[0].1)).collect();
+    assert_eq!(told, [("false", 2.0), ("true", 0.1)]);
 }

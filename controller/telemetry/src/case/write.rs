@@ -12,7 +12,7 @@ use amend_diagnosis::signal::Signal;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{CaseError, Redaction};
+use super::{CAPTURED, CaseError, Redaction};
 use crate::otlp;
 
 /// Writes everything that was observed into a new directory.
@@ -143,7 +143,7 @@ impl Case<'_> {
             "level": "k8s-object", "candidates": candidates,
             "inject_time": seen.began.map(seconds), "alert_time": seconds(seen.at),
             "windows": {"normal": window(seen.normal), "fault": window(seen.fault)},
-            "modalities": self.modalities, "unknown": self.unknown, "source": "amend capture",
+            "modalities": self.modalities, "unknown": self.unknown, "source": CAPTURED,
         });
         self.file("case.json", &format!("{about:#}\n"))
     }

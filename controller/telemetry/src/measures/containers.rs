@@ -97,6 +97,6 @@ impl Containers<'_> {
         let share = used
             .aggregate(Aggregation::Max, &self.by())
             .with(Operator::Divide, limit.aggregate(Aggregation::Max, &self.by()));
-        Form::new(share.aggregate(Aggregation::Max, &[]), "saturation", &[])
+        Form::new(share.aggregate(Aggregation::Max, &[]), super::FULLNESS, &[])
     }
 }

@@ -59,21 +59,30 @@ pub(super) fn runtime(mapping: &Mapping, of: &Selection) -> Vec<Form> {
     labelled.map(form).into()
 }
 
+/// What [`runtime`] calls them.
+pub(super) fn runtime_names() -> Vec<&'static str> {
+    let ours: std::collections::BTreeSet<&str> = RUNTIME.iter().map(|(_, ours)| *ours).collect();
+    ours.into_iter().collect()
+}
+
 /// Resource attributes that tell a pod, as labels.
 const PUSHED: [&str; 2] = ["k8s_namespace_name", "k8s_pod_name"];
 
 /// cAdvisor's counts of containers (<https://github.com/google/cadvisor/blob/master/docs/storage/prometheus.md>).
+pub(super) const DISK: [&str; 3] =
+    ["container_fs_usage_bytes", "container_fs_writes_bytes_total", "container_fs_reads_bytes_total"];
+
 pub(super) fn disk(mapping: &Mapping, of: &Selection) -> Form {
-    const DISK: [&str; 3] =
-        ["container_fs_usage_bytes", "container_fs_writes_bytes_total", "container_fs_reads_bytes_total"];
     let disk = of_pods(&DISK, mapping, of).is_not(&mapping.container, "").is_not(&mapping.container, "POD");
     let renamed = |theirs: &str| DISK.into_iter().find(|known| *known == theirs);
     Form { renamed: Some(renamed), ..per_pod(disk, mapping) }
 }
 
 /// The same of whole pods, whose containers share one network.
+pub(super) const NETWORK: [&str; 2] =
+    ["container_network_receive_bytes_total", "container_network_transmit_bytes_total"];
+
 pub(super) fn network(mapping: &Mapping, of: &Selection) -> Form {
-    const NETWORK: [&str; 2] = ["container_network_receive_bytes_total", "container_network_transmit_bytes_total"];
     let renamed = |theirs: &str| NETWORK.into_iter().find(|known| *known == theirs);
     Form { renamed: Some(renamed), ..per_pod(of_pods(&NETWORK, mapping, of), mapping) }
 }
