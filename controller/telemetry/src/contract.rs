@@ -219,7 +219,7 @@ fn mains(kind: SourceKind) -> &'static [Main] {
         SourceKind::Loki | SourceKind::OpenSearch => &[Main::Lines],
         SourceKind::Jaeger | SourceKind::Tempo => &[Main::Traces],
         SourceKind::Alertmanager => &[Main::Muting],
-        SourceKind::Case => &[Main::Series, Main::Lines, Main::Traces],
+        SourceKind::OtlpFiles | SourceKind::Case => &[Main::Series, Main::Lines, Main::Traces],
     }
 }
 

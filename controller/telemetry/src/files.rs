@@ -157,7 +157,7 @@ impl<R: Reads> Source for Files<R> {
     fn exemplars<'a>(&'a self, question: &'a ExemplarQuestion) -> Asking<'a, Vec<Exemplar>> {
         let query = self.about(format_args!("exemplars of {}", clean(&question.of.services)));
         let question = question.clone();
-        self.ask(query, Some(question.window), move |held, _, _| held.exemplars(&question)).boxed()
+        self.ask(query, Some(question.window), move |held, config, _| held.exemplars(&question, config)).boxed()
     }
 
     fn whole_trace<'a>(&'a self, question: &'a WholeTraceQuestion) -> Asking<'a, Vec<Span>> {

@@ -170,11 +170,14 @@ impl Held {
     }
 
     /// Requests that histograms of latency remember.
-    pub fn exemplars(&self, question: &ExemplarQuestion) -> Answered<Vec<Exemplar>> {
+    pub fn exemplars(&self, question: &ExemplarQuestion, config: &SourceConfig) -> Answered<Vec<Exemplar>> {
         let of = Picked::of(&question.of)?;
+        let durations: BTreeSet<String> = config.mapping.families().into_iter().map(|family| family.duration).collect();
+        let of_latency = |one: &&HeldExemplar| one.labels.get("__name__").is_none_or(|name| durations.contains(name));
         let (from, to) =
             (question.window.from.as_millisecond() as f64 / 1e3, question.window.to.as_millisecond() as f64 / 1e3);
-        let found = held(&self.exemplars)?.iter().filter(|one| (from..=to).contains(&one.exemplar.at));
+        let found =
+            held(&self.exemplars)?.iter().filter(of_latency).filter(|one| (from..=to).contains(&one.exemplar.at));
         let mut found: Vec<Exemplar> =
             found.filter(|one| of.labels(&one.labels)).map(|one| one.exemplar.clone()).collect();
         found.sort_by(|left, right| right.took.unwrap_or(f64::MAX).total_cmp(&left.took.unwrap_or(f64::MAX)));

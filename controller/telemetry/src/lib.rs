@@ -32,6 +32,7 @@ mod measures;
 pub mod model;
 mod opensearch;
 mod otlp;
+mod otlp_files;
 mod prometheus;
 pub mod promql;
 pub mod questions;

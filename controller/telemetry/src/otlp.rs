@@ -1,11 +1,17 @@
 //! Spans as OTLP writes them in JSON: <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>.
 
+pub(crate) mod logs;
+pub(crate) mod metrics;
+mod names;
+
 use std::collections::BTreeMap;
 
 use amend_diagnosis::evidence::{Span, SpanKind};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+
+use crate::jaeger::{self, ATTRIBUTES_MAX};
 
 /// The spans in a list of `resourceSpans`; what lacks an id or a time is left out.
 pub(crate) fn spans(resources: &Value) -> Vec<Span> {
@@ -17,6 +23,17 @@ pub(crate) fn spans(resources: &Value) -> Vec<Span> {
         }
     }
     spans
+}
+
+/// Senders set no bounds on attributes; we do.
+pub(crate) fn bounded(mut span: Span) -> Span {
+    span.attributes = span
+        .attributes
+        .into_iter()
+        .take(ATTRIBUTES_MAX)
+        .map(|(key, value)| (jaeger::bounded(&key), jaeger::bounded(&value)))
+        .collect();
+    span
 }
 
 fn list(value: &Value) -> &[Value] {

@@ -21,6 +21,7 @@ use crate::files::Files;
 use crate::history::HistoryQuestion;
 use crate::load::Load;
 use crate::mapping::{Mapping, MappingError};
+use crate::otlp_files::OtlpReader;
 use crate::questions::{Exemplar, ExemplarQuestion, LineQuestion, SeriesQuestion, TraceQuestion, WholeTraceQuestion};
 use crate::secret_file::{SecretFile, SecretFileError};
 use crate::{alertmanager, jaeger, loki, opensearch, prometheus, tempo};
@@ -36,6 +37,8 @@ pub enum SourceKind {
     Loki,
     /// Also Elasticsearch.
     OpenSearch,
+    /// A directory of what OpenTelemetry Collector's file exporter writes.
+    OtlpFiles,
     /// A case directory.
     Case,
 }
@@ -89,6 +92,8 @@ impl Limits {
     /// hours of a cluster, and a person reads it on a machine of his own.
     pub fn of(kind: SourceKind) -> Self {
         match kind {
+            // What the controller's pod can hold beside all else it does: a file of text costs about its size in memory.
+            SourceKind::OtlpFiles => Self { bytes: 32 << 20, ..Self::default() },
             SourceKind::Case => Self { bytes: 512 << 20, timeout: Duration::from_secs(60), ..Self::default() },
             SourceKind::Prometheus
             | SourceKind::Alertmanager
@@ -238,7 +243,9 @@ impl SourceError {
                 "narrow what the source sees (namespaces, recording rules), or raise limits.series of the TelemetrySource"
             }
             Self::Unreadable { .. } => "check that the directory is there and readable, and holds what its kind wants",
-            Self::FilesTooLarge { .. } => "ask about a later time, or have the files rotated into smaller directories",
+            Self::FilesTooLarge { .. } => {
+                "ask about a later time, or have less written there (a directory for each namespace, fewer spans)"
+            }
             Self::Absent(_) => {
                 "only what was written there can be asked about; add a TelemetrySource that has the rest"
             }
@@ -411,6 +418,7 @@ pub fn open(config: SourceConfig, egress: &Egress) -> Result<Arc<dyn Source>, So
         SourceKind::Tempo => Arc::new(tempo::Tempo::open(config, egress)?),
         SourceKind::OpenSearch => Arc::new(opensearch::OpenSearch::open(config, egress)?),
         SourceKind::Loki => Arc::new(loki::Loki::open(config, egress)?),
+        SourceKind::OtlpFiles => Arc::new(Files::open(config, egress, OtlpReader::default())?),
         SourceKind::Case => Arc::new(Files::open(config, egress, CaseReader::default())?),
     })
 }

@@ -95,7 +95,7 @@ pub(crate) fn nobody(what: &str) -> String {
 impl SourceKind {
     pub fn holds_metrics(self) -> bool {
         match self {
-            Self::Prometheus | Self::Case => true,
+            Self::Prometheus | Self::OtlpFiles | Self::Case => true,
             Self::Alertmanager | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch => false,
         }
     }
@@ -104,34 +104,35 @@ impl SourceKind {
     pub fn holds_alerts(self) -> bool {
         match self {
             Self::Prometheus | Self::Case => true,
-            Self::Alertmanager | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch => false,
+            Self::Alertmanager | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch | Self::OtlpFiles => false,
         }
     }
 
     pub fn holds_silences(self) -> bool {
         match self {
             Self::Alertmanager => true,
-            Self::Prometheus | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch | Self::Case => false,
+            Self::Prometheus | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch => false,
+            Self::OtlpFiles | Self::Case => false,
         }
     }
 
     pub fn holds_traces(self) -> bool {
         match self {
-            Self::Jaeger | Self::Tempo | Self::Case => true,
+            Self::Jaeger | Self::Tempo | Self::OtlpFiles | Self::Case => true,
             Self::Prometheus | Self::Alertmanager | Self::Loki | Self::OpenSearch => false,
         }
     }
 
     pub fn holds_calls(self) -> bool {
         match self {
-            Self::Jaeger | Self::Tempo | Self::Prometheus | Self::Case => true,
+            Self::Jaeger | Self::Tempo | Self::Prometheus | Self::OtlpFiles | Self::Case => true,
             Self::Alertmanager | Self::Loki | Self::OpenSearch => false,
         }
     }
 
     pub fn holds_logs(self) -> bool {
         match self {
-            Self::Loki | Self::OpenSearch | Self::Case => true,
+            Self::Loki | Self::OpenSearch | Self::OtlpFiles | Self::Case => true,
             Self::Prometheus | Self::Alertmanager | Self::Jaeger | Self::Tempo => false,
         }
     }
@@ -139,7 +140,7 @@ impl SourceKind {
     /// Whether it is a directory instead of a server.
     pub fn is_files(self) -> bool {
         match self {
-            Self::Case => true,
+            Self::OtlpFiles | Self::Case => true,
             Self::Prometheus | Self::Alertmanager | Self::Jaeger | Self::Tempo | Self::Loki | Self::OpenSearch => false,
         }
     }

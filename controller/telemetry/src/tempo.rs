@@ -73,7 +73,7 @@ impl Tempo {
             return Err(SourceError::Partial { said: clean(answer["message"].as_str().unwrap_or_default()) });
         }
         match answer["trace"]["resourceSpans"].is_array() {
-            true => Ok(otlp::spans(&answer["trace"]["resourceSpans"]).into_iter().map(bounded).collect()),
+            true => Ok(otlp::spans(&answer["trace"]["resourceSpans"]).into_iter().map(otlp::bounded).collect()),
             false => Err(SourceError::Malformed { why: "a trace without resourceSpans".to_owned() }),
         }
     }
@@ -127,17 +127,6 @@ impl Source for Tempo {
     fn calls(&self, window: Window) -> Asking<'_, Vec<TopologyEdge>> {
         self.ask_calls(window).boxed()
     }
-}
-
-/// Senders set no bounds on attributes; we do.
-fn bounded(mut span: Span) -> Span {
-    span.attributes = span
-        .attributes
-        .into_iter()
-        .take(crate::jaeger::ATTRIBUTES_MAX)
-        .map(|(key, value)| (crate::jaeger::bounded(&key), crate::jaeger::bounded(&value)))
-        .collect();
-    span
 }
 
 #[derive(Deserialize)]

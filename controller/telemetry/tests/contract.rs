@@ -435,3 +435,8 @@ async fn requests_in_a_case_are_counted_by_how_they_ended_as_a_prometheus_counts
         found.iter().map(|series| (series.labels["error"].as_str(), series.samples[0].1)).collect();
     assert_eq!(told, [("false", 2.0), ("true", 0.1)]);
 }
+
+#[tokio::test]
+async fn files_of_a_collector_keep_the_promises() {
+    files_keep_the_promises(SourceKind::OtlpFiles, &folder("otlp"), None).await;
+}
