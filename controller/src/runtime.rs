@@ -128,7 +128,8 @@ fn assembled(settings: Settings, clients: Clients, time: Arc<dyn Time>, install:
         .iter()
         .map(|entry| Allowed::from_str(entry).with_context(|| format!("--egress-allow {entry}")))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let egress = Egress::new(allowed);
+    let files = settings.telemetry_files.clone().map(Allowed::Directory);
+    let egress = Egress::new(allowed.into_iter().chain(files));
     Ok(Shell {
         install,
         model: model(&settings, &egress)?,

@@ -1,7 +1,7 @@
 //! What the person who installs Amend decides: flags and environment of `amend controller`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
@@ -28,6 +28,10 @@ pub struct Settings {
     /// Address or range that may be connected to although it is private or loopback (repeat)
     #[arg(long, value_name = "CIDR")]
     pub egress_allow: Vec<String>,
+
+    /// Directory whose files TelemetrySources of kind OtlpFiles may read: each namespace below the directory of its name
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    pub telemetry_files: Option<PathBuf>,
 
     /// File with the bearer token that Alertmanager sends; without it the webhook refuses everything
     #[arg(long, value_name = "FILE")]
@@ -113,6 +117,16 @@ pub enum LogFormat {
     Text,
 }
 
+/// Reads a path from the root, without steps upwards.
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    match path.is_absolute() && plain && path != Path::new("/") {
+        true => Ok(path),
+        false => Err(format!("`{text}` is not the whole path of a directory: write it like /telemetry-files")),
+    }
+}
+
 /// Reads `region=eu`.
 fn label(text: &str) -> Result<(String, String), String> {
     let wrong = || format!("`{text}` is not a label with its value: write it like region=eu");
@@ -143,6 +157,14 @@ mod tests {
         assert_eq!(label("region=eu=west"), Ok(("region".to_owned(), "eu=west".to_owned())));
         for wrong in ["region", "region=", "=eu", "re gion=eu", "1st=eu"] {
             assert!(label(wrong).is_err_and(|why| why.contains("write it like")), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_directory_of_files_is_a_whole_path_and_never_the_root() {
+        assert_eq!(absolute("/telemetry-files"), Ok(PathBuf::from("/telemetry-files")));
+        for wrong in ["telemetry", "/", "/a/../etc", "."] {
+            assert!(absolute(wrong).is_err_and(|why| why.contains("write it like")), "{wrong}");
         }
     }
 

@@ -9,7 +9,7 @@ use amend_crds::telemetrysource::SourceKind as Kind;
 use amend_crds::telemetrysource::{SourceLogs, TelemetrySourceSpec};
 use amend_diagnosis::evidence::{Answer, TopologyEdge, Window};
 use amend_diagnosis::logs::taught::{Pattern, Taught};
-use amend_telemetry::egress::Egress;
+use amend_telemetry::egress::{Allowed, Egress};
 use amend_telemetry::load::Load;
 use amend_telemetry::source::{Credentials, Limits, Source, SourceConfig, SourceKind, open};
 use jiff::SignedDuration;
@@ -86,7 +86,7 @@ impl Sources {
         Self { cache: Arc::default(), load: Some(load), ..self }
     }
 
-    /// Asks these for every namespace, whatever is declared.
+    /// Asks these for every namespace, whatever is declared. Directories among them may be read: a person named them.
     ///
     /// # Errors
     /// One of them cannot be opened.
@@ -95,7 +95,9 @@ impl Sources {
         for mut config in configs {
             config.load.clone_from(&self.load);
             let name = config.name.clone();
-            let opened = open(config, &self.egress);
+            let directory = config.url.to_file_path().ok().filter(|_| config.kind.is_files());
+            let named = directory.map(|directory| self.egress.with(Allowed::Directory(directory)));
+            let opened = open(config, named.as_ref().unwrap_or(&self.egress));
             given.push(opened.map_err(|error| SourceProblem::Unopenable(error.why(&name)))?);
         }
         self.given = Some(amend_telemetry::sources::Sources::new(given));
@@ -246,8 +248,8 @@ impl Sources {
         }
         written::only_known_fields::<_, TelemetrySourceSpec>(self.clients.reader(), object).await?;
         let config = SourceConfig { load: self.load.clone(), ..config(object, secret.as_ref())? };
-        let source =
-            open(config, &self.egress).map_err(|error| SourceProblem::Unopenable(error.why(&object.name_any())))?;
+        let egress = guarding(&self.egress, &namespace, &self.release_namespace);
+        let source = open(config, &egress).map_err(|error| SourceProblem::Unopenable(error.why(&object.name_any())))?;
         cache.opened.insert(id, (version, source.clone()));
         Ok(source)
     }
@@ -256,6 +258,15 @@ impl Sources {
 async fn list(client: Client, namespace: &str) -> Result<Vec<TelemetrySource>, kube::Error> {
     let api: Api<TelemetrySource> = Api::namespaced(client, namespace);
     Ok(api.list(&ListParams::default()).await?.items)
+}
+
+/// What a source of this namespace may reach. Files of the whole cluster may lie beside each other: whoever writes a source reads
+/// those of his own namespace.
+fn guarding(egress: &Egress, namespace: &str, release_namespace: &str) -> Egress {
+    match namespace == release_namespace {
+        true => egress.clone(),
+        false => egress.of_namespace(namespace),
+    }
 }
 
 fn serves(source: &TelemetrySource, namespace: &str) -> bool {
@@ -274,6 +285,7 @@ fn config(object: &TelemetrySource, secret: Option<&Credential>) -> Result<Sourc
         Kind::Tempo => SourceKind::Tempo,
         Kind::Loki => SourceKind::Loki,
         Kind::OpenSearch => SourceKind::OpenSearch,
+        Kind::OtlpFiles => SourceKind::OtlpFiles,
     };
     let mut config = SourceConfig::new(object.name_any(), kind, url)
         .mapped(&spec.mapping)
@@ -283,7 +295,7 @@ fn config(object: &TelemetrySource, secret: Option<&Credential>) -> Result<Sourc
     if let Some(every) = &spec.sample_every {
         config.sample_every = span("spec.sampleEvery", every)?;
     }
-    let defaults = Limits::default();
+    let defaults = Limits::of(kind);
     config.limits = Limits {
         timeout: match &spec.limits.timeout {
             Some(text) => {
@@ -332,4 +344,20 @@ fn taught(logs: &SourceLogs) -> Result<Taught, SourceProblem> {
 
 fn span(field: &'static str, text: &str) -> Result<SignedDuration, SourceProblem> {
     amend_policies::duration::parse(text).map_err(|why| SourceProblem::Spec { field, why: why.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_another_namespace_are_read_for_the_release_namespace_only() {
+        let all = Egress::new([Allowed::Directory("/telemetry-files".into())]);
+        let may = |namespace: &str, url: &str| {
+            let url = Url::parse(url).expect("a URL");
+            guarding(&all, namespace, "amend-system").check_directory(&url).is_ok()
+        };
+        assert!(may("shop", "file:///telemetry-files/shop") && may("amend-system", "file:///telemetry-files/shop"));
+        assert!(!may("pay", "file:///telemetry-files/shop") && !may("shop", "file:///telemetry-files"));
+    }
 }

@@ -29,11 +29,16 @@ use crate::reference::SecretRef;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "(self.kind == 'OtlpFiles') == self.url.startsWith('file://')",
+    "message": "kind OtlpFiles reads a directory, like file:///otlp/shop; every other kind is a server, like http://prometheus.monitoring:9090"
+}]))]
 pub struct TelemetrySourceSpec {
     pub kind: SourceKind,
-    /// Base URL without the API path, `http` or `https`, no user info.
+    /// Base URL without the API path, `http` or `https`, no user info. Of `OtlpFiles` the directory, like `file:///otlp/shop`: below
+    /// the one that the installation names, and outside of the release namespace below that of the source's own namespace.
     #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = [{
-        "rule": "self.matches('^https?://[^@/[:space:]]+(/[^@[:space:]]*)?$')",
+        "rule": "self.matches('^(https?://[^@/[:space:]]+(/[^@[:space:]]*)?|file:///[^@?#[:space:]]+)$')",
         "message": "write the store's base URL, like http://prometheus.monitoring:9090; a user name and password belong into the Secret that secretRef names"
     }]))]
     pub url: String,
@@ -120,6 +125,8 @@ pub enum SourceKind {
     Loki,
     /// Also Elasticsearch.
     OpenSearch,
+    /// A directory of what OpenTelemetry Collector's file exporter writes.
+    OtlpFiles,
 }
 
 /// How much one question may cost.

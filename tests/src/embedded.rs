@@ -228,6 +228,7 @@ fn settings(scratch: PathBuf, token: PathBuf) -> Settings {
         listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         scratch,
         egress_allow: vec!["127.0.0.0/8".to_owned()],
+        telemetry_files: None,
         intake_token_file: Some(token),
         ci_secret_file: None,
         cluster_name: None,

@@ -91,6 +91,7 @@ impl Control for TelemetrySourceControl {
             SourceKind::Tempo => "Tempo",
             SourceKind::Loki => "Loki",
             SourceKind::OpenSearch => "OpenSearch",
+            SourceKind::OtlpFiles => "OtlpFiles",
         };
         let conditions = object.status.iter().flat_map(|status| &status.conditions);
         let mut ready = conditions.filter(|one| one.type_ == condition::READY);

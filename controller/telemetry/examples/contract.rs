@@ -36,6 +36,7 @@ async fn main() -> Result<ExitCode, Failure> {
         "Tempo" => SourceKind::Tempo,
         "Loki" => SourceKind::Loki,
         "OpenSearch" => SourceKind::OpenSearch,
+        "OtlpFiles" => SourceKind::OtlpFiles,
         other => return Err(format!("{other} is not a kind of source").into()),
     };
     let mut config = SourceConfig::new("checked", kind, url.parse()?);

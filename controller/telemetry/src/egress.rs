@@ -97,7 +97,9 @@ pub enum EgressError {
     NoAddress { host: String },
     #[error("{url} is no file URL like file:///otlp/shop")]
     NoDirectory { url: String },
-    #[error("{path} is not below a directory that may be read here")]
+    #[error(
+        "{path} is not below a directory that may be read here: the one that --telemetry-files names, and in it the one of the namespace"
+    )]
     NotReadable { path: String },
 }
 
@@ -188,6 +190,11 @@ impl Egress {
             Some(root) => Ok(Readable { root, path }),
             None => Err(EgressError::NotReadable { path: shown() }),
         }
+    }
+
+    /// The same guard with one more entry: what the person at the terminal named.
+    pub fn with(&self, more: Allowed) -> Self {
+        Self::new(self.allowed.iter().cloned().chain([more]))
     }
 
     /// The same guard for what somebody in a namespace wrote: of each listed directory only the one that bears its name.

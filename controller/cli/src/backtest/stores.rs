@@ -1,6 +1,6 @@
 //! Stores that are named on the command line instead of in `TelemetrySource` objects.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use amend_telemetry::source::{Credentials, SourceConfig, SourceKind};
 use anyhow::Context;
@@ -21,6 +21,9 @@ pub struct StoreFlags {
     /// Jaeger, for traces and who calls whom
     #[arg(long, value_name = "URL", requires = "prometheus")]
     jaeger: Option<Url>,
+    /// Directory of what OpenTelemetry Collector's file exporter writes: metrics, traces and log lines
+    #[arg(long, value_name = "DIR", requires = "prometheus")]
+    otlp_files: Option<PathBuf>,
     /// Asked whether people have silenced what still fires
     #[arg(long, value_name = "URL", requires = "prometheus")]
     alertmanager: Option<Url>,
@@ -55,6 +58,8 @@ impl StoreFlags {
             ("jaeger", SourceKind::Jaeger, &self.jaeger),
             ("alertmanager", SourceKind::Alertmanager, &self.alertmanager),
         ];
+        let files = self.otlp_files.as_deref().map(directory).transpose()?;
+        let files = files.map(|url| SourceConfig::new("otlp-files", SourceKind::OtlpFiles, url));
         let configs = named.into_iter().filter_map(|(name, kind, url)| {
             let mut config = SourceConfig::new(name, kind, url.clone()?);
             config.credentials = credentials.clone();
@@ -63,7 +68,7 @@ impl StoreFlags {
             config.sample_every = self.sample_every.unwrap_or(config.sample_every);
             Some(config)
         });
-        Ok(configs.collect())
+        Ok(configs.chain(files).collect())
     }
 
     fn credentials(&self) -> anyhow::Result<Credentials> {
@@ -78,6 +83,13 @@ impl StoreFlags {
             _ => Ok(Credentials::None),
         }
     }
+}
+
+/// Where a directory really lies, since links on the way to it are this person's business.
+fn directory(path: &Path) -> anyhow::Result<Url> {
+    let real = path.canonicalize().with_context(|| format!("cannot read {}", path.display()))?;
+    Url::from_directory_path(&real)
+        .map_err(|()| anyhow::anyhow!("{} is no directory that can be named", path.display()))
 }
 
 fn text(file: &PathBuf) -> anyhow::Result<String> {

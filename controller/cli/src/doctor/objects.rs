@@ -95,7 +95,7 @@ impl Visit<'_> {
             ),
             (
                 Weight::Gap,
-                &[SourceKind::Jaeger, SourceKind::Tempo],
+                &[SourceKind::Jaeger, SourceKind::Tempo, SourceKind::OtlpFiles],
                 "no TelemetrySource with traces: who depends on a workload may be unknown, so pull requests may stay drafts",
             ),
         ] {
