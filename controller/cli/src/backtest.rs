@@ -151,20 +151,20 @@ async fn sources(shell: &Shell, namespace: Option<&str>) -> anyhow::Result<(Sour
         Err(kube::Error::Api(status)) if status.code == 404 => bail!("no store is known: {none}"),
         Err(error) => return Err(error).context("cannot list TelemetrySources; name the stores by flags instead"),
     };
-    if sources.holding(|kind| kind.holds_metrics()).is_empty() {
+    if sources.holding(|kind| kind.holds_alerts()).is_empty() {
         let why: String = problems.iter().map(|one| format!("; {}", plain(one))).collect();
         bail!("no store that holds alerts can be asked: {none}{why}");
     }
     Ok((sources, problems))
 }
 
-/// `ALERTS` of every store of metrics.
+/// `ALERTS` of every store that knows alerts.
 ///
 /// # Errors
 /// None of them told anything: then there is nothing to say.
 async fn histories(sources: &Sources, question: &HistoryQuestion) -> anyhow::Result<Vec<History>> {
     let mut histories: Vec<History> = Vec::new();
-    let metrics = sources.holding(|kind| kind.holds_metrics());
+    let metrics = sources.holding(|kind| kind.holds_alerts());
     for source in &metrics {
         histories.push(read(*source, question).await);
     }
@@ -185,7 +185,7 @@ async fn standings(shell: &Arc<Shell>, namespaces: BTreeSet<String>, now: Timest
 }
 
 fn unread(sources: &Sources, histories: &[History]) -> Vec<Unread> {
-    let named = sources.holding(|kind| kind.holds_metrics()).into_iter().zip(histories);
+    let named = sources.holding(|kind| kind.holds_alerts()).into_iter().zip(histories);
     named
         .flat_map(|(source, history)| {
             let of = |(window, why): &(Window, String)| Unread {

@@ -14,7 +14,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use amend_diagnosis::evidence::{Answer, Span};
@@ -55,7 +55,15 @@ pub(crate) struct OtlpReader {
 struct Kept {
     files: Vec<Found>,
     at: Instant,
-    held: Arc<Held>,
+    held: Weak<Held>,
+}
+
+/// What was read last, of whichever directory: sources of many namespaces together hold one reading between two questions, and
+/// those of questions under way.
+static LAST: Mutex<Option<Arc<Held>>> = Mutex::new(None);
+
+fn last(held: &Arc<Held>) {
+    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(held.clone());
 }
 
 /// A file as it was when the directory was listed.
@@ -79,11 +87,14 @@ impl Reads for OtlpReader {
         files.sort_by(|left, right| (right.changed, &right.path).cmp(&(left.changed, &left.path)));
         if let Some(kept) = &*kept
             && (kept.files == files || kept.at.elapsed() < FRESH)
+            && let Some(held) = kept.held.upgrade()
         {
-            return Ok(kept.held.clone());
+            last(&held);
+            return Ok(held);
         }
         let held = Arc::new(reading.read(&files)?);
-        *kept = Some(Kept { files, at: Instant::now(), held: held.clone() });
+        *kept = Some(Kept { files, at: Instant::now(), held: Arc::downgrade(&held) });
+        last(&held);
         Ok(held)
     }
 }
