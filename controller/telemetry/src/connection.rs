@@ -212,6 +212,7 @@ impl Connection {
             StatusCode::NOT_FOUND => SourceError::NotFound { path: path.to_owned() },
             // Overload is the store's trouble, not a mistake in the question.
             StatusCode::TOO_MANY_REQUESTS => SourceError::Failing { status: code, said },
+            StatusCode::UNPROCESSABLE_ENTITY if tells_a_limit(&said) => SourceError::Limited { said },
             _ if status.is_client_error() => SourceError::Rejected { status: code, said },
             _ => SourceError::Failing { status: code, said },
         })
@@ -245,6 +246,15 @@ fn bearer(token: &SecretString) -> Result<HeaderValue, SourceError> {
     let mut value = value.map_err(|_| SourceError::Token)?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// Whether a store could not execute a question because it costs too much there: the ids of Mimir's errors
+/// (<https://grafana.com/docs/mimir/latest/manage/mimir-runbooks/#errors-catalog>), the words of Thanos' store gateways and of
+/// Prometheus' `query.max-samples`. The same status also stands for expressions that cannot be executed at all.
+fn tells_a_limit(said: &str) -> bool {
+    ["err-mimir-max-", "exceeded series limit", "exceeded chunks limit", "exceeded samples limit", "too many samples"]
+        .iter()
+        .any(|words| said.contains(words))
 }
 
 enum Payload<'a> {

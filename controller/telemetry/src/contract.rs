@@ -2,8 +2,8 @@
 //!
 //! `tests/contract.rs` runs them on a fake server for every kind, with replies in the shape of the real one's. [`holds`] takes
 //! the base URL and something that the server is known to hold: `tests/tests/bench/source_contract.rs` of the workspace gives
-//! it a real Prometheus, VictoriaMetrics, Alertmanager, Jaeger and Loki. Tempo and OpenSearch are judged by replies alone, which
-//! [`recorded`] keeps of any real store.
+//! it a real Prometheus, VictoriaMetrics, Alertmanager, Jaeger and Loki. Tempo, OpenSearch, Thanos and Mimir are judged by replies
+//! alone, which [`recorded`] keeps of any real store; directories are judged by files.
 
 pub mod recorded;
 

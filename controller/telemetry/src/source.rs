@@ -185,6 +185,8 @@ pub enum SourceError {
     NotFound { path: String },
     #[error("the store refused the question with {status}: {said}")]
     Rejected { status: u16, said: String },
+    #[error("the store's own limit refused the question: {said}")]
+    Limited { said: String },
     #[error("the store failed with {status}: {said}")]
     Failing { status: u16, said: String },
     #[error("the store wants to send us elsewhere ({status}); redirects are not followed")]
@@ -231,7 +233,12 @@ impl SourceError {
             Self::TimedOut { .. } => "check the store's load, or raise limits.timeout of the TelemetrySource",
             Self::Secret { .. } => "it is read again for the next question",
             Self::Token => "write it to the Secret as one line of visible ASCII",
-            Self::Unauthorised { .. } => "check the credentials in the TelemetrySource's Secret",
+            Self::Unauthorised { .. } => {
+                "check the credentials in the TelemetrySource's Secret, and spec.tenant where the store has tenants"
+            }
+            Self::Limited { .. } => {
+                "narrow what the source sees (namespaces, recording rules), or raise that limit in the store"
+            }
             Self::NotFound { .. } => "check that the URL is the store's base URL and that its kind is right",
             Self::Rejected { .. } => {
                 "check that the kind of the TelemetrySource is right and its mapping names real labels"

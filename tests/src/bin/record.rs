@@ -19,7 +19,7 @@ struct Arguments {
     kind: SourceKind,
 
     /// Base URL of the store
-    #[arg(long)]
+    #[arg(long, env = "AMEND_RECORD_URL")]
     url: String,
 
     /// Product and version, as the recording names it
