@@ -219,6 +219,9 @@ fn abstention(scene: &Scene<'_>, ranked: &[Hypothesis], causes: &[Cause]) -> Opt
     })
 }
 
+/// Evidence in nats by which the better of two is not called better: two to one.
+const CLOSE: f64 = 0.7;
+
 fn between(best: &Hypothesis, rival: &Hypothesis) -> String {
     if let (Some(one), Some(other)) = (&best.change, &rival.change)
         && one.target != other.target
@@ -231,14 +234,11 @@ fn between(best: &Hypothesis, rival: &Hypothesis) -> String {
             one.target.name, other.target.name
         );
     }
-    format!(
-        "{} on {} and {} on {} explain the signals equally well; {}",
-        best.kind,
-        best.entity.name,
-        rival.kind,
-        rival.entity.name,
-        decides(best)
-    )
+    let both = format!("{} on {} and {} on {}", best.kind, best.entity.name, rival.kind, rival.entity.name);
+    match best.score - rival.score < CLOSE {
+        true => format!("{both} explain the signals equally well; {}", decides(best)),
+        false => format!("{both} both explain the signals, the first better but not by enough; {}", decides(best)),
+    }
 }
 
 /// The question that would confirm or refute a hypothesis.

@@ -48,7 +48,8 @@ pub struct Hypothesis {
     pub share: f64,
     /// Share against the strongest other entity alone, or "no cause found" where that is stronger; not calibrated.
     pub duel: f64,
-    /// The same against the strongest other story about its own entity: another kind, another change.
+    /// The same against the strongest other story about its own entity: another reason, another change. That something is slow and
+    /// that it fails is one story ([`shows_itself`]).
     pub own_duel: f64,
     /// Entities that compete for the same symptoms, its own among them.
     pub rivals: usize,
@@ -307,8 +308,10 @@ fn share_out(all: &mut [Hypothesis], places: &[Entity]) {
                 .collect();
             let mass: f64 = rivals.iter().map(|(other, _)| (other.score - one.score).exp()).sum();
             let strongest = |is_own: bool| {
-                let others =
-                    rivals.iter().filter(|(other, number)| (number == own) == is_own && !std::ptr::eq(*other, one));
+                let same_story = |other: &Hypothesis| is_own && shows_itself(one.kind) && shows_itself(other.kind);
+                let others = rivals.iter().filter(|(other, number)| {
+                    (number == own) == is_own && !std::ptr::eq(*other, one) && !same_story(other)
+                });
                 others.map(|(other, _)| other.score).fold(NOTHING, f64::max)
             };
             let duels = [false, true].map(|is_own| 1.0 / (1.0 + (strongest(is_own) - one.score).exp()));
@@ -321,6 +324,12 @@ fn share_out(all: &mut [Hypothesis], places: &[Entity]) {
     for (one, (share, [duel, own_duel], rivals)) in all.iter_mut().zip(shares) {
         (one.share, one.duel, one.own_duel, one.rivals) = (share, duel, own_duel, rivals);
     }
+}
+
+/// Whether a kind says how something misbehaves, and not why: such kinds do not contradict each other, and what follows from them is
+/// the same.
+fn shows_itself(kind: &str) -> bool {
+    [cause::LATENCY, cause::ERRORS, cause::BEHAVIOUR, cause::DEPENDENCY].contains(&kind)
 }
 
 #[cfg(test)]
@@ -363,6 +372,17 @@ mod tests {
         let mut all = [hypothesis(cause::MEMORY, "cart", &[0]), hypothesis(cause::CPU, "cart", &[0])];
         share_out(&mut all, &[]);
         assert!(all[0].share < 0.6 && all[0].duel > 0.9, "{} {}", all[0].share, all[0].duel);
+    }
+
+    #[test]
+    fn that_something_is_slow_and_that_it_fails_is_one_story_and_two_reasons_are_two() {
+        let own_duel = |one: &'static str, other: &'static str| {
+            let mut all = [hypothesis(one, "cart", &[0]), hypothesis(other, "cart", &[0])];
+            share_out(&mut all, &[]);
+            all[0].own_duel
+        };
+        assert!(own_duel(cause::LATENCY, cause::DEPENDENCY) > 0.9);
+        assert!(own_duel(cause::LATENCY, cause::CPU) < 0.6 && own_duel(cause::BAD_IMAGE, cause::ERRORS) < 0.6);
     }
 
     #[test]
