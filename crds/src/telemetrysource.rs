@@ -31,6 +31,7 @@ use crate::reference::SecretRef;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "(self.kind == 'OtlpFiles') == self.url.startsWith('file://')",
+    "fieldPath": ".url",
     "message": "kind OtlpFiles reads a directory, like file:///otlp/shop; every other kind is a server, like http://prometheus.monitoring:9090"
 }]))]
 pub struct TelemetrySourceSpec {
