@@ -6,7 +6,6 @@ mod blast_radius;
 mod story;
 
 use amend_diagnosis::diagnosis::cause;
-use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::Answer::Known;
 use amend_policies::gate::cooldown::PastAction;
 use amend_policies::gate::environment::{FieldWriter, Hold, Silence, Silences};
@@ -18,8 +17,7 @@ use amend_policies::gate::{GateFacts, clear, clear_for_draft, evaluate_all};
 use amend_policies::plan::FieldEdit;
 use amend_policies::policy::Autonomy;
 use amend_policies::verdict::{GateName, Outcome, Readiness, Verdict, readiness};
-use serde_json::json;
-use story::{facts, live, now, plan, planned, policy, policy_of, quantity, unknown};
+use story::{facts, now, plan, planned, policy, policy_of, quantity, unknown};
 
 /// The verdict on one question after one change to facts under which all pass.
 fn judged(question: &str, change: impl FnOnce(&mut GateFacts)) -> Verdict {
