@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{Answer, Asked, Change, ChangeKind, Window};
+use amend_gitops::GitError;
 use amend_gitops::locate::{KUSTOMIZATION, Kustomizations};
 use amend_gitops::path::RepoPath;
 use amend_gitops::repo::{CommitId, CommitInfo, FileDiff, Repo};
@@ -91,7 +92,7 @@ async fn read(managed: &Managed<'_>, namespace: &str, window: Window) -> Result<
         }
         if let Some(parent) = info.parents.first().filter(|_| !is_later) {
             let files = managed.repo.diff(parent, &id).await.map_err(|error| errors::chain(&error))?;
-            changes.extend(changes_in(managed, namespace, &Commit { info: &info, parent, files: &files, at }).await);
+            changes.extend(changes_in(managed, namespace, &Commit { info: &info, parent, files: &files, at }).await?);
         }
         next = info.parents.first().cloned();
         seen_at = seen_at.filter(|_| !applied_at.contains_key(id.as_str()));
@@ -119,9 +120,9 @@ pub fn commit_of(revision: &str) -> Option<CommitId> {
     CommitId::parse(sha).ok()
 }
 
-async fn changes_in(managed: &Managed<'_>, namespace: &str, commit: &Commit<'_>) -> Vec<Change> {
+async fn changes_in(managed: &Managed<'_>, namespace: &str, commit: &Commit<'_>) -> Result<Vec<Change>, String> {
     let folder = managed.kustomization["spec"]["path"].as_str().unwrap_or_default();
-    let Ok(folder) = RepoPath::parse(folder) else { return Vec::new() };
+    let folder = RepoPath::parse(folder).map_err(|error| errors::chain(&error))?;
     let own = owned_by(managed);
     let mut changes: Vec<Change> = Vec::new();
     for file in commit.files {
@@ -129,7 +130,7 @@ async fn changes_in(managed: &Managed<'_>, namespace: &str, commit: &Commit<'_>)
         if !managed.kustomizations.takes_part(&folder, &path) {
             continue;
         }
-        for Touched { target, kind, fields } in touched(managed.repo, commit, &path, namespace, &own).await {
+        for Touched { target, kind, fields } in touched(managed.repo, commit, &path, namespace, &own).await? {
             let text = format!("{}{fields}", file.text);
             // Several files of one commit about one object are one change.
             if let Some(known) = changes.iter_mut().find(|known| known.target == target) {
@@ -153,7 +154,7 @@ async fn changes_in(managed: &Managed<'_>, namespace: &str, commit: &Commit<'_>)
             });
         }
     }
-    changes
+    Ok(changes)
 }
 
 /// One commit, and when it was applied.
@@ -185,27 +186,46 @@ fn owned_by<'a>(managed: &Managed<'a>) -> Vec<&'a Value> {
     own.collect()
 }
 
-async fn touched(repo: &Repo, commit: &Commit<'_>, path: &RepoPath, namespace: &str, own: &[&Value]) -> Vec<Touched> {
-    let text = async |at: &CommitId, path: &RepoPath| repo.file(at, path).await.ok().map(|file| file.text);
-    let (before, after) = (text(commit.parent, path).await, text(&commit.info.id, path).await);
+/// The text of a file; `None` where there is none, or none that could hold an object (binary, encrypted, too large).
+///
+/// # Errors
+/// A repository that does not answer is not one without the file.
+async fn text_of(repo: &Repo, at: &CommitId, path: &RepoPath) -> Result<Option<String>, String> {
+    match repo.file(at, path).await {
+        Ok(file) => Ok(Some(file.text)),
+        Err(GitError::NoFile { .. } | GitError::FileRefused { .. }) => Ok(None),
+        Err(error) => Err(errors::chain(&error)),
+    }
+}
+
+async fn touched(
+    repo: &Repo,
+    commit: &Commit<'_>,
+    path: &RepoPath,
+    namespace: &str,
+    own: &[&Value],
+) -> Result<Vec<Touched>, String> {
+    let before = text_of(repo, commit.parent, path).await?;
+    let after = text_of(repo, &commit.info.id, path).await?;
     if KUSTOMIZATION.contains(&path.name()) {
-        return overlay::touched(before.as_deref(), after.as_deref(), own);
+        return Ok(overlay::touched(before.as_deref(), after.as_deref(), own));
     }
     let objects = changed_objects(before.as_deref(), after.as_deref(), namespace);
     if !objects.is_empty() {
-        return objects.into_iter().map(|target| Touched { target, kind: None, fields: String::new() }).collect();
+        let touched = |target| Touched { target, kind: None, fields: String::new() };
+        return Ok(objects.into_iter().map(touched).collect());
     }
     // Neither is a patch without a name, or a file that a generator packs.
     let mut folder = path.parent();
     loop {
         for name in KUSTOMIZATION {
             let Ok(settings) = folder.join(name) else { continue };
-            let Some(settings) = text(&commit.info.id, &settings).await else { continue };
+            let Some(settings) = text_of(repo, &commit.info.id, &settings).await? else { continue };
             let inside = path.as_str().strip_prefix(folder.as_str()).unwrap_or_default().trim_start_matches('/');
-            return overlay::touched_by_input(&settings, inside, own);
+            return Ok(overlay::touched_by_input(&settings, inside, own));
         }
         if folder == folder.parent() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         folder = folder.parent();
     }
