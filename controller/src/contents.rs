@@ -2,12 +2,15 @@
 //!
 //! A plan holds no contents. That they can be made again bit by bit is what makes a push after a crash the same push.
 
+use std::collections::BTreeSet;
+
 use amend_gitops::path::RepoPath;
+use amend_gitops::render::{self, Difference, Folder};
 use amend_gitops::repo::{CommitId, ContentChange, Repo};
 use amend_policies::action::ActionKind;
 use amend_policies::gate::permission::RenderedChange;
 use amend_policies::manifest;
-use amend_policies::plan::{BlobId, ObjectRef, Plan, PlanStep, SourceFile};
+use amend_policies::plan::{BlobId, LiveChange, ObjectRef, Plan, PlanStep, Rendering, SourceFile};
 use serde_json::Value;
 
 use crate::errors;
@@ -20,6 +23,8 @@ pub struct Contents {
     pub rendered: Vec<RenderedChange>,
     /// Why the rendered changes are not all that changes: a clause that names the file.
     pub unchecked: Option<String>,
+    /// What Kustomize makes of the files that are part of an overlay; the other files say themselves what changes.
+    built: Difference,
 }
 
 /// Makes the contents on the plan's base. An error is a sentence: what does not fit the plan any more.
@@ -33,18 +38,127 @@ pub async fn make(repo: &Repo, plan: &Plan) -> Result<Contents, String> {
             ActionKind::RevertCommit => reverted(repo, &base, step).await?,
         });
     }
-    let (mut differing, mut unchecked) = (Vec::new(), None);
-    for change in &changes {
-        differing.extend(rendered(change, &plan.target.namespace)?);
-        if unchecked.is_none() && others(change, change.before.as_deref())? != others(change, change.after.as_deref())?
-        {
-            let path = change.path.as_str();
-            unchecked = Some(format!(
-                "{path} changes in documents that are no Kubernetes objects, so what they do is not known"
-            ));
+    let folder = plan.steps.iter().find_map(|step| step.rendering.as_ref()).map(folder).transpose()?;
+    let effect = effect(repo, &base, folder.as_ref(), &changes, &plan.target.namespace).await?;
+    if let Some(folder) = &folder {
+        let planned = plan.live_changes().into_iter();
+        let planned =
+            planned.map(|change| LiveChange { object: placed(change.object, &plan.target.namespace), ..change });
+        if planned.collect::<BTreeSet<_>>() != live_changes(&effect.rendered).into_iter().collect() {
+            return Err(format!("{} does not render to what the plan was made for", folder.path));
         }
     }
-    Ok(Contents { base, changes, rendered: differing, unchecked })
+    let Effect { rendered, unchecked, built } = effect;
+    Ok(Contents { base, changes, rendered, unchecked, built })
+}
+
+/// The folder that a plan renders.
+///
+/// # Errors
+/// Its path is none.
+pub fn folder(rendering: &Rendering) -> Result<Folder, String> {
+    Ok(Folder {
+        path: RepoPath::parse(&rendering.folder).map_err(|error| errors::chain(&error))?,
+        target_namespace: rendering.target_namespace.clone(),
+        // Looked at when the plan was made; what stands at its base has not changed since.
+        substitutes: false,
+    })
+}
+
+/// What changed files do to the objects of the cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effect {
+    pub rendered: Vec<RenderedChange>,
+    /// Why the rendered changes are not all that changes: a clause that names the file.
+    pub unchecked: Option<String>,
+    built: Difference,
+}
+
+/// Renders the folder, if there is one, and reads the changed files that are no part of it.
+///
+/// # Errors
+/// A sentence: what cannot be rendered or read.
+pub async fn effect(
+    repo: &Repo,
+    base: &CommitId,
+    folder: Option<&Folder>,
+    changes: &[ContentChange],
+    namespace: &str,
+) -> Result<Effect, String> {
+    let built = match folder {
+        Some(folder) => render::difference(repo, base, folder, changes).await.map_err(|error| errors::chain(&error))?,
+        None => Difference::default(),
+    };
+    // Which of several files brings a field is not told apart: each must be granted for all of them.
+    let mut rendered: Vec<RenderedChange> = Vec::new();
+    for file in &built.files {
+        rendered.extend(built.changes.iter().map(|change| RenderedChange {
+            file: file.to_string(),
+            object: placed(change.object.clone(), namespace),
+            field: change.field.clone(),
+            from: change.from.clone(),
+            to: change.to.clone(),
+        }));
+    }
+    let mut unchecked = None;
+    for change in changes.iter().filter(|change| !built.files.contains(&change.path)) {
+        rendered.extend(differing(change, namespace)?);
+        unchecked = unchecked.or(unreadable(change)?);
+    }
+    Ok(Effect { rendered, unchecked, built })
+}
+
+/// Why a file changes in ways that its objects do not show; `None` when they do.
+///
+/// # Errors
+/// The file cannot be read as YAML.
+pub fn unreadable(change: &ContentChange) -> Result<Option<String>, String> {
+    let same = others(change, change.before.as_deref())? == others(change, change.after.as_deref())?;
+    let path = change.path.as_str();
+    Ok((!same)
+        .then(|| format!("{path} changes in documents that are no Kubernetes objects, so what they do is not known")))
+}
+
+impl Effect {
+    /// What a plan must know of the rendering; `None` when the changed files hold the objects themselves, whole, and say it all.
+    ///
+    /// # Errors
+    /// A file cannot be read as YAML.
+    pub fn rendering(
+        &self,
+        folder: &Folder,
+        changes: &[ContentChange],
+        namespace: &str,
+    ) -> Result<Option<Rendering>, String> {
+        let rendered = live_changes(&self.rendered);
+        let (mut told, mut held, mut all) = (Vec::new(), Vec::new(), true);
+        for change in changes {
+            told.extend(differing(change, namespace)?);
+            held.extend(documents(change, change.after.as_deref())?);
+            all &= unreadable(change)?.is_none();
+        }
+        for document in held.iter_mut().filter(|document| is_object(document)) {
+            document["metadata"]["namespace"] = object_ref(document, namespace).namespace.into();
+        }
+        let is_whole = |object: &Value| held.contains(object);
+        let says_it_all = all && live_changes(&told) == rendered && self.built.after.iter().all(is_whole);
+        Ok((!says_it_all).then(|| Rendering {
+            folder: folder.path.to_string(),
+            target_namespace: folder.target_namespace.clone(),
+            changes: rendered,
+        }))
+    }
+}
+
+/// The changes without the files that bring them, each once.
+pub fn live_changes(rendered: &[RenderedChange]) -> Vec<LiveChange> {
+    let each = rendered.iter().map(|change| LiveChange {
+        object: change.object.clone(),
+        field: change.field.clone(),
+        from: change.from.clone(),
+        to: change.to.clone(),
+    });
+    each.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 async fn edited(repo: &Repo, base: &CommitId, step: &PlanStep) -> Result<Vec<ContentChange>, String> {
@@ -95,7 +209,7 @@ impl Contents {
     /// # Errors
     /// The file that cannot be read as objects.
     pub fn objects_after(&self, namespace: &str) -> Result<Vec<Value>, String> {
-        self.touched(namespace, |change| change.after.as_deref())
+        self.touched(namespace, &self.built.after, |change| change.after.as_deref())
     }
 
     /// The changed objects as they are in Git now.
@@ -103,7 +217,7 @@ impl Contents {
     /// # Errors
     /// The file that cannot be read as objects.
     pub fn objects_before(&self, namespace: &str) -> Result<Vec<Value>, String> {
-        self.touched(namespace, |change| change.before.as_deref())
+        self.touched(namespace, &self.built.before, |change| change.before.as_deref())
     }
 
     /// The first file that undoing would not give back; `None` when all come back byte for byte.
@@ -126,9 +240,14 @@ impl Contents {
         self.changes.iter().map(back).collect()
     }
 
-    fn touched(&self, namespace: &str, side: impl Fn(&ContentChange) -> Option<&str>) -> Result<Vec<Value>, String> {
-        let mut found = Vec::new();
-        for change in &self.changes {
+    fn touched(
+        &self,
+        namespace: &str,
+        built: &[Value],
+        side: impl Fn(&ContentChange) -> Option<&str>,
+    ) -> Result<Vec<Value>, String> {
+        let mut found = built.to_vec();
+        for change in self.changes.iter().filter(|change| !self.built.files.contains(&change.path)) {
             for mut document in documents(change, side(change))?.into_iter().filter(is_object) {
                 let object = object_ref(&document, namespace);
                 if self.rendered.iter().any(|rendered| rendered.object == object) {
@@ -142,27 +261,29 @@ impl Contents {
 }
 
 /// Every field that differs between the objects of a file before and after, with the namespace they will have.
-fn rendered(change: &ContentChange, namespace: &str) -> Result<Vec<RenderedChange>, String> {
+pub fn differing(change: &ContentChange, namespace: &str) -> Result<Vec<RenderedChange>, String> {
     let path = change.path.as_str();
     let side = |text: &Option<String>| text.as_ref().map(|text| SourceFile::new(path, text.clone()));
     let (before, after) = (side(&change.before), side(&change.after));
     let edits = manifest::differences(before.as_ref(), after.as_ref()).map_err(|refusal| refusal.to_string())?;
-    let placed = |mut object: ObjectRef| {
-        if object.namespace.is_empty() {
-            namespace.clone_into(&mut object.namespace);
-        }
-        object
-    };
     Ok(edits
         .into_iter()
         .map(|edit| RenderedChange {
             file: path.to_owned(),
-            object: placed(edit.object),
+            object: placed(edit.object, namespace),
             field: edit.field,
             from: edit.from,
             to: edit.to,
         })
         .collect())
+}
+
+/// An object with the namespace that it will have.
+fn placed(mut object: ObjectRef, namespace: &str) -> ObjectRef {
+    if object.namespace.is_empty() {
+        namespace.clone_into(&mut object.namespace);
+    }
+    object
 }
 
 /// The documents of one side of a change. A file that cannot be read is not one without objects.
@@ -205,7 +326,7 @@ mod tests {
         };
         let path = RepoPath::parse("apps/cart.yaml").unwrap();
         let change = ContentChange { path, before: Some(file("128Mi")), after: Some(file("192Mi")) };
-        let found = rendered(&change, "shop").unwrap();
+        let found = differing(&change, "shop").unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].field.to_string(), "spec.template.spec.containers[app].resources.limits.memory");
         assert_eq!((found[0].from.as_deref(), found[0].to.as_deref()), (Some("128Mi"), Some("192Mi")));
@@ -215,8 +336,14 @@ mod tests {
     fn contents(before: &str, after: &str) -> Contents {
         let path = RepoPath::parse("apps/cart.yaml").unwrap();
         let change = ContentChange { path, before: Some(before.into()), after: Some(after.into()) };
-        let rendered = rendered(&change, "shop").unwrap();
-        Contents { base: CommitId::parse(&"a".repeat(40)).unwrap(), changes: vec![change], rendered, unchecked: None }
+        let rendered = differing(&change, "shop").unwrap();
+        Contents {
+            base: CommitId::parse(&"a".repeat(40)).unwrap(),
+            changes: vec![change],
+            rendered,
+            unchecked: None,
+            built: Difference::default(),
+        }
     }
 
     #[test]

@@ -9,17 +9,20 @@ use amend_crds::RemediationPolicy;
 use amend_diagnosis::diagnosis::Cause;
 use amend_diagnosis::evidence::Answer;
 use amend_gitops::locate::{self, Kustomization, LocateError};
-use amend_gitops::repo::{CommitId, CommitInfo};
+use amend_gitops::path::RepoPath;
+use amend_gitops::render::Folder;
+use amend_gitops::repo::{CommitId, CommitInfo, ContentChange};
 use amend_policies::action::{Action, RevertedCommit, RevertedFile};
 use amend_policies::matching::{Candidate, Matching, matching};
-use amend_policies::plan::{IncidentRef, ObjectRef, Plan, PlanTarget, Repository, SourceFile};
-use amend_policies::planning::{Planning, make_plan};
+use amend_policies::plan::{IncidentRef, ObjectRef, Plan, PlanStep, PlanTarget, Rendering, Repository, SourceFile};
+use amend_policies::planning::{Planned, Planning, make_plan};
 use amend_policies::policy::{CompiledPolicy, PolicyRef};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde_json::Value;
 
 use crate::cluster::{self, Read};
+use crate::contents;
 use crate::errors;
 use crate::owner;
 use crate::shell::Shell;
@@ -99,11 +102,13 @@ pub async fn plan(
         name: text(&live["metadata"]["name"]),
         uid: text(&live["metadata"]["uid"]),
     };
-    let place = place(shell, live, &target.object()).await?;
+    let is_revert = |action: &Action| matches!(action, Action::RevertCommit(_));
+    let reverting = compiled.steps.iter().any(|step| is_revert(&step.action));
+    let edits_its_file = compiled.steps.iter().any(|step| !is_revert(&step.action));
+    let place = place(shell, live, &target.object(), edits_its_file).await?;
     let repo = place.target.repo();
-    let reverting = compiled.steps.iter().any(|step| matches!(step.action, Action::RevertCommit(_)));
     let reverted = match guilty(cause).filter(|_| reverting) {
-        Some(guilty) => Some(reverted(&place, &guilty).await?),
+        Some(guilty) => Some(reverted(&place, &guilty, &target.namespace).await?),
         None => None,
     };
     let planning = Planning {
@@ -124,20 +129,75 @@ pub async fn plan(
             base: place.base.to_string(),
         },
         revision,
-        source: Some(place.source.clone()),
+        source: None,
         reverted,
     };
-    make_plan(&planning).map(|planned| planned.plan).map_err(|error| errors::chain(&error))
+    first_proven(&place, &planning).await
+}
+
+/// The plan with the first file whose edit does what it says once everything is rendered.
+async fn first_proven(place: &Place, planning: &Planning<'_>) -> Result<Plan, String> {
+    let made = |planning: &Planning<'_>| make_plan(planning).map_err(|error| errors::chain(&error));
+    if place.sources.is_empty() {
+        return Ok(made(planning)?.plan);
+    }
+    let mut refusals: Vec<String> = Vec::new();
+    for source in &place.sources {
+        let planned = made(&Planning { source: Some(source.clone()), ..planning.clone() });
+        let proven = match planned {
+            Ok(planned) => proven(place, source, planned).await,
+            Err(why) => Err(why),
+        };
+        match proven {
+            Ok(plan) => return Ok(plan),
+            Err(why) if refusals.contains(&why) => {}
+            Err(why) => refusals.push(why),
+        }
+    }
+    Err(refusals.join("; "))
+}
+
+/// The plan, when the edits of a file are all that changes in the folder that is rendered. What people mapped by hand is not rendered.
+async fn proven(place: &Place, source: &SourceFile, planned: Planned) -> Result<Plan, String> {
+    let Planned { mut plan, after } = planned;
+    let (Some(folder), target) = (&place.folder, plan.target.object()) else { return Ok(plan) };
+    let Some(after) = after.into_iter().find(|file| file.path == source.path) else { return Ok(plan) };
+    let change = ContentChange {
+        path: RepoPath::parse(&source.path).map_err(|error| errors::chain(&error))?,
+        before: Some(source.text.clone()),
+        after: Some(after.text),
+    };
+    let mut told = contents::live_changes(&contents::differing(&change, &target.namespace)?);
+    // The file may leave name and namespace to Kustomize.
+    told.iter_mut().for_each(|change| change.object = target.clone());
+    let changes = [change];
+    let effect = contents::effect(place.target.repo(), &place.base, Some(folder), &changes, &target.namespace).await?;
+    if contents::live_changes(&effect.rendered) != told {
+        return Err(format!(
+            "{} does not decide alone what {target} looks like: patches or settings of Kustomize say otherwise",
+            source.path
+        ));
+    }
+    let rendering = effect.rendering(folder, &changes, &target.namespace)?;
+    let edits_it = |step: &&mut PlanStep| step.files.iter().any(|file| file.path == source.path);
+    for step in plan.steps.iter_mut().filter(edits_it) {
+        step.rendering.clone_from(&rendering);
+    }
+    Ok(plan)
 }
 
 /// Where an object stands in Git.
 struct Place {
     target: Arc<Target>,
     base: CommitId,
-    source: SourceFile,
+    /// Files that say what it looks like, the most likely one first; none when nothing is to be edited there.
+    sources: Vec<SourceFile>,
+    /// The folder that it is rendered from; none when people named its file.
+    folder: Option<Folder>,
 }
 
-async fn place(shell: &Shell, live: &Value, object: &ObjectRef) -> Result<Place, String> {
+/// `edits_its_file`: its own file must be certain. To take a commit back, what the folder renders to is enough.
+async fn place(shell: &Shell, live: &Value, object: &ObjectRef, edits_its_file: bool) -> Result<Place, String> {
     let listed = shell.targets.listed(&object.namespace).await.map_err(|error| errors::chain(&error))?;
     let views: Vec<locate::Target> = listed.iter().map(view).collect();
     let said = |error: LocateError| errors::chain(&error);
@@ -145,7 +205,7 @@ async fn place(shell: &Shell, live: &Value, object: &ObjectRef) -> Result<Place,
         let target = opened(shell, &listed, &view.name).await?;
         let base = target.repo().fetch().await.map_err(|error| errors::chain(&error))?;
         let found = locate::in_file(target.repo(), &base, path, object).await.map_err(said)?;
-        return Ok(Place { target, base, source: found.file });
+        return Ok(Place { target, base, sources: vec![found.file], folder: None });
     }
     let owner = match owner::of(shell, live).await {
         Answer::Known(Some(owner)) => owner,
@@ -162,8 +222,12 @@ async fn place(shell: &Shell, live: &Value, object: &ObjectRef) -> Result<Place,
     let view = locate::target_of(&source, &views).map_err(|unlocated| unlocated.sentence)?;
     let target = opened(shell, &listed, &view.name).await?;
     let base = target.repo().fetch().await.map_err(|error| errors::chain(&error))?;
-    let found = locate::in_kustomization(target.repo(), &base, &kustomization, object).await.map_err(said)?;
-    Ok(Place { target, base, source: found.file })
+    let folder = Folder::of(&kustomization).map_err(|unlocated| unlocated.sentence)?;
+    let sources = match edits_its_file {
+        true => locate::in_kustomization(target.repo(), &base, &kustomization, object).await.map_err(said)?,
+        false => Vec::new(),
+    };
+    Ok(Place { target, base, sources: sources.into_iter().map(|found| found.file).collect(), folder: Some(folder) })
 }
 
 fn view(target: &amend_crds::GitTarget) -> locate::Target {
@@ -197,11 +261,15 @@ fn is_forward_only(info: &CommitInfo) -> bool {
     info.forward_only || info.subject.to_lowercase().contains(FORWARD_ONLY)
 }
 
-async fn reverted(place: &Place, guilty: &CommitId) -> Result<RevertedCommit, String> {
+async fn reverted(place: &Place, guilty: &CommitId, namespace: &str) -> Result<RevertedCommit, String> {
     let repo = place.target.repo();
     repo.fetch_back_to(guilty).await.map_err(|error| errors::chain(&error))?;
     let info = repo.commit_info(guilty).await.map_err(|error| errors::chain(&error))?;
     let revert = repo.revert(guilty, &place.base).await.map_err(|error| errors::chain(&error))?;
+    let rendering = match &place.folder {
+        Some(folder) => rendering(place, folder, &revert.changes, namespace).await?,
+        None => None,
+    };
     let file = |path: &str, text: &Option<String>| text.as_ref().map(|text| SourceFile::new(path, text.clone()));
     Ok(RevertedCommit {
         commit: guilty.to_string(),
@@ -215,7 +283,19 @@ async fn reverted(place: &Place, guilty: &CommitId) -> Result<RevertedCommit, St
                 RevertedFile { path: path.to_owned(), now: file(path, &change.before), then: file(path, &change.after) }
             })
             .collect(),
+        rendering,
     })
+}
+
+/// What changed files of a folder render to; `None` when they hold the objects themselves, and say it all.
+async fn rendering(
+    place: &Place,
+    folder: &Folder,
+    changes: &[ContentChange],
+    namespace: &str,
+) -> Result<Option<Rendering>, String> {
+    let effect = contents::effect(place.target.repo(), &place.base, Some(folder), changes, namespace).await?;
+    effect.rendering(folder, changes, namespace)
 }
 
 #[cfg(test)]

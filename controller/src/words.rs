@@ -99,6 +99,16 @@ fn capital(text: &str) -> String {
 fn changes(plan: &Plan) -> Vec<ChangeRow> {
     let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "(absent)".to_owned());
     let mut rows = Vec::new();
+    for step in &plan.steps {
+        let rendered = step.rendering.iter().flat_map(|rendering| &rendering.changes);
+        rows.extend(rendered.map(|change| ChangeRow {
+            file: change.object.to_string(),
+            line: 0,
+            field: change.field.to_string(),
+            before: value(&change.from),
+            after: value(&change.to),
+        }));
+    }
     for file in plan.steps.iter().flat_map(|step| &step.files) {
         for edit in &file.edits {
             rows.push(ChangeRow {

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::field::{FieldPath, Step};
 use crate::manifest::{self, Refusal};
 use crate::plan::{
-    BlobId, Configuration, ExpectedField, FieldEdit, FileChange, Footprint, ObjectRef, PlanTarget, SourceFile,
+    BlobId, Configuration, ExpectedField, FieldEdit, FileChange, Footprint, ObjectRef, PlanTarget, Rendering,
+    SourceFile,
 };
 use crate::policy::Problems;
 use amend_diagnosis::diagnosis::Cause;
@@ -113,6 +114,8 @@ pub struct RevertedCommit {
     /// Its first line; untrusted text.
     pub subject: String,
     pub files: Vec<RevertedFile>,
+    /// What the files render to, where they do not hold the objects' fields themselves.
+    pub rendering: Option<Rendering>,
     /// Set when the commit says that it must not be taken back (a migration).
     pub forward_only: bool,
 }
@@ -135,6 +138,8 @@ pub struct Deed {
     pub files: Vec<FileChange>,
     /// The files after the deed; those that go away are not among them.
     pub after: Vec<SourceFile>,
+    /// What the files render to, where they do not hold the objects' fields themselves.
+    pub rendering: Option<Rendering>,
     pub footprint: Footprint,
     pub expected: Vec<ExpectedField>,
     /// ConfigMaps that change and that the target's pods read.
@@ -229,13 +234,13 @@ fn source_of<'a>(setting: &Setting<'a>) -> Result<&'a SourceFile, Inapplicable> 
 }
 
 /// Pods that a change of these fields makes anew: all replicas when the pod template changes.
-fn footprint(live: &Value, edits: &[&FieldEdit]) -> Footprint {
+fn footprint(live: &Value, fields: Vec<FieldPath>) -> Footprint {
     let template = [Step::Key("spec".into()), Step::Key("template".into())];
-    let restarts = edits.iter().any(|edit| edit.field.steps().starts_with(&template));
+    let restarts = fields.iter().any(|field| field.steps().starts_with(&template));
     let replicas = live.pointer("/spec/replicas").or_else(|| live.pointer("/status/desiredNumberScheduled"));
     let replicas = replicas.map_or(1, |count| count.as_u64().unwrap_or(1));
     let restarts_pods = if restarts { u32::try_from(replicas).unwrap_or(u32::MAX) } else { 0 };
-    Footprint { restarts_pods, fields: edits.iter().map(|edit| edit.field.clone()).collect() }
+    Footprint { restarts_pods, fields }
 }
 
 /// A deed of edits in one file.
@@ -248,14 +253,15 @@ fn deed_in_one_file(
 ) -> Deed {
     let expected =
         edits.iter().map(|edit| ExpectedField { field: edit.field.clone(), value: edit.to.clone() }).collect();
-    let footprint = footprint(setting.live, &edits.iter().collect::<Vec<_>>());
+    let footprint = footprint(setting.live, edits.iter().map(|edit| edit.field.clone()).collect());
     let change = FileChange {
         path: before.path.clone(),
         before: Some(before.blob.clone()),
         after: Some(after.blob.clone()),
         edits,
     };
-    Deed { summary, files: vec![change], after: vec![after], footprint, expected, configurations: Vec::new() }
+    let configurations = Vec::new();
+    Deed { summary, files: vec![change], after: vec![after], rendering: None, footprint, expected, configurations }
 }
 
 /// `Deployment shop/checkout` as people say it.

@@ -268,10 +268,28 @@ fn object_of(document: &Node) -> Option<ObjectRef> {
     })
 }
 
+/// Names of Kustomize's own file.
+const KUSTOMIZATION: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+
+/// The object that a document is, or Kustomize's settings as an object that is named by its file: nothing in the cluster has that
+/// name, but its fields are edited, compared and taken back as any other's.
+fn identity_of(file: &SourceFile, document: &Node) -> Option<ObjectRef> {
+    object_of(document).or_else(|| {
+        let name = file.path.rsplit('/').next().unwrap_or_default();
+        let is_settings = KUSTOMIZATION.contains(&name) && matches!(document.content, Content::Mapping { .. });
+        is_settings.then(|| ObjectRef {
+            api_version: "kustomize.config.k8s.io/v1beta1".to_owned(),
+            kind: "Kustomization".to_owned(),
+            namespace: String::new(),
+            name: file.path.clone(),
+        })
+    })
+}
+
 /// The one document that is this object. A file without a namespace may be given one later (Kustomize), so it fits any.
 fn find(file: &SourceFile, documents: &[Node], wanted: &ObjectRef) -> Result<(usize, ObjectRef), Refusal> {
     let mut found = documents.iter().enumerate().filter_map(|(position, document)| {
-        let object = object_of(document)?;
+        let object = identity_of(file, document)?;
         let namespace = object.namespace.is_empty() || object.namespace == wanted.namespace;
         let same = object.api_version == wanted.api_version && object.kind == wanted.kind && object.name == wanted.name;
         (same && namespace).then_some((position, object))

@@ -18,10 +18,12 @@ use crate::policy::{Autonomy, GoldenMetric, PolicyRef, RollbackOn, RollbackVia, 
 mod applied;
 mod configured;
 mod identity;
+mod live;
 
 pub use applied::Stands;
 pub use configured::{MOUNTED_WITHIN, first_missing};
 pub use identity::{ActionKey, BlobId, Fingerprint, PlanDigest};
+pub use live::{LiveChange, Rendering};
 
 /// Ordered steps with their undo, limits and checks. Immutable; named by its [`digest`](Plan::digest).
 ///
@@ -144,6 +146,9 @@ pub struct PlanStep {
     pub reverts: Option<String>,
     /// Never empty, sorted by path, each path once.
     pub files: Vec<FileChange>,
+    /// What the files render to, where they do not hold the objects' fields themselves. None: the edits are the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rendering: Option<Rendering>,
     pub undo: Undo,
     pub footprint: Footprint,
 }

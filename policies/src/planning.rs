@@ -86,6 +86,7 @@ pub fn make_plan(inputs: &Planning<'_>) -> Result<Planned, NoPlan> {
                 ActionKind::SetResources | ActionKind::SetImage => None,
             },
             files: deed.files,
+            rendering: deed.rendering,
             undo,
             footprint: deed.footprint,
         });

@@ -49,6 +49,7 @@ fn reverted(now: &SourceFile, then: &str) -> RevertedCommit {
         commit: "0123456789".repeat(4),
         subject: "release 1.1".into(),
         files: vec![RevertedFile { path: now.path.clone(), now: Some(now.clone()), then }],
+        rendering: None,
         forward_only: false,
     }
 }

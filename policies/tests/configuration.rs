@@ -52,6 +52,7 @@ fn planned(live: &Value, now: &str, then: &str) -> Result<Plan, String> {
             now: Some(SourceFile::new(PATH, now)),
             then: Some(SourceFile::new(PATH, then)),
         }],
+        rendering: None,
         forward_only: false,
     };
     let inputs = Planning { reverted: Some(reverted), ..planning(&policy, &cause, live) };
@@ -177,10 +178,7 @@ fn other_workloads_that_read_it_count_as_hurt_and_unknown_readers_block() {
     let entity = |name: &str| Entity::new(EntityKind::Deployment, "shop", name);
     let verdict =
         judged("dependents", |facts| facts.blast_radius.readers = Known(vec![entity("cart"), entity("frontend")]));
-    assert!(
-        verdict.sentence.contains("2 workloads depend on the target or read a ConfigMap"),
-        "each once: {verdict:?}"
-    );
+    assert!(verdict.sentence.contains("2 workloads depend on the target or change with it"), "each once: {verdict:?}");
     let many = (0..6).map(|number| entity(&number.to_string())).collect();
     let verdict = judged("dependents", |facts| facts.blast_radius.readers = Known(many));
     assert_eq!(verdict.outcome, Outcome::Fail);

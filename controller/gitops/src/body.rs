@@ -57,7 +57,7 @@ pub struct Named {
     pub url: Option<Url>,
 }
 
-/// One field that changes.
+/// One field that changes: in a file, or in an object once the files are rendered (then without a line).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeRow {
     pub file: String,

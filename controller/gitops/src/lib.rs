@@ -11,6 +11,7 @@ pub mod forge;
 pub mod locate;
 pub mod path;
 pub mod proposal;
+pub mod render;
 pub mod repo;
 mod transport;
 pub mod untrusted;

@@ -5,7 +5,7 @@
 
 mod elsewhere;
 mod flux;
-mod folder;
+pub(crate) mod folder;
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,9 @@ pub use folder::KUSTOMIZATION;
 use crate::access::normalised;
 use crate::error::GitError;
 use crate::path::RepoPath;
+use crate::render::{self, Folder};
 use crate::repo::{CommitId, Entry, Repo};
-use folder::{Files, Wanted};
+use folder::Files;
 
 /// YAML files read at most when looking for one object.
 const FILES: usize = 3000;
@@ -116,29 +117,47 @@ pub fn mapped<'a>(object: &ObjectRef, targets: &'a [Target]) -> Result<Option<(&
     }
 }
 
-/// Finds the object below what a Flux `Kustomization` applies, at a revision.
+/// Finds the files below what a Flux `Kustomization` applies that say what the object looks like, at a revision: patches in files of
+/// their own, the last one first, and at the end the file that holds the object itself. Which of them decides a field is shown by
+/// rendering an edit ([`render::difference`](crate::render::difference)).
 ///
-/// Without a `kustomization.yaml`, every YAML file below the folder counts, as Flux generates it; with one, its plain
-/// `resources` are followed. The object must be there exactly once.
+/// # Errors
+/// The object is not rendered exactly once, or what stands between files and objects is not followed.
 pub async fn in_kustomization(
     repo: &Repo,
     at: &CommitId,
     kustomization: &Kustomization,
     object: &ObjectRef,
-) -> Result<Found, LocateError> {
-    if let Some(obstacle) = kustomization.obstacle() {
-        return Err(Unlocated::new(obstacle).into());
-    }
-    let (texts, refused) = yaml_files(repo, at, object).await?;
-    let wanted = Wanted { object, substitutes: kustomization.substitutes };
+) -> Result<Vec<Found>, LocateError> {
+    let folder = Folder::of(kustomization)?;
+    let (texts, refused) = yaml_files(repo, at, &object.to_string()).await?;
     let files = Files { texts: &texts, refused: &refused };
-    let places = files.places(&kustomization.folder, kustomization.target_namespace.as_deref(), &wanted)?;
-    Ok(only(
-        places,
-        object,
-        &format!("below {}", shown(&kustomization.folder)),
-        &files.unsearched(&kustomization.folder),
-    )?)
+    let rendered = render::render(&files, &folder)?;
+    let found = rendered.objects.iter().find(|one| is_it(&one.id(), object)).ok_or_else(|| {
+        let unsearched = files.unsearched(&folder.path, rendered.unparsed());
+        Unlocated::new(format!("{object} is not below {}{unsearched}", shown(&folder.path)))
+    })?;
+    if folder.substitutes && found.value.to_string().contains("${") {
+        return Err(Unlocated::new(format!("{object} has ${{…}} that Flux replaces before it applies the file")).into());
+    }
+    let written = ObjectRef { namespace: found.written.1.clone(), name: found.written.0.clone(), ..found.id() };
+    let places = found.places.iter().rev().map(|place| Found {
+        file: SourceFile::new(place.file.as_str(), texts.get(&place.file).map(String::as_str).unwrap_or_default()),
+        object: written.clone(),
+        line: place.line,
+    });
+    Ok(places.collect())
+}
+
+/// Whether a rendered object is the one in the cluster, whose version the API server may serve under another name.
+fn is_it(rendered: &ObjectRef, live: &ObjectRef) -> bool {
+    let group =
+        |object: &ObjectRef| object.api_version.split_once('/').map_or(String::new(), |(group, _)| group.into());
+    let namespace = if rendered.namespace.is_empty() { "default" } else { &rendered.namespace };
+    rendered.kind == live.kind
+        && rendered.name == live.name
+        && group(rendered) == group(live)
+        && (live.namespace.is_empty() || namespace == live.namespace)
 }
 
 /// Finds the object in the one file that a target's mapping names.
@@ -147,31 +166,29 @@ pub async fn in_file(repo: &Repo, at: &CommitId, path: &str, object: &ObjectRef)
     let file = repo.file(at, &path).await?;
     let texts = BTreeMap::from([(path.clone(), file.text)]);
     let files = Files { texts: &texts, refused: &BTreeMap::new() };
-    let exact = Wanted { object, substitutes: false };
-    let places = files.places_in(&path, &exact)?;
-    Ok(only(places, object, &format!("in {path}"), "")?)
+    Ok(only(files.places_in(&path, object)?, object, &path)?)
 }
 
-fn only(mut places: Vec<Found>, object: &ObjectRef, wherein: &str, unsearched: &str) -> Result<Found, Unlocated> {
+fn only(mut places: Vec<Found>, object: &ObjectRef, path: &RepoPath) -> Result<Found, Unlocated> {
     match (places.pop(), places.pop()) {
         (Some(place), None) => Ok(place),
-        (None, _) => Err(Unlocated::new(format!("{object} is not {wherein}{unsearched}"))),
+        (None, _) => Err(Unlocated::new(format!("{object} is not in {path}"))),
         (Some(one), Some(other)) => Err(Unlocated::new(format!(
-            "{object} is defined twice {wherein}: {}:{} and {}:{}",
+            "{object} is defined twice in {path}: {}:{} and {}:{}",
             other.file.path, other.line, one.file.path, one.line
         ))),
     }
 }
 
-fn shown(folder: &RepoPath) -> &str {
+pub(crate) fn shown(folder: &RepoPath) -> &str {
     if folder.is_root() { "the repository's root" } else { folder.as_str() }
 }
 
 /// All YAML files of the repository that may matter: bases lie outside the folder that is applied.
-async fn yaml_files(
+pub(crate) async fn yaml_files(
     repo: &Repo,
     at: &CommitId,
-    object: &ObjectRef,
+    object: &str,
 ) -> Result<(BTreeMap<RepoPath, String>, BTreeMap<RepoPath, String>), LocateError> {
     let entries = repo.list(at, &RepoPath::root()).await?;
     let entries: Vec<Entry> = entries.into_iter().filter(|entry| folder::is_yaml(&entry.path)).collect();

@@ -39,7 +39,17 @@ fn kustomization(spec: Value) -> Kustomization {
     Kustomization::read(&object).unwrap()
 }
 
+/// The files that say what the object looks like, as `path:line`.
+async fn places(files: &[(&str, &str)], spec: Value) -> Vec<String> {
+    let found = all(files, spec).await.unwrap();
+    found.iter().map(|place| format!("{}:{}", place.file.path, place.line)).collect()
+}
+
 async fn found(files: &[(&str, &str)], spec: Value) -> Result<Found, LocateError> {
+    all(files, spec).await.map(|mut found| found.remove(0))
+}
+
+async fn all(files: &[(&str, &str)], spec: Value) -> Result<Vec<Found>, LocateError> {
     let server = Server::with(files).await;
     let repo = server.repo().await;
     let head = repo.fetch().await.unwrap();
@@ -104,15 +114,15 @@ async fn what_is_not_certain_is_refused_with_a_sentence() {
         (
             vec![
                 ("apps/shop/a.yaml", text),
-                ("apps/shop/kustomization.yaml", "resources: [a.yaml]\npatches: [{ path: p.yaml }]\n"),
+                ("apps/shop/kustomization.yaml", "resources: [a.yaml]\nreplacements: [{ path: p.yaml }]\n"),
             ],
             json!({}),
-            "apps/shop/kustomization.yaml uses patches, which Amend does not follow yet",
+            "apps/shop/kustomization.yaml uses replacements, which Amend does not follow yet",
         ),
         (
             vec![("apps/shop/a.yaml", text), ("apps/shop/kustomization.yaml", "resources: [gone.yaml]\n")],
             json!({}),
-            "names gone.yaml, which is not there",
+            "names apps/shop/gone.yaml, which is not there",
         ),
         (
             vec![("apps/shop/kustomization.yaml", "resources: [\"https://example.com/base\"]\n")],
@@ -140,6 +150,22 @@ async fn what_is_not_certain_is_refused_with_a_sentence() {
     let said =
         sentence(&[("apps/shop/a.yaml", &substituted)], json!({ "postBuild": { "substitute": { "A": "b" } } })).await;
     assert!(said.contains("that Flux replaces"), "{said}");
+}
+
+#[tokio::test]
+async fn a_patch_in_a_file_of_its_own_comes_before_the_object_s_own_file() {
+    let files = [
+        (
+            "apps/shop/kustomization.yaml",
+            "namespace: shop\nresources: [../../base]\npatches: [{path: more.yaml}, {path: other.yaml}]\n",
+        ),
+        ("apps/shop/more.yaml", &deployment("checkout", "")),
+        ("apps/shop/other.yaml", &deployment("cart", "")),
+        ("base/kustomization.yaml", "resources: [shop.yaml]\npatches: [{path: less.yaml}]\n"),
+        ("base/less.yaml", &deployment("checkout", "")),
+        ("base/shop.yaml", &format!("{}---\n{}", deployment("cart", ""), deployment("checkout", ""))),
+    ];
+    assert_eq!(places(&files, json!({})).await, ["apps/shop/more.yaml:1", "base/less.yaml:1", "base/shop.yaml:7"]);
 }
 
 #[tokio::test]
@@ -246,7 +272,7 @@ async fn elsewhere(
 /// Two environments over one base, the second over a folder between, and a third that has nothing to do with it.
 fn environments(text: &str) -> Vec<(&'static str, &str)> {
     vec![
-        ("base/kustomization.yaml", "resources: [checkout.yaml]\n"),
+        ("base/kustomization.yaml", "resources: [checkout.yaml]\npatches: [{path: memory.yaml}]\n"),
         ("base/checkout.yaml", text),
         ("apps/shop/kustomization.yaml", "namespace: shop\nresources: [../../base]\n"),
         ("apps/staging/kustomization.yml", "namespace: staging\nresources: [../common]\n"),
@@ -262,6 +288,10 @@ async fn a_base_that_another_environment_takes_in_is_known_by_that_environment_s
     let files = environments(&text);
     let found = elsewhere(&files, "base/checkout.yaml", Some("apps/shop"), &[]).await.unwrap();
     assert_eq!(found, ["apps/staging"], "the outermost of a chain is named, once");
+    for file in ["base/kustomization.yaml", "base/memory.yaml"] {
+        assert_eq!(elsewhere(&files, file, Some("apps/shop"), &[]).await.unwrap(), ["apps/staging"], "{file}");
+    }
+    assert!(elsewhere(&files, "apps/shop/kustomization.yaml", Some("apps/shop"), &[]).await.unwrap().is_empty());
     assert!(elsewhere(&files, "apps/bank/bank.yaml", Some("apps/bank"), &[]).await.unwrap().is_empty());
     let mapped = elsewhere(&files, "base/checkout.yaml", None, &[]).await.unwrap();
     assert_eq!(mapped, ["apps/shop", "apps/staging"], "a mapping does not say for which of them");

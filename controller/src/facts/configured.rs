@@ -1,19 +1,23 @@
-//! ConfigMaps that a plan changes: who else reads them, and whether people hold them.
+//! What a plan changes besides its target: other workloads, and ConfigMaps with whoever reads and holds them.
+
+use std::collections::BTreeSet;
 
 use amend_crds::HOLD_ANNOTATION;
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::Answer;
 use amend_policies::configuration::read_by;
 use amend_policies::gate::environment::Hold;
-use amend_policies::plan::Plan;
+use amend_policies::plan::{LiveChange, Plan};
 
 use crate::cluster::Look;
 use crate::watch::configured::Configured;
 
-/// Other workloads whose pods read a ConfigMap that the plan changes.
+/// Other workloads that change as well: the plan's files hold them too, or their pods read a ConfigMap that the plan changes.
 pub fn readers(plan: &Plan, look: &Look) -> Answer<Vec<Entity>> {
+    let target = plan.target.entity.workload();
+    let mut found = changed_too(plan);
     if plan.configurations.is_empty() {
-        return Answer::Known(Vec::new());
+        return Answer::Known(found);
     }
     if let Some(why) = READING.iter().find_map(|(_, _, plural)| look.unread(plural)) {
         return Answer::Unknown { why };
@@ -27,9 +31,21 @@ pub fn readers(plan: &Plan, look: &Look) -> Answer<Vec<Entity>> {
         let read = read_by(object);
         let reads = !owned && changed.iter().any(|place| read.contains_key(place));
         let entity = Entity::new(*kind, &plan.target.namespace, object["metadata"]["name"].as_str()?);
-        (reads && entity != plan.target.entity.workload()).then_some(entity)
+        (reads && entity != target).then_some(entity)
     });
-    Answer::Known(reading.collect())
+    found.extend(reading);
+    found.dedup();
+    Answer::Known(found)
+}
+
+/// Workloads besides the target that a plan changes, each once.
+fn changed_too(plan: &Plan) -> Vec<Entity> {
+    let target = plan.target.object();
+    let entity = |change: LiveChange| {
+        let (_, kind, _) = READING.iter().find(|(name, _, _)| change.object.kind == *name)?;
+        (!change.is_of(&target)).then(|| Entity::new(*kind, &plan.target.namespace, &change.object.name))
+    };
+    plan.live_changes().into_iter().filter_map(entity).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Kinds with a pod template, which may read a ConfigMap: how they are called in objects and in lists.

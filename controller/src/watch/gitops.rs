@@ -7,12 +7,15 @@ use amend_crds::gittarget::ObjectLocation;
 use amend_diagnosis::evidence::Answer;
 use amend_execution::phase::Standing;
 use amend_execution::snapshot::{GitOpsSeen, RolloutState};
-use amend_gitops::repo::{CommitId, Containment};
+use amend_gitops::path::RepoPath;
+use amend_gitops::render;
+use amend_gitops::repo::{CommitId, CommitInfo, Containment, Repo};
 use amend_policies::configuration::read_by;
-use amend_policies::plan::{ExpectedField, Plan};
+use amend_policies::plan::{ExpectedField, LiveChange, Plan};
 use serde_json::Value;
 
 use crate::cluster::{self, Read};
+use crate::contents;
 use crate::effects::remedy::Work;
 use crate::errors;
 use crate::owner::{self, Owner};
@@ -112,11 +115,8 @@ fn is_mapped(objects: &[ObjectLocation], plan: &Plan) -> bool {
 
 /// The expected fields of the target as they were before the plan.
 pub fn before_fields(plan: &Plan) -> Vec<ExpectedField> {
-    let edits = plan.steps.iter().flat_map(|step| &step.files).flat_map(|file| &file.edits);
-    edits
-        .filter(|edit| edit.object.kind == plan.target.kind && edit.object.name == plan.target.name)
-        .map(|edit| ExpectedField { field: edit.field.clone(), value: edit.from.clone() })
-        .collect()
+    let target = plan.target.object();
+    plan.live_changes().iter().filter(|change| change.is_of(&target)).map(LiveChange::before).collect()
 }
 
 /// Commits by others since the merge that touch a file of the plan, or a configuration beside it that the target reads.
@@ -139,7 +139,8 @@ async fn foreign(
     let folders: BTreeSet<Option<String>> = files.iter().map(|file| folder(file)).collect();
     let mut foreign = Vec::new();
     for commit in commits {
-        let mut touches = commit.paths.iter().any(|path| files.contains(&path.as_str()));
+        let mut touches =
+            commit.paths.iter().any(|path| files.contains(&path.as_str())) && !leaves_target(repo, plan, &commit).await;
         let beside = commit.paths.iter().filter(|path| !read.is_empty() && folders.contains(&folder(path)));
         for path in beside {
             let held = crate::changes::objects_in(repo, &commit.id, path, &plan.target.namespace).await;
@@ -157,6 +158,18 @@ async fn foreign(
         }
     }
     Answer::Known(foreign)
+}
+
+/// Whether a commit to the settings of an overlay, which hold many objects, is known to leave what the plan changes alone.
+async fn leaves_target(repo: &Repo, plan: &Plan, commit: &CommitInfo) -> bool {
+    let Some(rendering) = plan.steps.iter().find_map(|step| step.rendering.as_ref()) else { return false };
+    let (Ok(folder), [parent]) = (contents::folder(rendering), commit.parents.as_slice()) else { return false };
+    let touched: Vec<RepoPath> = commit.paths.iter().filter_map(|path| RepoPath::parse(path).ok()).collect();
+    let Ok(changes) = render::between(repo, parent, &commit.id, &folder, &touched).await else { return false };
+    let target = plan.target.object();
+    let own =
+        |change: &LiveChange| change.is_of(&target) || plan.configurations.iter().any(|one| change.is_of(&one.object));
+    !changes.iter().any(own)
 }
 
 /// How far the live workload has rolled out.

@@ -10,7 +10,7 @@ use super::{Deed, Inapplicable, Setting, footprint, named};
 use crate::configuration::read_by;
 use crate::field::{FieldPath, Step};
 use crate::manifest;
-use crate::plan::{Configuration, ExpectedField, FileChange, ObjectRef};
+use crate::plan::{Configuration, ExpectedField, FileChange, LiveChange, ObjectRef};
 use crate::policy::{Problems, quoted};
 
 /// Settings of the action.
@@ -70,7 +70,7 @@ impl RevertRule {
             return Err(Inapplicable::because(sentence));
         }
         let target = setting.target.object();
-        let (mut files, mut after, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut files, mut after) = (Vec::new(), Vec::new());
         for file in &reverted.files {
             if file.now == file.then {
                 continue;
@@ -78,9 +78,6 @@ impl RevertRule {
             let edits = manifest::differences(file.now.as_ref(), file.then.as_ref())?;
             if let Some(now) = &file.now {
                 manifest::may_go_back(now, file.then.as_ref(), &edits)?;
-            }
-            for edit in edits.iter().filter(|edit| is_target(&edit.object, &target)) {
-                expected.push(ExpectedField { field: edit.field.clone(), value: edit.to.clone() });
             }
             files.push(FileChange {
                 path: file.path.clone(),
@@ -93,16 +90,25 @@ impl RevertRule {
         if files.is_empty() {
             return Err(Inapplicable::because(format!("commit {short} is taken back already")));
         }
-        let configurations = configurations(setting, &files)?;
+        let changes = match &reverted.rendering {
+            Some(rendering) => rendering.changes.clone(),
+            None => {
+                files.iter().flat_map(|file: &FileChange| file.edits.iter().cloned().map(LiveChange::from)).collect()
+            }
+        };
+        let own: Vec<&LiveChange> = changes.iter().filter(|change| change.is_of(&target)).collect();
+        if reverted.rendering.is_some() {
+            is_rendered_so(&own, setting.live, &short)?;
+        }
+        let expected: Vec<ExpectedField> = own.iter().map(|change| change.expected()).collect();
+        let configurations = configurations(setting, &changes)?;
         if expected.is_empty() && configurations.is_empty() {
             let sentence =
                 format!("taking back commit {short} changes neither {target} nor a ConfigMap that its pods read");
             return Err(Inapplicable::because(sentence));
         }
         files.sort_by(|left, right| left.path.cmp(&right.path));
-        let own: Vec<_> =
-            files.iter().flat_map(|file| &file.edits).filter(|edit| is_target(&edit.object, &target)).collect();
-        let footprint = footprint(setting.live, &own);
+        let footprint = footprint(setting.live, own.iter().map(|change| change.field.clone()).collect());
         let subject = quoted(&reverted.subject);
         let read: Vec<String> = configurations.iter().map(|one| one.object.to_string()).collect();
         let place = match (expected.is_empty(), read.as_slice()) {
@@ -111,17 +117,30 @@ impl RevertRule {
             (false, read) => format!("{} and {}, which it reads", named(&target), read.join(" and ")),
         };
         let summary = format!("take back commit {short} {subject} in {place}");
-        Ok(Deed { summary, files, after, footprint, expected, configurations })
+        let rendering = reverted.rendering.clone();
+        Ok(Deed { summary, files, after, rendering, footprint, expected, configurations })
+    }
+}
+
+/// Refuses where the cluster shows something else than the files render to now: then something is rendered otherwise than Amend
+/// believes, or written by somebody else, or not applied yet.
+fn is_rendered_so(own: &[&LiveChange], live: &serde_json::Value, short: &str) -> Result<(), Inapplicable> {
+    match own.iter().find_map(|change| change.before().missing_from(live)) {
+        None => Ok(()),
+        Some(missing) => Err(Inapplicable::because(format!(
+            "what commit {short} changed renders otherwise than the cluster shows it ({missing}): something else sets it, or the last \
+             change is not applied yet"
+        ))),
     }
 }
 
 /// The ConfigMaps among the changed objects that the target's pods read, with what they hold and not only their labels.
 ///
 /// A Secret that they read stops it: nobody could tell whether the old one is live again, since Amend reads no Secrets.
-fn configurations(setting: &Setting<'_>, files: &[FileChange]) -> Result<Vec<Configuration>, Inapplicable> {
+fn configurations(setting: &Setting<'_>, changes: &[LiveChange]) -> Result<Vec<Configuration>, Inapplicable> {
     let read = read_by(setting.live);
     let mut found: BTreeMap<ObjectRef, (Vec<String>, usize)> = BTreeMap::new();
-    for edit in files.iter().flat_map(|file| &file.edits) {
+    for edit in changes {
         let mut object = edit.object.clone();
         if object.namespace.is_empty() {
             object.namespace.clone_from(&setting.target.namespace);
@@ -162,11 +181,3 @@ fn is_content(field: &FieldPath) -> bool {
 /// What may change in one ConfigMap, before and after together. A plan holds it twice (deed and undo) and lives in an object of at
 /// most 1.4 MB beside its journal; a reviewer does not read more either.
 pub const CONTENT_MAX: usize = 128 * 1024;
-
-/// An object in a file may leave its namespace to Kustomize.
-fn is_target(object: &crate::plan::ObjectRef, target: &crate::plan::ObjectRef) -> bool {
-    object.kind == target.kind
-        && object.name == target.name
-        && object.api_version == target.api_version
-        && (object.namespace.is_empty() || object.namespace == target.namespace)
-}

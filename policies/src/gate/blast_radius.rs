@@ -51,7 +51,7 @@ pub struct BlastRadiusFacts {
     pub budgets: Answer<Vec<DisruptionBudget>>,
     /// Workloads that reach the target over calls, directly or not.
     pub dependents: Answer<Vec<Entity>>,
-    /// Other workloads whose pods read a ConfigMap that changes; empty when none changes.
+    /// Other workloads that change as well: the plan's files hold them too, or their pods read a ConfigMap that changes.
     pub readers: Answer<Vec<Entity>>,
     /// Who else renders the changed files, as `apps/staging` or `Kustomization flux-system/staging`; empty: nobody.
     pub elsewhere: Answer<Vec<String>>,
@@ -281,7 +281,7 @@ fn dependents(rules: &[BlastRadiusRule], facts: &BlastRadiusFacts) -> Verdict {
     let readers = match &facts.readers {
         Answer::Known(readers) => readers,
         Answer::Unknown { why } => {
-            let sentence = format!("cannot tell who else reads the ConfigMap that changes: {why}");
+            let sentence = format!("cannot tell who else changes with the target: {why}");
             return Verdict::unknown(GATE, "dependents", sentence);
         }
     };
@@ -295,7 +295,7 @@ fn dependents(rules: &[BlastRadiusRule], facts: &BlastRadiusFacts) -> Verdict {
     let list: BTreeSet<&Entity> = readers.iter().chain(dependents).collect();
     let depend = match readers.is_empty() {
         true => "depend on the target",
-        false => "depend on the target or read a ConfigMap that changes",
+        false => "depend on the target or change with it",
     };
     let count = saturated(list.len() as u64);
     let allowed =

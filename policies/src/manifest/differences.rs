@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::tree::{Content, Node};
-use super::{Refusal, object_of, read};
+use super::{Refusal, identity_of, read};
 use crate::field::{FieldPath, Step};
 use crate::plan::{FieldEdit, ObjectRef, SourceFile};
 
@@ -49,7 +49,7 @@ fn leaves(file: Option<&SourceFile>) -> Result<Leaves, Refusal> {
     let mut found = Leaves::new();
     let Some(file) = file else { return Ok(found) };
     for document in &read(file)? {
-        let Some(object) = object_of(document) else { continue };
+        let Some(object) = identity_of(file, document) else { continue };
         let mut anchors = BTreeMap::new();
         document.each(&mut |node| {
             if node.anchor != 0 {

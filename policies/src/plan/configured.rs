@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::{Configuration, ExpectedField, FieldEdit, Plan};
+use super::{Configuration, ExpectedField, LiveChange, Plan};
 use crate::field::Step;
 
 /// How long a kubelet may take to show a changed ConfigMap in a mounted folder: its sync period and the age of its cache, a minute
@@ -15,27 +15,21 @@ pub const MOUNTED_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 impl Plan {
     /// What a ConfigMap of the plan must show once the change is applied.
     pub fn expected_of(&self, configuration: &Configuration) -> Vec<ExpectedField> {
-        self.fields_of(configuration, |edit| edit.to.clone())
+        self.fields_of(configuration, LiveChange::expected)
     }
 
     /// What it showed before, and shows again once the change is taken back.
     pub fn before_of(&self, configuration: &Configuration) -> Vec<ExpectedField> {
-        self.fields_of(configuration, |edit| edit.from.clone())
+        self.fields_of(configuration, LiveChange::before)
     }
 
     fn fields_of(
         &self,
         configuration: &Configuration,
-        value: impl Fn(&FieldEdit) -> Option<String>,
+        field: impl Fn(&LiveChange) -> ExpectedField,
     ) -> Vec<ExpectedField> {
-        let wanted = &configuration.object;
-        let edits = self.steps.iter().flat_map(|step| &step.files).flat_map(|file| &file.edits);
-        let of_it = edits.filter(|edit| {
-            let object = &edit.object;
-            (&object.api_version, &object.kind, &object.name) == (&wanted.api_version, &wanted.kind, &wanted.name)
-                && (object.namespace.is_empty() || object.namespace == wanted.namespace)
-        });
-        of_it.map(|edit| ExpectedField { field: edit.field.clone(), value: value(edit) }).collect()
+        let of_it = self.live_changes().into_iter().filter(|change| change.is_of(&configuration.object));
+        of_it.map(|change| field(&change)).collect()
     }
 }
 

@@ -85,7 +85,7 @@ pub use helm::Helm;
 pub use jaeger::Jaeger;
 pub use kwok::{Kwok, NodeSize, PodSeen};
 pub use loki::Loki;
-pub use parts::{Binaries, Build};
+pub use parts::{Binaries, Build, env_folder};
 pub use ports::free_port;
 pub use product::amend_binary;
 pub use program::Program;

@@ -102,12 +102,12 @@ async fn a_repository_without_a_usable_file_is_named_and_once_mended_it_is_used(
             vec!["is not below apps/shop", "not searched", FILE],
         ),
         (
-            "patches that no line of the file explains",
+            "a patch that is not there",
             vec![
                 (FILE, Some(good.clone())),
                 (settings, Some("resources: [checkout.yaml]\npatches: [{ path: patch.yaml }]\n".to_owned())),
             ],
-            vec![settings, "patches"],
+            vec![settings, "the patch apps/shop/patch.yaml"],
         ),
     ];
     let mut complaints = Vec::new();

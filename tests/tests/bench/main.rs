@@ -4,6 +4,7 @@
 
 mod cluster;
 mod forge;
+mod kustomize;
 mod processes;
 mod source_contract;
 mod telemetry;

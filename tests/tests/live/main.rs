@@ -13,6 +13,7 @@ mod flood;
 mod held;
 mod killed;
 mod oom;
+mod overlay;
 mod permission;
 mod placebo;
 mod stateful;

@@ -15,6 +15,9 @@ use crate::repo::{CommitId, Repo};
 /// Fields of a `kustomization.yaml` that take in files and folders.
 const TAKES_IN: [&str; 3] = ["resources", "bases", "components"];
 
+/// Fields that lay files over what is taken in.
+const PATCHES: [&str; 3] = ["patches", "patchesStrategicMerge", "patchesJson6902"];
+
 /// Kustomizations read at most: a repository with more is not one whose bases are known at a glance.
 const KUSTOMIZATIONS: usize = 2000;
 
@@ -101,7 +104,10 @@ impl Kustomizations {
     fn renders(&self, folder: &RepoPath, file: &RepoPath) -> bool {
         let from = self.applied_from(folder);
         from.iter().any(|one| match self.takes_in.get(one) {
-            Some(taken) => taken.contains(file),
+            Some(taken) => {
+                let is_its_own = file.parent() == *one && KUSTOMIZATION.contains(&file.name());
+                is_its_own || taken.contains(file)
+            }
             // Without a kustomization everything counts down to the next folder that has one, as Flux generates it.
             None => file.is_inside(one) && self.nearest(file, one).is_none(),
         })
@@ -146,8 +152,14 @@ impl Kustomizations {
 fn taken_in(path: &RepoPath, text: &str) -> Option<Vec<RepoPath>> {
     let settings: Value = serde_saphyr::from_str(text).ok()?;
     let fields = settings.as_object()?;
-    let lists = TAKES_IN.iter().filter_map(|name| fields.get(*name)).filter_map(Value::as_array);
-    Some(lists.flatten().filter_map(Value::as_str).filter_map(|one| path.parent().join(one).ok()).collect())
+    let entries = |names: &[&str]| {
+        let lists = names.iter().filter_map(|name| fields.get(*name)).filter_map(Value::as_array);
+        lists.flatten().cloned().collect::<Vec<Value>>()
+    };
+    // A patch is text or a file, and what is no path leads nowhere.
+    let patches = entries(&PATCHES).into_iter().map(|patch| patch.get("path").cloned().unwrap_or(patch));
+    let named = entries(&TAKES_IN).into_iter().chain(patches);
+    Some(named.filter_map(|one| path.parent().join(one.as_str()?).ok()).collect())
 }
 
 fn shown(folder: &RepoPath) -> String {

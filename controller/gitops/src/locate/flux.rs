@@ -114,7 +114,7 @@ impl Kustomization {
     }
 
     /// The sentence about what stands between files and objects, when something does.
-    pub(super) fn obstacle(&self) -> Option<String> {
+    pub(crate) fn obstacle(&self) -> Option<String> {
         let NamespacedName { namespace, name } = &self.at;
         if self.remote {
             return Some(format!("Kustomization {namespace}/{name} applies to another cluster (spec.kubeConfig)"));
