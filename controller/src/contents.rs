@@ -101,7 +101,9 @@ pub async fn effect(
         }));
     }
     let mut unchecked = None;
-    for change in changes.iter().filter(|change| !built.files.contains(&change.path)) {
+    // Of what is rendered, all is known; a text beside it (a README, a script) is none of that.
+    let beside = |change: &&ContentChange| folder.is_none() || manifest::is_manifest(change.path.as_str());
+    for change in changes.iter().filter(|change| !built.files.contains(&change.path)).filter(beside) {
         rendered.extend(differing(change, namespace)?);
         unchecked = unchecked.or(unreadable(change)?);
     }
@@ -113,8 +115,11 @@ pub async fn effect(
 /// # Errors
 /// The file cannot be read as YAML.
 pub fn unreadable(change: &ContentChange) -> Result<Option<String>, String> {
-    let same = others(change, change.before.as_deref())? == others(change, change.after.as_deref())?;
     let path = change.path.as_str();
+    if !manifest::is_manifest(path) {
+        return Ok(Some(format!("{path} changes and holds no Kubernetes objects, so what that does is not known")));
+    }
+    let same = others(change, change.before.as_deref())? == others(change, change.after.as_deref())?;
     Ok((!same)
         .then(|| format!("{path} changes in documents that are no Kubernetes objects, so what they do is not known")))
 }
@@ -288,7 +293,7 @@ fn placed(mut object: ObjectRef, namespace: &str) -> ObjectRef {
 
 /// The documents of one side of a change. A file that cannot be read is not one without objects.
 fn documents(change: &ContentChange, text: Option<&str>) -> Result<Vec<Value>, String> {
-    let Some(text) = text else { return Ok(Vec::new()) };
+    let Some(text) = text.filter(|_| manifest::is_manifest(change.path.as_str())) else { return Ok(Vec::new()) };
     let read = serde_saphyr::from_multiple::<Value>(text);
     read.map_err(|_| format!("{} cannot be read as Kubernetes objects: it is not valid YAML", change.path.as_str()))
 }

@@ -71,6 +71,12 @@ pub struct Edited {
     pub changed: bool,
 }
 
+/// Whether a file is one that GitOps controllers read objects or settings from, by its name. Others hold no fields to tell apart.
+pub fn is_manifest(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    KUSTOMIZATION.contains(&name) || [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end))
+}
+
 /// The objects that a file holds, in order; documents that are no Kubernetes object are left out.
 ///
 /// # Errors
@@ -196,6 +202,9 @@ pub fn remove(file: &SourceFile, object: &ObjectRef, field: &FieldPath) -> Resul
 /// # Errors
 /// The comment that forbids it, or that the file is not YAML.
 pub fn may_go_back(now: &SourceFile, then: Option<&SourceFile>, edits: &[FieldEdit]) -> Result<(), Refusal> {
+    if !is_manifest(&now.path) {
+        return guard::refuse_replaced_lines(now, then);
+    }
     let documents = read(now)?;
     for edit in edits {
         // An object that comes back has no comments yet.

@@ -127,7 +127,7 @@ async fn what_is_not_certain_is_refused_with_a_sentence() {
         (
             vec![("apps/shop/kustomization.yaml", "resources: [\"https://example.com/base\"]\n")],
             json!({}),
-            "takes resources from another repository",
+            "takes something from another repository",
         ),
         (
             vec![("apps/shop/kustomization.yaml", "resources: [../../../up]\n")],

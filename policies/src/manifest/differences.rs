@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::tree::{Content, Node};
-use super::{Refusal, identity_of, read};
+use super::{Refusal, identity_of, is_manifest, read};
 use crate::field::{FieldPath, Step};
 use crate::plan::{FieldEdit, ObjectRef, SourceFile};
 
 /// Every scalar that differs, object by object; an object that comes or goes is given field by field.
 ///
 /// Items of lists are told apart by their `name` where all have one of their own, else by position. Values that stand
-/// behind an alias are compared as what they mean.
+/// behind an alias are compared as what they mean. A file that is no manifest has no fields.
 ///
 /// # Errors
 /// When one of the files is not YAML.
@@ -47,7 +47,7 @@ fn edit(place: &(ObjectRef, FieldPath), from: Option<&String>, to: Option<&Strin
 
 fn leaves(file: Option<&SourceFile>) -> Result<Leaves, Refusal> {
     let mut found = Leaves::new();
-    let Some(file) = file else { return Ok(found) };
+    let Some(file) = file.filter(|file| is_manifest(&file.path)) else { return Ok(found) };
     for document in &read(file)? {
         let Some(object) = identity_of(file, document) else { continue };
         let mut anchors = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Teams whose services have all just been released with too little memory: namespaces, manifests in Git, Flux's objects,
+//! Teams whose services have just been released one after the other, all with too little memory: namespaces, manifests in Git, Flux's objects,
 //! pods that are killed over and over. On the sandbox's API server and forge, and on its Prometheus where a figure needs one.
 
 use std::collections::BTreeMap;
@@ -22,6 +22,9 @@ use super::stores::{self, Stores};
 /// How long everything was well, and how long it has been broken when the clock begins to flow: five lives of a pod.
 const WELL: SignedDuration = SignedDuration::from_secs(60);
 const BROKEN: SignedDuration = SignedDuration::from_secs(90);
+
+/// Time between two services of a namespace: what one applied revision rolls out together is one problem, and these are to be many.
+const APART: SignedDuration = SignedDuration::from_secs(35);
 
 /// Steps of the past: a pod lives for about two of them.
 const STEP: SignedDuration = SignedDuration::from_secs(5);
@@ -96,7 +99,8 @@ impl Fleet {
     }
 
     async fn made(size: Size, observed: bool) -> anyhow::Result<Self> {
-        let past = WELL.saturating_add(BROKEN);
+        let releases = i32::try_from(size.services)?;
+        let past = WELL.saturating_add(APART * releases).saturating_add(BROKEN);
         let begin = Timestamp::now().checked_sub(past)?;
         let clock = SandboxClock::stepped(begin);
         let api = ApiServer::start(clock.clone()).await?;
@@ -134,8 +138,11 @@ impl Fleet {
             }
         };
         run(WELL);
-        for (url, repo) in &repositories {
-            fleet.release(repo, clock.now()).with_context(|| format!("cannot release in {url}"))?;
+        for number in 0..size.services {
+            for (url, repo) in &repositories {
+                release(repo, &service(number), clock.now()).with_context(|| format!("cannot release in {url}"))?;
+            }
+            run(APART);
         }
         run(BROKEN);
         clock.flow(1.0);
@@ -252,20 +259,18 @@ impl Fleet {
         repo.commit("main", &files, "manifests of all services", &author, long_ago)?;
         Ok((url, repo))
     }
+}
 
-    /// One commit for each namespace that changes the tag of all its services.
-    fn release(&self, repo: &Repo, now: Timestamp) -> anyhow::Result<()> {
-        let author = Author { name: "omar", email: "omar@shop.example" };
-        let mut by_folder: BTreeMap<String, BTreeMap<String, Option<String>>> = BTreeMap::new();
-        for (path, text) in repo.files("main", "apps")? {
-            let folder = path.rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned());
-            by_folder.entry(folder).or_default().insert(path, Some(text.replace(":v1.8.2", ":v1.9.0")));
-        }
-        for (folder, changes) in by_folder {
-            repo.commit("main", &changes, &format!("{folder}: release v1.9.0"), &author, now)?;
-        }
-        Ok(())
+/// One commit for each namespace that changes the tag of one service.
+fn release(repo: &Repo, service: &str, now: Timestamp) -> anyhow::Result<()> {
+    let author = Author { name: "omar", email: "omar@shop.example" };
+    let own = format!("/{service}.yaml");
+    for (path, text) in repo.files("main", "apps")?.into_iter().filter(|(path, _)| path.ends_with(&own)) {
+        let folder = path.rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned());
+        let changes = BTreeMap::from([(path, Some(text.replace(":v1.8.2", ":v1.9.0")))]);
+        repo.commit("main", &changes, &format!("{folder}: release {service} v1.9.0"), &author, now)?;
     }
+    Ok(())
 }
 
 fn refused(refusal: amend_sandbox::apiserver::status::Refusal) -> anyhow::Error {

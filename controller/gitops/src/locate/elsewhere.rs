@@ -18,6 +18,9 @@ const TAKES_IN: [&str; 3] = ["resources", "bases", "components"];
 /// Fields that lay files over what is taken in.
 const PATCHES: [&str; 3] = ["patches", "patchesStrategicMerge", "patchesJson6902"];
 
+/// Fields that pack files into ConfigMaps and Secrets.
+const GENERATORS: [&str; 2] = ["configMapGenerator", "secretGenerator"];
+
 /// Kustomizations read at most: a repository with more is not one whose bases are known at a glance.
 const KUSTOMIZATIONS: usize = 2000;
 
@@ -158,7 +161,12 @@ fn taken_in(path: &RepoPath, text: &str) -> Option<Vec<RepoPath>> {
     };
     // A patch is text or a file, and what is no path leads nowhere.
     let patches = entries(&PATCHES).into_iter().map(|patch| patch.get("path").cloned().unwrap_or(patch));
-    let named = entries(&TAKES_IN).into_iter().chain(patches);
+    let packed = entries(&GENERATORS).into_iter().flat_map(|one| {
+        let lists = ["files", "envs"].into_iter().filter_map(|list| one[list].as_array()).flatten();
+        let files = lists.chain(one.get("env")).filter_map(Value::as_str);
+        files.map(|file| file.rsplit_once('=').map_or(file, |(_, path)| path).into()).collect::<Vec<Value>>()
+    });
+    let named = entries(&TAKES_IN).into_iter().chain(patches).chain(packed);
     Some(named.filter_map(|one| path.parent().join(one.as_str()?).ok()).collect())
 }
 

@@ -58,7 +58,7 @@ impl Files<'_> {
     /// What Flux takes in of a folder without a kustomization: the plain files, and the folders below that have one of their own.
     pub fn as_generated(&self, folder: &RepoPath) -> (Vec<&RepoPath>, Vec<RepoPath>) {
         let (mut plain, mut below) = (Vec::new(), Vec::new());
-        for path in self.texts.keys().filter(|path| path.is_inside(folder)) {
+        for path in self.texts.keys().filter(|path| path.is_inside(folder) && is_yaml(path)) {
             // The nearest folder with a kustomization of its own decides about everything in it.
             match self.kustomized_above(path, folder) {
                 Some(kustomized) if !below.contains(&kustomized) => below.push(kustomized),

@@ -3,7 +3,7 @@
 use regex::Regex;
 use serde_json::Value;
 
-use super::Object;
+use super::build::Object;
 use crate::locate::Unlocated;
 use crate::path::RepoPath;
 

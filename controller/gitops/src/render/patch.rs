@@ -3,7 +3,8 @@
 use regex::Regex;
 use serde_json::Value;
 
-use super::{Object, Place, merge};
+use super::build::{Object, Place};
+use super::merge;
 use crate::locate::Unlocated;
 use crate::locate::folder::documents;
 use crate::path::RepoPath;

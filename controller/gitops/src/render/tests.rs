@@ -128,8 +128,40 @@ fn what_is_not_built_must_stay_as_it_is() {
 }
 
 #[test]
-fn a_file_that_a_generator_packs_is_not_followed() {
-    let settings = "resources: [cart.yaml]\nconfigMapGenerator: [{name: flags, files: [flags.yaml]}]\n";
+fn a_generated_config_map_gets_another_name_with_its_contents_and_who_reads_it_too() {
+    let reading = CART.replace("{name: app,", "{name: app, envFrom: [{configMapRef: {name: flags}}],");
+    let settings = |level: &str| {
+        format!(
+            "namespace: shop\nresources: [cart.yaml]\nconfigMapGenerator: [{{name: flags, literals: [LEVEL={level}]}}]\n"
+        )
+    };
+    let files = [("apps/kustomization.yaml", &*settings("a")), ("apps/cart.yaml", &*reading)];
+    let found = changed(&files, "apps/kustomization.yaml", &settings("b")).unwrap();
+    let [_, old, _, new, ..] = found[0].split('"').collect::<Vec<_>>()[..] else { panic!("{found:?}") };
+    assert!(old.starts_with("flags-") && new.starts_with("flags-") && old != new);
+    assert_eq!(
+        found,
+        [
+            format!(
+                "Deployment shop/cart spec.template.spec.containers[app].envFrom[0].configMapRef.name: Some({old:?}) -> Some({new:?})"
+            ),
+            format!("ConfigMap shop/{new} data.LEVEL: Some(\"a\") -> Some(\"b\")"),
+        ]
+    );
+}
+
+#[test]
+fn generated_config_maps_are_named_as_kustomize_names_them() {
+    let objects = case("generated");
+    let names: Vec<&str> = objects.iter().filter_map(|one| one["metadata"]["name"].as_str()).collect();
+    for name in ["eu-flags-d4m99cm8cm", "eu-files-ft774kgkhd", "eu-lonely-588tk542k9", "eu-plain"] {
+        assert!(names.contains(&name), "{name} is not among {names:?}");
+    }
+}
+
+#[test]
+fn a_file_that_a_generator_of_secrets_packs_is_not_followed() {
+    let settings = "resources: [cart.yaml]\nsecretGenerator: [{name: flags, files: [flags.yaml]}]\n";
     let files = [("apps/kustomization.yaml", settings), ("apps/cart.yaml", CART), ("apps/flags.yaml", "a: 1\n")];
     let why = changed(&files, "apps/flags.yaml", "a: 2\n").unwrap_err();
     assert!(why.contains("apps/flags.yaml is packed by a generator"), "{why}");
