@@ -1,10 +1,10 @@
 //! Everything that a diagnosis looks at, asked of the cluster, the stores and Git at once.
 
+mod applied;
 pub mod deep;
 mod elsewhere;
 pub mod past;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +17,7 @@ use amend_telemetry::questions::Target;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::changes::{self, Managed};
 use crate::cluster;
-use crate::errors;
-use crate::owner;
 use crate::planner;
 use crate::shell::Shell;
 use crate::topology::Picture;
@@ -43,9 +40,6 @@ const BEFORE_SIGNALS: SignedDuration = SignedDuration::from_mins(5);
 
 /// Workloads asked about besides the one that alerts; a namespace's shop has about ten.
 const NEIGHBOURS: usize = 16;
-
-/// Kustomizations whose history is read.
-const OWNERS: usize = 4;
 
 /// How long a diagnosis may take in a namespace: the strictest `sla.diagnose` of its policies; without one, or when they cannot be
 /// read, what a policy that says nothing means.
@@ -154,7 +148,7 @@ impl Around<'_> {
     async fn asked(&self, shell: &Arc<Shell>, objects: &[Value]) -> Told {
         let first = self.signals.iter().map(|signal| signal.started_at).min().unwrap_or(self.at).min(self.at);
         let lookback = Window { from: first.saturating_sub(CHANGES_FOR).unwrap_or(first), to: self.at };
-        let (changes, change_questions) = changes_of(shell, self.namespace, objects, lookback).await;
+        let (changes, change_questions) = applied::lately(shell, self.namespace, objects, lookback).await;
         let began = onset(first, changes.known().map(Vec::as_slice).unwrap_or_default());
         let normal = Window { from: began.saturating_sub(NORMAL).unwrap_or(began), to: began };
         let windows = Windows { normal, fault: Window { from: began, to: self.at } };
@@ -198,77 +192,6 @@ fn onset(first: Timestamp, changes: &[Change]) -> Timestamp {
     let close = |at: &Timestamp| *at <= first && first.duration_since(*at) <= ONSET;
     let changed = changes.iter().map(|change| change.at).filter(close).min();
     changed.unwrap_or_else(|| first.saturating_sub(BEFORE_SIGNALS).unwrap_or(first))
-}
-
-/// What GitOps applied to the namespace lately.
-async fn changes_of(
-    shell: &Arc<Shell>,
-    namespace: &str,
-    objects: &[Value],
-    window: Window,
-) -> (Answer<Vec<Change>>, Vec<Asked>) {
-    let mut owners: BTreeMap<String, owner::Owner> = BTreeMap::new();
-    let mut trouble = None;
-    for object in objects.iter().filter(|object| {
-        matches!(object["kind"].as_str(), Some("Deployment" | "StatefulSet" | "DaemonSet" | "ConfigMap"))
-    }) {
-        let labels = &object["metadata"]["labels"];
-        let id = format!(
-            "{}/{}",
-            labels["kustomize.toolkit.fluxcd.io/namespace"], labels["kustomize.toolkit.fluxcd.io/name"]
-        );
-        if owners.contains_key(&id) || owners.len() >= OWNERS {
-            continue;
-        }
-        match owner::of(shell, object).await {
-            Answer::Known(Some(owner)) => {
-                owners.insert(id, owner);
-            }
-            Answer::Known(None) => {}
-            Answer::Unknown { why } => trouble = Some(why),
-        }
-    }
-    if owners.is_empty() {
-        let why = trouble.unwrap_or_else(|| "no GitOps controller claims the workloads of this namespace".to_owned());
-        return (Answer::Unknown { why }, Vec::new());
-    }
-    let (mut all, mut asked, mut known) = (Vec::new(), Vec::new(), false);
-    for owner in owners.values() {
-        let Some(url) = owner.url() else { continue };
-        let target = match shell.targets.for_repository(url, namespace).await {
-            Ok(target) => target,
-            Err(error) => {
-                trouble = Some(errors::chain(&error));
-                continue;
-            }
-        };
-        let kustomizations = match target.kustomizations().await {
-            Ok(kustomizations) => kustomizations,
-            Err(error) => {
-                trouble = Some(errors::chain(&error));
-                continue;
-            }
-        };
-        let managed = Managed {
-            kustomization: &owner.kustomization,
-            repo: target.repo(),
-            kustomizations: &kustomizations,
-            objects,
-        };
-        let (answer, question) = changes::applied(&managed, namespace, window).await;
-        match answer {
-            Answer::Known(changes) => {
-                known = true;
-                all.extend(changes);
-            }
-            Answer::Unknown { why } => trouble = Some(why),
-        }
-        asked.push(question);
-    }
-    match (known, trouble) {
-        (true, _) => (Answer::Known(all), asked),
-        (false, why) => (Answer::unknown(why.unwrap_or_else(|| "no repository could be asked".to_owned())), asked),
-    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use crate::cluster::{self, GIT_REPOSITORY, KUSTOMIZATION, Read};
 use crate::shell::Shell;
 
 /// Labels that Flux puts on what it applies (<https://fluxcd.io/flux/components/kustomize/kustomizations/>).
-const NAME_LABEL: &str = "kustomize.toolkit.fluxcd.io/name";
-const NAMESPACE_LABEL: &str = "kustomize.toolkit.fluxcd.io/namespace";
+pub const NAME_LABEL: &str = "kustomize.toolkit.fluxcd.io/name";
+pub const NAMESPACE_LABEL: &str = "kustomize.toolkit.fluxcd.io/namespace";
 
 /// The Flux objects above a workload.
 #[derive(Clone, Debug)]

@@ -58,7 +58,7 @@ const SILENT: f64 = 0.06;
 /// Sorts of observation that are usually silent in the cases of the fit.
 const SILENT_USUALLY: f64 = 5.0;
 
-/// When an entity merely fails and nobody knows what was changed: a bad release looks the same.
+/// When an entity merely fails and nobody knows all that was changed: a bad release looks the same.
 const CHANGES_UNKNOWN: f64 = -1.0;
 
 fn log_odds(probability: f64) -> f64 {
@@ -106,7 +106,7 @@ impl Sort {
         let single = resource && agreeing.is_some_and(|count| count == "1");
         let state = speaking.contains(&Modality::State);
         let fails = hypothesis.kind == cause::DEPENDENCY && !outside(hypothesis);
-        let blind = fails && scene.observations.changes.known().is_none();
+        let blind = fails && scene.observations.unread_changes().is_some();
         Self { bare, weak: bare && (single || inheritable), state, one, blind }
     }
 

@@ -273,7 +273,8 @@ fn missing(observations: &Observations) -> String {
         why("objects", &observations.objects),
         why("traces", &observations.spans),
         why("logs", &observations.logs),
-        why("changes", &observations.changes),
+        why("changes", &observations.changes)
+            .or_else(|| observations.unread_changes().map(|why| format!("some changes unknown ({why})"))),
         why("topology", &observations.topology),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")

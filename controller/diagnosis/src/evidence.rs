@@ -103,6 +103,22 @@ pub struct Observations {
     pub asked: Vec<Asked>,
 }
 
+impl Observations {
+    /// Why not everything that was changed is known; `None` when all was read.
+    ///
+    /// Changes are `Known` as soon as one repository could be read. What another did not tell is a question without an answer,
+    /// so the known ones are facts, and "nothing else was changed" is not.
+    pub fn unread_changes(&self) -> Option<String> {
+        if let Answer::Unknown { why } = &self.changes {
+            return Some(why.clone());
+        }
+        let about_changes = |asked: &&Asked| asked.id == "changes" || asked.source == "git";
+        let unread: Vec<&str> =
+            self.asked.iter().filter(about_changes).filter_map(|asked| asked.unknown.as_deref()).collect();
+        (!unread.is_empty()).then(|| unread.join("; "))
+    }
+}
+
 /// Who calls whom and who owns whom.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Topology {

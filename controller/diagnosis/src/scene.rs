@@ -122,7 +122,7 @@ impl<'a> Scene<'a> {
             seen.spans.known().is_some_and(|list| list.iter().any(|span| late(span.start_ns as f64 / 1e9))),
             seen.logs.known().is_some(),
             seen.objects.known().is_some() && !self.cluster.unread.contains_key("pods"),
-            seen.changes.known().is_some(),
+            seen.unread_changes().is_none(),
             self.graph.known,
         ];
         speaks.iter().filter(|speaks| !**speaks).count()

@@ -96,7 +96,7 @@ pub fn read(directory: &Path) -> Result<Case, CaseError> {
         .or(last_sample.and_then(moment))
         .or(state.as_ref().and_then(|state| state.latest))
         .unwrap_or(Timestamp::UNIX_EPOCH);
-    let asked = asked(directory, Window { from: normal.or(span).map_or(at, |window| window.from), to: at });
+    let asked = asked(directory, &about, Window { from: normal.or(span).map_or(at, |window| window.from), to: at });
     let mut object_events: Vec<ObjectEvent> =
         events.iter().flatten().filter_map(|event| object_event(event, &names.namespace)).collect();
     let known_events = events.is_some() || state.is_some();
@@ -223,8 +223,9 @@ fn known<T>(value: Option<T>, about: &Value, file: &str) -> Answer<T> {
     }
 }
 
-/// One question per file, so that facts and edges can say where they come from.
-fn asked(directory: &Path, window: Window) -> Vec<Asked> {
+/// One question per file, so that facts and edges can say where they come from. A file that is there and of which the case says
+/// what is unknown holds a part of the answer.
+fn asked(directory: &Path, about: &Value, window: Window) -> Vec<Asked> {
     let files = [
         ("metrics", "metrics.csv"),
         ("traces", "spans.jsonl"),
@@ -245,7 +246,10 @@ fn asked(directory: &Path, window: Window) -> Vec<Asked> {
                 query: file.to_owned(),
                 window,
                 digest: String::new(),
-                unknown: (!there).then(|| "the case has no such file".to_owned()),
+                unknown: match about["unknown"][file].as_str() {
+                    Some(why) => Some(why.to_owned()),
+                    None => (!there).then(|| "the case has no such file".to_owned()),
+                },
             }
         })
         .collect()

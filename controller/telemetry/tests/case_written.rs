@@ -147,6 +147,22 @@ fn what_was_seen_is_read_back_as_it_was() {
 }
 
 #[test]
+fn changes_that_are_not_all_are_read_back_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut before = seen();
+    before.asked[0].source = "git".to_owned();
+    before.asked[0].unknown = Some("no GitTarget serves bank".to_owned());
+
+    case::write(&folder.path().join("part"), "inc-1", "shop", &before, &Redaction::new("salt")).unwrap();
+    case::write(&folder.path().join("whole"), "inc-1", "shop", &seen(), &Redaction::new("salt")).unwrap();
+
+    let read = |name: &str| case::read(&folder.path().join(name)).unwrap().observations;
+    assert_eq!(read("part").changes.known().map(Vec::len), Some(1));
+    assert_eq!(read("part").unread_changes().as_deref(), Some("no GitTarget serves bank"));
+    assert_eq!(read("whole").unread_changes(), None);
+}
+
+#[test]
 fn no_secret_and_no_person_is_in_any_file() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("case");

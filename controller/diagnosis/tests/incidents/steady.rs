@@ -2,11 +2,12 @@
 
 use amend_diagnosis::diagnose::diagnose;
 use amend_diagnosis::diagnosis::cause;
-use amend_diagnosis::evidence::{Answer, Observations};
+use amend_diagnosis::entity::{Entity, EntityKind};
+use amend_diagnosis::evidence::{Answer, ChangeKind, Observations};
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::shop::{bad_release_beside_innocent, best, errors, objects, oom, pod, running, world};
+use crate::shop::{asked, bad_release_beside_innocent, best, change, errors, objects, oom, pod, running, world};
 
 #[test]
 fn without_any_telemetry_and_objects_nothing_is_claimed() {
@@ -29,6 +30,25 @@ fn the_state_alone_is_enough_for_what_the_state_says() {
     let got = diagnose(&world);
     assert_eq!(best(&got), (cause::OOM_KILLED, "checkout"));
     assert!(got.actionable().is_some());
+}
+
+#[test]
+fn of_changes_that_one_repository_did_not_tell_nobody_says_that_none_is_to_blame() {
+    let mut whole = world();
+    let mut commit = change("c0ffee", ChangeKind::Commit, "", 3_500, "+    retry(3)\n");
+    commit.target = Entity::new(EntityKind::Service, "shop", "");
+    whole.changes = Answer::Known(vec![commit]);
+    let mut partial = whole.clone();
+    let mut unread = asked("git-bank", "git", "changes applied by Kustomization flux-system/bank");
+    unread.unknown = Some("Kustomization flux-system/bank: no GitTarget serves it".into());
+    partial.asked.push(unread);
+
+    let blames_none = |world: &Observations| diagnose(world).causes.iter().any(|one| one.kind == cause::NO_CHANGE);
+    assert!(blames_none(&whole), "all changes are known");
+    assert!(!blames_none(&partial));
+    let why = diagnose(&partial).abstained.unwrap();
+    assert!(why.contains("some changes unknown (Kustomization flux-system/bank: no GitTarget serves it)"), "{why}");
+    assert!(partial.changes.known().is_some_and(|known| known.len() == 1), "what is known stays a fact");
 }
 
 #[test]

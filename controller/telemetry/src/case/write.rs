@@ -41,6 +41,9 @@ pub fn write(
         all.iter().map(|one| change(one, clean)).collect()
     })
     .map_err(failed)?;
+    if let Some(why) = seen.unread_changes() {
+        case.unknown.insert("changes.jsonl".to_owned(), json!(redaction.text(&why)));
+    }
     case.lines("events.jsonl", "events", &seen.events, |all, clean| all.iter().map(|one| event(one, clean)).collect())
         .map_err(failed)?;
     case.lines("k8s.jsonl", "objects", &seen.objects, |all, clean| all.iter().map(|one| object(one, clean)).collect())
@@ -61,7 +64,7 @@ pub fn write(
 
 struct Case<'a> {
     directory: &'a Path,
-    /// File name and why it is not there.
+    /// File name and why it is not there, or not whole.
     unknown: Map<String, Value>,
     modalities: Vec<&'static str>,
     redaction: &'a Redaction,
