@@ -127,7 +127,7 @@ async fn changes_in(managed: &Managed<'_>, namespace: &str, commit: &Commit<'_>)
     let mut changes: Vec<Change> = Vec::new();
     for file in commit.files {
         let Ok(path) = RepoPath::parse(&file.path) else { continue };
-        if !managed.kustomizations.takes_part(&folder, &path) {
+        if !managed.kustomizations.takes_part(&folder, &path)? {
             continue;
         }
         for Touched { target, kind, fields } in touched(managed.repo, commit, &path, namespace, &own).await? {
@@ -198,6 +198,18 @@ async fn text_of(repo: &Repo, at: &CommitId, path: &RepoPath) -> Result<Option<S
     }
 }
 
+/// What a `kustomization.yaml` says; null where there is none.
+///
+/// # Errors
+/// One that cannot be read may reach anything.
+async fn settings_of(repo: &Repo, at: &CommitId, path: &RepoPath) -> Result<Value, String> {
+    match repo.file(at, path).await {
+        Ok(file) => overlay::settings(path.as_str(), &file.text),
+        Err(GitError::NoFile { .. }) => Ok(Value::Null),
+        Err(error) => Err(errors::chain(&error)),
+    }
+}
+
 async fn touched(
     repo: &Repo,
     commit: &Commit<'_>,
@@ -205,11 +217,13 @@ async fn touched(
     namespace: &str,
     own: &[&Value],
 ) -> Result<Vec<Touched>, String> {
+    if KUSTOMIZATION.contains(&path.name()) {
+        let before = settings_of(repo, commit.parent, path).await?;
+        let after = settings_of(repo, &commit.info.id, path).await?;
+        return Ok(overlay::touched(&before, &after, own));
+    }
     let before = text_of(repo, commit.parent, path).await?;
     let after = text_of(repo, &commit.info.id, path).await?;
-    if KUSTOMIZATION.contains(&path.name()) {
-        return Ok(overlay::touched(before.as_deref(), after.as_deref(), own));
-    }
     let objects = changed_objects(before.as_deref(), after.as_deref(), namespace);
     if !objects.is_empty() {
         let touched = |target| Touched { target, kind: None, fields: String::new() };
@@ -220,7 +234,10 @@ async fn touched(
     loop {
         for name in KUSTOMIZATION {
             let Ok(settings) = folder.join(name) else { continue };
-            let Some(settings) = text_of(repo, &commit.info.id, &settings).await? else { continue };
+            let settings = settings_of(repo, &commit.info.id, &settings).await?;
+            if settings.is_null() {
+                continue;
+            }
             let inside = path.as_str().strip_prefix(folder.as_str()).unwrap_or_default().trim_start_matches('/');
             return Ok(overlay::touched_by_input(&settings, inside, own));
         }

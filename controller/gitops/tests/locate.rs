@@ -309,13 +309,32 @@ async fn bases_and_what_lies_beside_a_kustomization_take_part_in_what_a_folder_b
     let head = repo.fetch().await.unwrap();
     let read = Kustomizations::read(&repo, &head).await.unwrap();
     let path = |text: &str| RepoPath::parse(text).unwrap();
-    let takes_part = |file: &str| read.takes_part(&path("apps/staging"), &path(file));
+    let takes_part = |file: &str| read.takes_part(&path("apps/staging"), &path(file)).unwrap();
     for file in ["base/checkout.yaml", "base/patch.json", "apps/staging/kustomization.yml", "apps/common/app.conf"] {
         assert!(takes_part(file), "{file}");
     }
     for file in ["apps/shop/kustomization.yaml", "apps/bank/bank.yaml", "README.md"] {
         assert!(!takes_part(file), "{file}");
     }
+}
+
+#[tokio::test]
+async fn what_a_kustomization_that_cannot_be_read_takes_in_is_not_known() {
+    let text = deployment("checkout", "");
+    let mut files = environments(&text);
+    files.retain(|(path, _)| *path != "apps/common/kustomization.yaml");
+    files.push(("apps/common/kustomization.yaml", "bases: [../../base\n"));
+    let server = Server::with(&files).await;
+    let repo = server.repo().await;
+    let head = repo.fetch().await.unwrap();
+    let read = Kustomizations::read(&repo, &head).await.unwrap();
+    let path = |text: &str| RepoPath::parse(text).unwrap();
+    let takes_part = |folder: &str, file: &str| read.takes_part(&path(folder), &path(file));
+    let why = takes_part("apps/staging", "base/checkout.yaml").unwrap_err();
+    assert_eq!(why, "apps/common/kustomization.yaml cannot be read, so what it takes in is not known");
+    assert_eq!(takes_part("apps/staging", "apps/common/app.conf"), Ok(true), "it lies beside");
+    assert_eq!(takes_part("apps/shop", "base/checkout.yaml"), Ok(true));
+    assert_eq!(takes_part("apps/shop", "apps/bank/bank.yaml"), Ok(false), "no way leads to the broken one");
 }
 
 #[tokio::test]

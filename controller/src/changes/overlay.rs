@@ -25,11 +25,22 @@ const GENERATORS: [(&str, EntityKind); 2] =
 /// Length of the hash that Kustomize puts behind the name of what it generates.
 const HASH: usize = 10;
 
+/// What a `kustomization.yaml` says; null when it says nothing.
+///
+/// # Errors
+/// A clause that names the file: what cannot be read is not without effect.
+pub fn settings(path: &str, text: &str) -> Result<Value, String> {
+    let says = |line: &str| !matches!(line.trim(), "" | "---") && !line.trim_start().starts_with('#');
+    if !text.lines().any(says) {
+        return Ok(Value::Null);
+    }
+    let read = serde_saphyr::from_str::<Value>(text).ok().filter(|settings| settings.is_object());
+    read.ok_or_else(|| format!("{path} cannot be read as a kustomization, so whom it reaches is not known"))
+}
+
 /// Live objects that a change of a `kustomization.yaml` reaches.
-pub fn touched(before: Option<&str>, after: Option<&str>, own: &[&Value]) -> Vec<Touched> {
-    let read = |text: Option<&str>| text.and_then(|text| serde_saphyr::from_str::<Value>(text).ok());
-    let (before, after) = (read(before).unwrap_or_default(), read(after).unwrap_or_default());
-    let named = Named { own, affixes: [&before, &after].map(affixes) };
+pub fn touched(before: &Value, after: &Value, own: &[&Value]) -> Vec<Touched> {
+    let named = Named { own, affixes: [before, after].map(affixes) };
     let mut found = images(&before["images"], &after["images"], own);
     for entry in changed(&before["replicas"], &after["replicas"]) {
         found.extend(named.by_name(entry["name"].as_str().unwrap_or_default(), ChangeKind::Scale));
@@ -50,7 +61,7 @@ pub fn touched(before: Option<&str>, after: Option<&str>, own: &[&Value]) -> Vec
             || GENERATORS.iter().any(|(one, _)| *one == key)
             || WITHOUT_EFFECT.contains(&key)
     };
-    if [keys(&before), keys(&after)].concat().iter().any(|key| !told(key) && before[key] != after[key]) {
+    if [keys(before), keys(after)].concat().iter().any(|key| !told(key) && before[key] != after[key]) {
         found.extend(named.all());
     }
     each_once(found)
@@ -59,9 +70,8 @@ pub fn touched(before: Option<&str>, after: Option<&str>, own: &[&Value]) -> Vec
 /// Live objects that a file reaches which is no object itself: the file of a patch, or one that a generator packs.
 ///
 /// `path` is the file's, from the folder of the settings on.
-pub fn touched_by_input(settings: &str, path: &str, own: &[&Value]) -> Vec<Touched> {
-    let Ok(settings) = serde_saphyr::from_str::<Value>(settings) else { return Vec::new() };
-    let named = Named { own, affixes: [affixes(&settings), affixes(&settings)] };
+pub fn touched_by_input(settings: &Value, path: &str, own: &[&Value]) -> Vec<Touched> {
+    let named = Named { own, affixes: [affixes(settings), affixes(settings)] };
     // `key=path` gives the file another name in the map.
     let is_it = |entry: &str| entry.rsplit_once('=').map_or(entry, |(_, path)| path).trim_start_matches("./") == path;
     let mut found = Vec::new();
@@ -256,8 +266,21 @@ mod tests {
             json!({ "kind": "ConfigMap", "metadata": { "namespace": "shop", "name": "flags" } }),
         ];
         let own: Vec<&Value> = objects.iter().collect();
-        let found = touched(Some(before), Some(after), &own);
+        let found = touched(&read(before), &read(after), &own);
         found.into_iter().map(|one| (one.target.name, one.kind.unwrap())).collect()
+    }
+
+    fn read(text: &str) -> Value {
+        settings("kustomization.yaml", text).unwrap()
+    }
+
+    #[test]
+    fn settings_that_cannot_be_read_are_told_by_their_file_and_do_not_count_as_none() {
+        for text in ["images: [{name: cart\n", "images: []\nimages: []\n", "- a\n"] {
+            let why = settings("apps/shop/kustomization.yaml", text).unwrap_err();
+            assert!(why.starts_with("apps/shop/kustomization.yaml cannot be read"), "{text}: {why}");
+        }
+        assert_eq!(settings("kustomization.yaml", "# nothing yet\n---\n"), Ok(Value::Null));
     }
 
     fn one(name: &str, kind: ChangeKind) -> Vec<(String, ChangeKind)> {
@@ -273,7 +296,7 @@ mod tests {
         let renamed = "images:\n- {name: pay, newName: registry.example:5000/payment, digest: 'sha256:ab'}\n";
         assert_eq!(reached("images: []\n", renamed), one("prod-payment", ChangeKind::Image));
         let cart = deployment("cart", "registry.example:5000/cart:1.1", "x");
-        let found = touched(Some(&tag("1.0")), Some(&tag("1.1")), &[&cart]);
+        let found = touched(&read(&tag("1.0")), &read(&tag("1.1")), &[&cart]);
         assert_eq!(
             found[0].fields,
             "-          image: registry.example:5000/cart:1.0\n+          image: registry.example:5000/cart:1.1\n"
@@ -304,7 +327,7 @@ mod tests {
     fn a_file_that_a_generator_packs_or_a_patch_is_in_reaches_whom_that_names() {
         let settings = "configMapGenerator:\n- {name: cart-settings, files: [app.conf=conf/app.conf]}\npatches:\n- {path: p.json, target: {kind: Deployment, name: other}}\n";
         let cart = deployment("cart", "cart:1", "cart-settings-5f2d8m7k4t");
-        let names = |path: &str| touched_by_input(settings, path, &[&cart]).len();
+        let names = |path: &str| touched_by_input(&read(settings), path, &[&cart]).len();
         assert_eq!((names("conf/app.conf"), names("p.json"), names("README.md")), (1, 0, 0));
     }
 }

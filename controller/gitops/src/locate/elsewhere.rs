@@ -92,15 +92,32 @@ impl Kustomizations {
         }
         named.extend(others.iter().filter(|other| self.renders(&other.folder, file)).map(|other| other.by.clone()));
         match self.unread.first() {
-            Some(path) if named.is_empty() => Err(format!("{path} cannot be read, so what it takes in is not known")),
+            Some(path) if named.is_empty() => Err(not_known(path)),
             _ => Ok(named),
         }
     }
 
     /// Whether a file may change what applying a folder brings: it lies in a folder whose kustomization comes with it (patches and
     /// inputs of generators do), or is taken in from elsewhere.
-    pub fn takes_part(&self, folder: &RepoPath, file: &RepoPath) -> bool {
-        self.applied_from(folder).iter().any(|one| file.is_inside(one)) || self.renders(folder, file)
+    ///
+    /// # Errors
+    /// A clause that names the kustomization which comes with the folder and cannot be read: it may take in any file.
+    pub fn takes_part(&self, folder: &RepoPath, file: &RepoPath) -> Result<bool, String> {
+        let from = self.applied_from(folder);
+        if from.iter().any(|one| file.is_inside(one)) || self.renders(folder, file) {
+            return Ok(true);
+        }
+        let comes_with = |home: &RepoPath| {
+            from.iter().any(|one| match self.takes_in.get(one) {
+                Some(taken) => taken.contains(home),
+                None => home.is_inside(one),
+            })
+        };
+        let mut unread = self.unread.iter().filter(|path| comes_with(&path.parent()));
+        match unread.clone().any(|path| file.is_inside(&path.parent())) {
+            true => Ok(true),
+            false => unread.next().map_or(Ok(false), |path| Err(not_known(path))),
+        }
     }
 
     /// Whether applying a folder applies the file.
@@ -168,6 +185,10 @@ fn taken_in(path: &RepoPath, text: &str) -> Option<Vec<RepoPath>> {
     });
     let named = entries(&TAKES_IN).into_iter().chain(patches).chain(packed);
     Some(named.filter_map(|one| path.parent().join(one.as_str()?).ok()).collect())
+}
+
+fn not_known(kustomization: &RepoPath) -> String {
+    format!("{kustomization} cannot be read, so what it takes in is not known")
 }
 
 fn shown(folder: &RepoPath) -> String {
