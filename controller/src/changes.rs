@@ -3,12 +3,13 @@
 //! The revisions come from Flux (`status.lastAppliedRevision`, `status.history`), what is in them from the repository.
 //! A commit that touches several objects is one [`Change`] for each, with one id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use amend_diagnosis::entity::{Entity, EntityKind};
 use amend_diagnosis::evidence::{Answer, Asked, Change, ChangeKind, Window};
 use amend_gitops::GitError;
-use amend_gitops::locate::{KUSTOMIZATION, Kustomizations};
+use amend_gitops::locate::{Homes, KUSTOMIZATION, Kustomization, Kustomizations, home};
 use amend_gitops::path::RepoPath;
 use amend_gitops::repo::{CommitId, CommitInfo, FileDiff, Repo};
 use jiff::{SignedDuration, Timestamp};
@@ -35,7 +36,7 @@ pub struct Managed<'a> {
     pub kustomization: &'a Value,
     pub repo: &'a Repo,
     /// What each folder of the repository takes in.
-    pub kustomizations: &'a Kustomizations,
+    pub kustomizations: &'a Arc<Kustomizations>,
     /// Live objects of the incident's namespace; those that it manages say whom a setting of Kustomize reaches.
     pub objects: &'a [Value],
 }
@@ -121,16 +122,17 @@ pub fn commit_of(revision: &str) -> Option<CommitId> {
 }
 
 async fn changes_in(managed: &Managed<'_>, namespace: &str, commit: &Commit<'_>) -> Result<Vec<Change>, String> {
-    let folder = managed.kustomization["spec"]["path"].as_str().unwrap_or_default();
-    let folder = RepoPath::parse(folder).map_err(|error| errors::chain(&error))?;
+    let applied = Kustomization::read(managed.kustomization).map_err(|unlocated| unlocated.sentence)?;
+    let homes = Homes::applied_by(&applied, managed.kustomizations.clone());
     let own = owned_by(managed);
     let mut changes: Vec<Change> = Vec::new();
     for file in commit.files {
         let Ok(path) = RepoPath::parse(&file.path) else { continue };
-        if !managed.kustomizations.takes_part(&folder, &path)? {
+        if !managed.kustomizations.takes_part(&applied.folder, &path)? {
             continue;
         }
-        for Touched { target, kind, fields } in touched(managed.repo, commit, &path, namespace, &own).await? {
+        let into = Place { namespace, overriding: homes.overriding(&path)? };
+        for Touched { target, kind, fields } in touched(managed.repo, commit, &path, &into, &own).await? {
             let text = format!("{}{fields}", file.text);
             // Several files of one commit about one object are one change.
             if let Some(known) = changes.iter_mut().find(|known| known.target == target) {
@@ -214,7 +216,7 @@ async fn touched(
     repo: &Repo,
     commit: &Commit<'_>,
     path: &RepoPath,
-    namespace: &str,
+    into: &Place<'_>,
     own: &[&Value],
 ) -> Result<Vec<Touched>, String> {
     if KUSTOMIZATION.contains(&path.name()) {
@@ -224,7 +226,7 @@ async fn touched(
     }
     let before = text_of(repo, commit.parent, path).await?;
     let after = text_of(repo, &commit.info.id, path).await?;
-    let objects = changed_objects(before.as_deref(), after.as_deref(), namespace);
+    let objects = changed_objects(before.as_deref(), after.as_deref(), into);
     if !objects.is_empty() {
         let touched = |target| Touched { target, kind: None, fields: String::new() };
         return Ok(objects.into_iter().map(touched).collect());
@@ -249,10 +251,10 @@ async fn touched(
 }
 
 /// The workloads and configuration objects of the namespace whose documents differ: changed, new or gone. Comments are no change.
-fn changed_objects(before: Option<&str>, after: Option<&str>, namespace: &str) -> Vec<Entity> {
+fn changed_objects(before: Option<&str>, after: Option<&str>, into: &Place<'_>) -> Vec<Entity> {
     let read = |text: Option<&str>| -> Vec<(Entity, Value)> {
         let documents = text.and_then(|text| serde_saphyr::from_multiple::<Value>(text).ok()).unwrap_or_default();
-        documents.into_iter().filter_map(|document| Some((entity_of(&document, namespace)?, document))).collect()
+        documents.into_iter().filter_map(|document| Some((entity_of(&document, into)?, document))).collect()
     };
     let (before, after) = (read(before), read(after));
     let differs = |one: &&(Entity, Value), others: &[(Entity, Value)]| !others.contains(one);
@@ -268,19 +270,37 @@ fn changed_objects(before: Option<&str>, after: Option<&str>, namespace: &str) -
 }
 
 /// The workloads and configuration objects of the namespace that a file holds after the commit.
-pub async fn objects_in(repo: &Repo, commit: &CommitId, path: &str, namespace: &str) -> Vec<Entity> {
-    let Ok(path) = RepoPath::parse(path) else { return Vec::new() };
-    let Ok(file) = repo.file(commit, &path).await else { return Vec::new() };
-    let Ok(documents) = serde_saphyr::from_multiple::<Value>(&file.text) else { return Vec::new() };
-    documents.iter().filter_map(|document| entity_of(document, namespace)).collect()
+///
+/// # Errors
+/// The repository does not answer, or which namespace they come to cannot be told.
+pub async fn objects_in(
+    repo: &Repo,
+    commit: &CommitId,
+    path: &str,
+    namespace: &str,
+    homes: &Homes,
+) -> Result<Vec<Entity>, String> {
+    let Ok(path) = RepoPath::parse(path) else { return Ok(Vec::new()) };
+    let Some(text) = text_of(repo, commit, &path).await? else { return Ok(Vec::new()) };
+    let Ok(documents) = serde_saphyr::from_multiple::<Value>(&text) else { return Ok(Vec::new()) };
+    let into = Place { namespace, overriding: homes.overriding(&path)? };
+    Ok(documents.iter().filter_map(|document| entity_of(document, &into)).collect())
 }
 
-/// The object of the namespace that a document describes, when its change can break a workload.
-fn entity_of(document: &Value, namespace: &str) -> Option<Entity> {
+/// The namespace whose objects are looked for, and what overrides a file's own, once for each way on which it is applied.
+struct Place<'a> {
+    namespace: &'a str,
+    overriding: BTreeSet<Option<String>>,
+}
+
+/// The object of the namespace that a document describes, when its change can break a workload. One that says no namespace, and
+/// for which nobody says one, may come to any.
+fn entity_of(document: &Value, into: &Place<'_>) -> Option<Entity> {
     let kind = kind_named(document["kind"].as_str()?)?;
     let name = document["metadata"]["name"].as_str()?;
-    let home = document["metadata"]["namespace"].as_str().unwrap_or(namespace);
-    (home == namespace).then(|| Entity::new(kind, namespace, name))
+    let written = document["metadata"]["namespace"].as_str();
+    let comes = |overriding: &Option<String>| home(overriding.as_deref(), written, into.namespace) == into.namespace;
+    into.overriding.iter().any(comes).then(|| Entity::new(kind, into.namespace, name))
 }
 
 /// Kinds whose change can break a workload.
@@ -335,6 +355,20 @@ mod tests {
         assert_eq!(kind_of("-  LIMIT: a\n+  LIMIT: b\n"), ChangeKind::Config);
     }
 
+    fn names_in(before: Option<&str>, after: Option<&str>, overriding: Option<&str>) -> Vec<String> {
+        let into = Place { namespace: "shop", overriding: BTreeSet::from([overriding.map(str::to_owned)]) };
+        changed_objects(before, after, &into).into_iter().map(|entity| entity.name).collect()
+    }
+
+    #[test]
+    fn what_overrides_the_namespace_of_a_file_decides_whose_object_has_changed() {
+        let file = "kind: ConfigMap\nmetadata: {name: flags, namespace: staging}\n";
+        assert_eq!(names_in(None, Some(file), Some("shop")), ["flags"]);
+        assert_eq!(names_in(None, Some(file), None), [""; 0]);
+        let own = "kind: ConfigMap\nmetadata: {name: flags, namespace: shop}\n";
+        assert_eq!(names_in(None, Some(own), Some("live")), [""; 0], "it comes to another");
+    }
+
     #[test]
     fn only_objects_whose_documents_differ_have_changed_and_those_that_are_gone_too() {
         let object = |name: &str, memory: &str| {
@@ -342,9 +376,7 @@ mod tests {
         };
         let before = format!("{}{}{}", object("cart", "1"), object("gone", "1"), object("same", "1"));
         let after = format!("# why\n{}{}{}", object("cart", "2"), object("new", "1"), object("same", "1 # comment"));
-        let names = |before: Option<&str>, after: Option<&str>| -> Vec<String> {
-            changed_objects(before, after, "shop").into_iter().map(|entity| entity.name).collect()
-        };
+        let names = |before: Option<&str>, after: Option<&str>| -> Vec<String> { names_in(before, after, None) };
         assert_eq!(names(Some(&before), Some(&after)), ["cart", "new", "gone"]);
         assert_eq!(names(Some(&object("cart", "1")), None), ["cart"]);
         let elsewhere = "kind: ConfigMap\nmetadata: {name: flags, namespace: bank}\n";

@@ -1,11 +1,14 @@
 //! Who manages a live object: the Flux Kustomization on its labels, and the source behind it.
 
 use amend_diagnosis::evidence::Answer;
+use amend_gitops::locate::{Homes, Kustomization};
 use amend_policies::plan::Plan;
 use serde_json::Value;
 
 use crate::cluster::{self, GIT_REPOSITORY, KUSTOMIZATION, Read};
+use crate::errors;
 use crate::shell::Shell;
+use crate::targets::Target;
 
 /// Labels that Flux puts on what it applies (<https://fluxcd.io/flux/components/kustomize/kustomizations/>).
 pub const NAME_LABEL: &str = "kustomize.toolkit.fluxcd.io/name";
@@ -82,6 +85,23 @@ pub async fn of_target(shell: &Shell, plan: &Plan) -> Answer<Option<Owner>> {
         Answer::Known(None) => Answer::unknown("the target does not exist any more"),
         Answer::Unknown { why } => Answer::Unknown { why },
     }
+}
+
+/// What overrides the namespaces of a target's files: as its owner applies them, or nothing where nobody does.
+pub async fn homes(owner: &Answer<Option<Owner>>, target: &Target) -> Result<Homes, String> {
+    let owner = match owner {
+        Answer::Known(Some(owner)) => owner,
+        Answer::Known(None) => return Ok(Homes::as_written()),
+        Answer::Unknown { why } => return Err(why.clone()),
+    };
+    let applied = match Kustomization::read(&owner.kustomization) {
+        Ok(applied) => applied,
+        // Not applied from Git: a GitTarget maps the file, and how it comes into the cluster is not followed.
+        Err(_) if owner.kustomization["spec"]["targetNamespace"].is_null() => return Ok(Homes::as_written()),
+        Err(unlocated) => return Err(unlocated.sentence),
+    };
+    let kustomizations = target.kustomizations().await.map_err(|error| errors::chain(&error))?;
+    Ok(Homes::applied_by(&applied, kustomizations))
 }
 
 /// An object as people name it: `Kustomization flux-system/shop`.

@@ -6,6 +6,7 @@
 mod elsewhere;
 mod flux;
 pub(crate) mod folder;
+mod home;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use amend_policies::plan::{ObjectRef, SourceFile};
 pub use elsewhere::{AppliedFolder, Kustomizations};
 pub use flux::{GitRepository, Kustomization, NamespacedName, owner};
 pub use folder::KUSTOMIZATION;
+pub use home::{Homes, home};
 
 use crate::access::normalised;
 use crate::error::GitError;

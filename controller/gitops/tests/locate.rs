@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use amend_gitops::RepoPath;
 use amend_gitops::locate::{
-    self, AppliedFolder, Found, GitRepository, Kustomization, Kustomizations, LocateError, NamespacedName, Target,
-    in_file, in_kustomization,
+    self, AppliedFolder, Found, GitRepository, Homes, Kustomization, Kustomizations, LocateError, NamespacedName,
+    Target, in_file, in_kustomization,
 };
 use amend_policies::plan::ObjectRef;
 use serde_json::{Value, json};
@@ -335,6 +335,35 @@ async fn what_a_kustomization_that_cannot_be_read_takes_in_is_not_known() {
     assert_eq!(takes_part("apps/staging", "apps/common/app.conf"), Ok(true), "it lies beside");
     assert_eq!(takes_part("apps/shop", "base/checkout.yaml"), Ok(true));
     assert_eq!(takes_part("apps/shop", "apps/bank/bank.yaml"), Ok(false), "no way leads to the broken one");
+}
+
+#[tokio::test]
+async fn the_outermost_namespace_decides_where_an_object_of_a_file_comes_to() {
+    let text = deployment("checkout", "");
+    let mut files = environments(&text);
+    files.push(("plain/checkout.yaml", &text));
+    files.push(("twice/kustomization.yaml", "resources: [../apps/shop, ../apps/staging]\n"));
+    files.push(("broken/kustomization.yaml", "namespace: [\n"));
+    let server = Server::with(&files).await;
+    let repo = server.repo().await;
+    let head = repo.fetch().await.unwrap();
+    let read = std::sync::Arc::new(Kustomizations::read(&repo, &head).await.unwrap());
+    let path = |text: &str| RepoPath::parse(text).unwrap();
+    let only = |folder: &str, flux: Option<&str>, file: &str| {
+        let applied = kustomization(json!({ "path": folder, "targetNamespace": flux }));
+        Homes::applied_by(&applied, read.clone()).only(&path(file))
+    };
+    let said = |namespace: &str| Ok(Some(namespace.to_owned()));
+    assert_eq!(only("apps/staging", None, "base/checkout.yaml"), said("staging"));
+    assert_eq!(only("apps/staging", Some("live"), "base/checkout.yaml"), said("live"), "Flux stands outside of all");
+    assert_eq!(only("apps/staging", None, "apps/common/app.conf"), said("staging"));
+    assert_eq!(only("base", None, "base/checkout.yaml"), Ok(None), "the file says");
+    assert_eq!(only("plain", Some("live"), "plain/checkout.yaml"), said("live"), "without any kustomization");
+    assert!(only("twice", None, "base/checkout.yaml").unwrap_err().contains("several namespaces"));
+    assert_eq!(only("twice", Some("live"), "base/checkout.yaml"), said("live"));
+    let why = only("broken", None, "broken/checkout.yaml").unwrap_err();
+    assert!(why.starts_with("broken/kustomization.yaml cannot be read"), "{why}");
+    assert_eq!(only("broken", Some("live"), "broken/checkout.yaml"), said("live"));
 }
 
 #[tokio::test]

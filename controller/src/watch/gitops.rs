@@ -7,6 +7,7 @@ use amend_crds::gittarget::ObjectLocation;
 use amend_diagnosis::evidence::Answer;
 use amend_execution::phase::Standing;
 use amend_execution::snapshot::{GitOpsSeen, RolloutState};
+use amend_gitops::locate::Homes;
 use amend_gitops::path::RepoPath;
 use amend_gitops::render;
 use amend_gitops::repo::{CommitId, CommitInfo, Containment, Repo};
@@ -18,7 +19,7 @@ use crate::cluster::{self, Read};
 use crate::contents;
 use crate::effects::remedy::Work;
 use crate::errors;
-use crate::owner::{self, Owner};
+use crate::owner;
 use crate::shell::Shell;
 use crate::targets::Target;
 use crate::watch::configured;
@@ -78,6 +79,8 @@ pub async fn gitops(shell: &Arc<Shell>, work: &Work, standing: &Standing) -> Ans
     };
     let back: Vec<ExpectedField> = before_fields(plan);
     let configured = configured::read(shell, plan).await;
+    let owner = Answer::Known(owner);
+    let homes = owner::homes(&owner, target).await;
     Answer::Known(GitOpsSeen {
         applied_revision: applied.to_string(),
         contains_merge: contains(merged.clone(), changes).await,
@@ -93,8 +96,8 @@ pub async fn gitops(shell: &Arc<Shell>, work: &Work, standing: &Standing) -> Ans
             live.as_ref().map(|live| back.iter().all(|field| field.missing_from(live).is_none())),
             configured.as_ref().map(|configured| configured.iter().all(|one| one.is_as_before(plan))),
         ),
-        foreign_commits: foreign(target, plan, live.known(), merged.as_deref(), &applied).await,
-        message: owner.as_ref().and_then(Owner::trouble),
+        foreign_commits: foreign(target, plan, live.known(), merged.as_deref(), &applied, &homes).await,
+        message: owner.known().and_then(|owner| owner.as_ref()?.trouble()),
     })
 }
 
@@ -126,6 +129,7 @@ async fn foreign(
     live: Option<&Value>,
     merged: Option<&str>,
     applied: &CommitId,
+    homes: &Result<Homes, String>,
 ) -> Answer<Vec<String>> {
     let Some(merged) = merged.and_then(|commit| CommitId::parse(commit).ok()) else { return Answer::Known(Vec::new()) };
     let repo = target.repo();
@@ -143,7 +147,14 @@ async fn foreign(
             commit.paths.iter().any(|path| files.contains(&path.as_str())) && !leaves_target(repo, plan, &commit).await;
         let beside = commit.paths.iter().filter(|path| !read.is_empty() && folders.contains(&folder(path)));
         for path in beside {
-            let held = crate::changes::objects_in(repo, &commit.id, path, &plan.target.namespace).await;
+            let held = match homes {
+                Ok(homes) => crate::changes::objects_in(repo, &commit.id, path, &plan.target.namespace, homes).await,
+                Err(why) => Err(why.clone()),
+            };
+            let held = match held {
+                Ok(held) => held,
+                Err(why) => return Answer::Unknown { why },
+            };
             touches |= held.iter().any(|object| read.contains_key(&(object.kind, object.name.clone())));
         }
         if !touches {

@@ -29,6 +29,8 @@ const KUSTOMIZATIONS: usize = 2000;
 pub struct Kustomizations {
     /// By folder: files and folders, as paths in the repository.
     takes_in: BTreeMap<RepoPath, BTreeSet<RepoPath>>,
+    /// The namespace that a folder's kustomization puts its objects into, where it says one.
+    namespaces: BTreeMap<RepoPath, String>,
     /// Files that could not be read, so what they take in is not known.
     unread: Vec<RepoPath>,
 }
@@ -57,7 +59,10 @@ impl Kustomizations {
         let mut read = Self::default();
         for (path, text) in repo.texts(at, paths).await? {
             match text.ok().and_then(|text| taken_in(&path, &text)) {
-                Some(taken) => read.takes_in.entry(path.parent()).or_default().extend(taken),
+                Some((taken, namespace)) => {
+                    read.takes_in.entry(path.parent()).or_default().extend(taken);
+                    read.namespaces.extend(namespace.map(|namespace| (path.parent(), namespace)));
+                }
                 None => read.unread.push(path),
             }
         }
@@ -107,17 +112,67 @@ impl Kustomizations {
         if from.iter().any(|one| file.is_inside(one)) || self.renders(folder, file) {
             return Ok(true);
         }
+        let unread = self.unread_of(&from);
+        match unread.iter().any(|path| file.is_inside(&path.parent())) {
+            true => Ok(true),
+            false => unread.first().map_or(Ok(false), |path| Err(not_known(path))),
+        }
+    }
+
+    /// Kustomizations that come with these folders and could not be read.
+    fn unread_of(&self, folders: &BTreeSet<RepoPath>) -> Vec<&RepoPath> {
         let comes_with = |home: &RepoPath| {
-            from.iter().any(|one| match self.takes_in.get(one) {
+            folders.iter().any(|one| match self.takes_in.get(one) {
                 Some(taken) => taken.contains(home),
                 None => home.is_inside(one),
             })
         };
-        let mut unread = self.unread.iter().filter(|path| comes_with(&path.parent()));
-        match unread.clone().any(|path| file.is_inside(&path.parent())) {
-            true => Ok(true),
-            false => unread.next().map_or(Ok(false), |path| Err(not_known(path))),
+        self.unread.iter().filter(|path| comes_with(&path.parent())).collect()
+    }
+
+    /// The namespaces that kustomizations put the objects of a file into when a folder is applied, one for each way that leads to
+    /// it; `outer` comes before them all. See [`home`](super::home).
+    pub(super) fn overriding(
+        &self,
+        folder: &RepoPath,
+        outer: Option<&str>,
+        file: &RepoPath,
+    ) -> Result<BTreeSet<Option<String>>, String> {
+        if let (None, Some(path)) = (outer, self.unread_of(&self.applied_from(folder)).first()) {
+            return Err(format!("{path} cannot be read, so the namespace that it sets is not known"));
         }
+        let mut found = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        let mut open = vec![(folder, outer)];
+        while let Some((folder, outer)) = open.pop() {
+            let namespace = outer.or(self.namespaces.get(folder).map(String::as_str));
+            if !seen.insert((folder, namespace)) {
+                continue;
+            }
+            let beside = file.is_inside(folder) && self.nearest(file, folder).is_none();
+            match self.takes_in.get(folder) {
+                Some(taken) => {
+                    if beside || taken.contains(file) {
+                        found.insert(namespace.map(str::to_owned));
+                    }
+                    let bases = taken.iter().filter(|one| self.takes_in.contains_key(*one));
+                    open.extend(bases.map(|base| (base, namespace)));
+                }
+                None => {
+                    if beside {
+                        found.insert(namespace.map(str::to_owned));
+                    }
+                    open.extend(self.outermost_in(folder).map(|one| (one, namespace)));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Folders with a kustomization below one without, as Flux generates it for that.
+    fn outermost_in<'a>(&'a self, folder: &'a RepoPath) -> impl Iterator<Item = &'a RepoPath> + 'a {
+        let inside = self.takes_in.keys().filter(move |one| one.is_inside(folder));
+        inside.filter(move |one| self.nearest(&one.parent(), folder).is_none())
     }
 
     /// Whether applying a folder applies the file.
@@ -137,11 +192,9 @@ impl Kustomizations {
     fn applied_from(&self, folder: &RepoPath) -> BTreeSet<RepoPath> {
         let mut all = self.below(folder);
         if !self.takes_in.contains_key(folder) {
-            let inside: Vec<&RepoPath> = self.takes_in.keys().filter(|one| one.is_inside(folder)).collect();
-            let outermost = inside.iter().filter(|one| self.nearest(&one.parent(), folder).is_none());
-            for one in outermost {
+            for one in self.outermost_in(folder) {
                 all.extend(self.below(one));
-                all.insert((*one).clone());
+                all.insert(one.clone());
             }
         }
         all.insert(folder.clone());
@@ -168,8 +221,9 @@ impl Kustomizations {
     }
 }
 
-/// Files and folders that a kustomization takes in; `None` when it is not one. Other repositories are not followed.
-fn taken_in(path: &RepoPath, text: &str) -> Option<Vec<RepoPath>> {
+/// Files and folders that a kustomization takes in, and the namespace that it sets; `None` when it is not one. Other repositories
+/// are not followed.
+fn taken_in(path: &RepoPath, text: &str) -> Option<(Vec<RepoPath>, Option<String>)> {
     let settings: Value = serde_saphyr::from_str(text).ok()?;
     let fields = settings.as_object()?;
     let entries = |names: &[&str]| {
@@ -184,7 +238,9 @@ fn taken_in(path: &RepoPath, text: &str) -> Option<Vec<RepoPath>> {
         files.map(|file| file.rsplit_once('=').map_or(file, |(_, path)| path).into()).collect::<Vec<Value>>()
     });
     let named = entries(&TAKES_IN).into_iter().chain(patches).chain(packed);
-    Some(named.filter_map(|one| path.parent().join(one.as_str()?).ok()).collect())
+    let taken = named.filter_map(|one| path.parent().join(one.as_str()?).ok()).collect();
+    let namespace = fields.get("namespace").and_then(Value::as_str).filter(|text| !text.is_empty());
+    Some((taken, namespace.map(str::to_owned)))
 }
 
 fn not_known(kustomization: &RepoPath) -> String {
