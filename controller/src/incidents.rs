@@ -477,13 +477,14 @@ fn with_signal(mut incident: Incident, signal: &Signal, because: String, now: Ti
         Kept::Beyond => status.signals_not_kept = status.signals_not_kept.saturating_add(1),
     }
     status.signal_count = status.signal_count.saturating_add(signal.count.max(1));
+    status.severity = status.severity.max(Some(signal.severity));
     status.last_signal_at = Some(now);
     if status.conditions.is_empty() {
         let claims = [Claim::new(condition::READY, None, "Opened", because)];
         status.conditions = condition::settled(&[], &claims, generation, now);
     }
     incident.status = Some(status);
-    incident
+    incident.graded()
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::reference::NamespacedName;
     category = "amend",
     doc = "Signals grouped around one problem, with its diagnosis.",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Severity", type_ = "string", json_path = ".spec.severity"),
+    printcolumn(name = "Severity", type_ = "string", json_path = ".status.severity"),
     printcolumn(name = "Entity", type_ = "string", json_path = ".spec.entity.name"),
     printcolumn(name = "Cause", type_ = "string", json_path = ".status.diagnosis.causes[0].kind"),
     printcolumn(name = "Signals", type_ = "integer", json_path = ".status.signalCount"),
@@ -49,7 +49,17 @@ impl Incident {
     /// that calls it critical comes minutes later.
     pub fn severity(&self) -> Severity {
         let heard = self.status.iter().flat_map(|status| &status.signals).chain(&self.spec.signals);
-        heard.map(|signal| signal.severity).fold(self.spec.severity, Severity::max)
+        let written = self.status.as_ref().and_then(|status| status.severity);
+        heard.map(|signal| signal.severity).chain(written).fold(self.spec.severity, Severity::max)
+    }
+
+    /// The same with its severity written down in the status, where `kubectl get` finds it.
+    pub fn graded(mut self) -> Self {
+        let severity = self.severity();
+        if let Some(status) = &mut self.status {
+            status.severity = Some(severity);
+        }
+        self
     }
 }
 
@@ -62,6 +72,9 @@ pub struct IncidentStatus {
     /// Why it is in this phase, for people.
     #[serde(default)]
     pub because: String,
+    /// As grave as the gravest signal heard so far, those that are not kept included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Severity>,
     /// At most 64, oldest kept; the rest is only counted.
     #[serde(default)]
     pub signals: Vec<Signal>,
@@ -146,6 +159,7 @@ pub struct PolicyMatch {
 mod tests {
     use amend_diagnosis::entity::EntityKind;
     use amend_diagnosis::signal::SignalSource;
+    use kube::CustomResourceExt;
 
     use super::*;
 
@@ -175,5 +189,17 @@ mod tests {
             Severity::Critical,
             "also when that one is over: what it asked for is not undone"
         );
+        let mut graded = incident.graded();
+        assert_eq!(graded.status.as_ref().unwrap().severity, Some(Severity::Critical));
+        graded.status.as_mut().unwrap().signals.clear();
+        assert_eq!(graded.severity(), Severity::Critical, "also when the list has no room for it");
+    }
+
+    #[test]
+    fn the_column_shows_what_is_written_down() {
+        let columns =
+            serde_json::to_value(Incident::crd()).unwrap()["spec"]["versions"][0]["additionalPrinterColumns"].take();
+        let severity = columns.as_array().unwrap().iter().find(|column| column["name"] == "Severity").unwrap();
+        assert_eq!(severity["jsonPath"], ".status.severity");
     }
 }

@@ -279,8 +279,9 @@ impl Control for IncidentControl {
         if !counted.is_empty() {
             effects.push(IncidentEffect::Counted(counted));
         }
-        let differs = status != before;
         changed.status = Some(status);
+        changed = changed.graded();
+        let differs = changed.status.as_ref() != Some(&before);
         if let Some(due) = due::due_in(&changed, moment.remediation, moment.now).filter(|_| !moment.crowded) {
             wake = wake.min(due.max(SignedDuration::from_secs(1)));
         }

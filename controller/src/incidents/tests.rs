@@ -139,7 +139,9 @@ async fn a_storm_is_one_look_at_its_namespace_and_one_incident_that_counts_all()
     let (incidents, requests, server) = incidents().await;
     let now = incidents.shell.time.now();
 
-    incidents.store(storm(now)).await.unwrap();
+    let mut storm = storm(now);
+    storm[499].severity = Severity::Critical;
+    incidents.store(storm).await.unwrap();
 
     let asked = requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let count = |wanted: Method, ends: &str| {
@@ -152,6 +154,7 @@ async fn a_storm_is_one_look_at_its_namespace_and_one_incident_that_counts_all()
     let status = server.status();
     assert_eq!(status.signal_count, 500);
     assert_eq!(status.signals.len() as u32 + status.signals_not_kept, 500, "what has no room is counted");
+    assert_eq!(status.severity, Some(Severity::Critical), "the last of them was the gravest, and had no room");
 }
 
 #[tokio::test]

@@ -92,9 +92,10 @@ fn with_part(mut older: Incident, part: &Incident) -> Incident {
             status.signals_not_kept = status.signals_not_kept.saturating_add(1);
         }
     }
+    status.severity = status.severity.max(Some(part.severity()));
     status.last_signal_at = status.last_signal_at.max(theirs.last_signal_at);
     older.status = Some(status);
-    older
+    older.graded()
 }
 
 #[cfg(test)]
@@ -151,5 +152,12 @@ mod tests {
         assert!(!has_all_of(&older, "young", &part.status.as_ref().unwrap().signals));
         let status = with_part(older, &part).status.unwrap();
         assert_eq!((status.signal_count, status.signals.len()), (3, 3));
+    }
+
+    #[test]
+    fn an_incident_becomes_as_grave_as_its_part() {
+        let loud = Signal { severity: Severity::Critical, ..signal("b", 1) };
+        let older = with_part(incident("old", vec![signal("a", 1)]), &incident("young", vec![loud]));
+        assert_eq!(older.status.unwrap().severity, Some(Severity::Critical));
     }
 }
