@@ -78,8 +78,8 @@ pub enum Standing {
 /// What `open` came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// A new pull request, or one found that was already there, now saying what the facts say.
-    There(PullRequest),
+    /// A pull request of this proposal is there. `adopted`: it was there already, and now says what the facts say.
+    There { pull: PullRequest, adopted: bool },
     /// The proposal stands elsewhere, and nothing was written.
     Not(Standing),
 }
@@ -172,7 +172,8 @@ impl Proposals {
         match standing {
             Standing::New => {}
             Standing::Open(pull) if pull.branch == identity.key.branch() => {
-                return self.refresh(&pull, proposal).await.map(Opened::There);
+                let pull = self.refresh(&pull, proposal).await?;
+                return Ok(Opened::There { pull, adopted: true });
             }
             Standing::Open(_)
             | Standing::Merged(_)
@@ -192,13 +193,13 @@ impl Proposals {
             labels: own_labels(&proposal.labels),
         };
         match self.forge.open(new).await {
-            Ok(pull) => Ok(Opened::There(pull)),
+            Ok(pull) => Ok(Opened::There { pull, adopted: false }),
             // The forge has one for this branch: an earlier attempt whose reply was lost, not yet listed when asked.
             Err(conflict @ ForgeError::Conflict { .. }) => {
                 let pulls = self.forge.find(now).await?;
                 let same = pulls.into_iter().find(|pull| pull.branch == branch && pull.state == PullRequestState::Open);
                 match same {
-                    Some(pull) => Ok(Opened::There(pull)),
+                    Some(pull) => Ok(Opened::There { pull, adopted: true }),
                     None => Err(conflict.into()),
                 }
             }

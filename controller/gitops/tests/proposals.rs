@@ -227,8 +227,13 @@ impl World {
     }
 
     async fn opened(&self, proposal: &Proposal) -> PullRequest {
+        self.there(proposal).await.0
+    }
+
+    /// The pull request, and whether it was there already.
+    async fn there(&self, proposal: &Proposal) -> (PullRequest, bool) {
         match self.proposals.open(proposal, now()).await.unwrap() {
-            Opened::There(pull) => pull,
+            Opened::There { pull, adopted } => (pull, adopted),
             Opened::Not(standing) => panic!("{standing:?}"),
         }
     }
@@ -275,6 +280,22 @@ async fn a_crash_anywhere_around_push_and_open_leaves_one_pull_request() {
     let again = world.opened(&proposal).await;
     assert_eq!((adopted.number, again.number, world.forge.count()), (1, 1, 1));
     assert_eq!(again.head, proposal.commit);
+}
+
+#[tokio::test]
+async fn whether_a_pull_request_was_there_already_is_told_as_it_was() {
+    let world = World::new().await;
+    let first = world.proposal("aa", "f1").await;
+    let (opened, again) = (world.there(&first).await, world.there(&first).await);
+    assert_eq!((opened.1, again.1), (false, true));
+    assert_eq!(opened.0.number, again.0.number);
+
+    let world = World::new().await;
+    let second = world.proposal("bb", "f2").await;
+    *world.forge.lose_reply.lock().unwrap() = true;
+    world.proposals.open(&second, now()).await.unwrap_err();
+    *world.forge.lag.lock().unwrap() = true;
+    assert!(world.there(&second).await.1, "the forge has it by the attempt whose reply was lost");
 }
 
 #[tokio::test]

@@ -210,11 +210,12 @@ impl Run<'_> {
         match effect {
             EffectKind::PushBranch => observed_push(seen),
             EffectKind::OpenPullRequest => match &seen.pull_request {
+                // Nobody reported that it was opened: it was there when we looked.
                 Some(found) => Fate::Done(Done::Opened {
                     number: found.number,
                     url: found.url.clone(),
                     draft: found.draft,
-                    adopted: false,
+                    adopted: true,
                 }),
                 None => Fate::NotYet,
             },

@@ -81,8 +81,8 @@ pub(super) async fn open(
     }
     let proposal = Proposal { identity, commit, facts: words, draft, labels: BTreeSet::new(), cap: cap(work, target) };
     match target.proposals.open(&proposal, work.now).await? {
-        Opened::There(pull) => {
-            Ok(Done::Opened { number: pull.number, url: pull.url, draft: pull.draft, adopted: false })
+        Opened::There { pull, adopted } => {
+            Ok(Done::Opened { number: pull.number, url: pull.url, draft: pull.draft, adopted })
         }
         Opened::Not(standing) => Err(Trouble::Waits { until: until(&standing), why: why_not(&standing) }),
     }
