@@ -12,6 +12,8 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// The spec was understood and may be used.
 pub const ACCEPTED: &str = "Accepted";
+/// The account may write; one that may not is enough where nobody proposes.
+pub const WRITABLE: &str = "Writable";
 
 /// Longest message kept: long enough for every sentence that we write, short enough for a status.
 const MESSAGE_MAX: usize = 2048;

@@ -24,6 +24,7 @@ use crate::reference::SecretRef;
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.url"),
     printcolumn(name = "Branch", type_ = "string", json_path = ".spec.branch"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Writable", type_ = "string", json_path = ".status.conditions[?(@.type=='Writable')].status"),
     printcolumn(name = "Head", type_ = "string", json_path = ".status.head"),
     printcolumn(name = "Open PRs", type_ = "integer", json_path = ".status.openPullRequests"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")

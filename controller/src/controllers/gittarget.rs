@@ -1,16 +1,20 @@
 //! `GitTarget`: whether the repository and the forge answer, the head seen, and how many pull requests are open.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use amend_crds::GitTarget;
 use amend_crds::condition::{self, Claim};
+use amend_diagnosis::evidence::Answer;
 use amend_gitops::error::GitError;
 use amend_gitops::forge::ForgeError;
 use amend_gitops::proposal::ProposalError;
+use amend_policies::policy::Autonomy;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effects::EffectError;
 use crate::errors;
+use crate::planner;
 use crate::reconcile::{Control, Decision, GatherError};
 use crate::shell::Shell;
 use crate::targets::TargetProblem;
@@ -27,18 +31,38 @@ pub struct GitTargetControl;
 #[derive(Debug)]
 pub struct Looked {
     object: GitTarget,
-    outcome: Result<(String, u32), (String, Trouble)>,
+    outcome: Result<Seen, (String, Trouble)>,
     now: Timestamp,
 }
 
-/// Why nothing can be proposed, by who can mend it.
+/// A repository that can be read.
+#[derive(Debug)]
+struct Seen {
+    head: String,
+    open: u32,
+    writing: Writing,
+}
+
+/// Whether changes can be proposed to it.
+#[derive(Debug)]
+enum Writing {
+    May,
+    /// Nothing will be pushed where nothing is granted, and an account that only reads is right.
+    NothingGranted,
+    /// The account may read and not write, which would otherwise show at the first incident. `policies` are those that propose in
+    /// the granted namespaces: without one, reading is all that it is for.
+    MayNot {
+        why: String,
+        policies: Answer<Vec<String>>,
+    },
+}
+
+/// Why it cannot be used at all, by who can mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trouble {
     /// It may be over by itself.
     NoAnswer,
     WrongSpec,
-    /// The account may read and not write, which would otherwise show at the first incident.
-    NoRight,
 }
 
 impl Control for GitTargetControl {
@@ -58,24 +82,18 @@ impl Control for GitTargetControl {
         let mut status = changed.status.take().unwrap_or_default();
         let before = status.clone();
         let claims = match &looked.outcome {
-            Ok((head, open)) => {
+            Ok(Seen { head, open, writing }) => {
                 if status.head != *head {
                     status.head.clone_from(head);
                     status.head_seen_at = Some(looked.now);
                 }
                 status.open_pull_requests = *open;
-                vec![Claim::new(
-                    condition::READY,
-                    Some(true),
-                    "Answers",
-                    "repository and forge answer, and take proposals where any are granted",
-                )]
+                claims(writing, &looked.object.spec.secret_ref.name)
             }
             Err((why, trouble)) => {
                 let (reason, pending) = match trouble {
                     Trouble::NoAnswer => ("NoAnswer", condition::RECONCILING),
                     Trouble::WrongSpec => ("WrongSpec", condition::STALLED),
-                    Trouble::NoRight => ("NoRight", condition::STALLED),
                 };
                 vec![
                     Claim::new(condition::READY, Some(false), reason, why.clone()),
@@ -95,7 +113,7 @@ impl Control for GitTargetControl {
     }
 }
 
-async fn look(shell: &Shell, object: &GitTarget, now: Timestamp) -> Result<(String, u32), (String, Trouble)> {
+async fn look(shell: &Shell, object: &GitTarget, now: Timestamp) -> Result<Seen, (String, Trouble)> {
     let target = shell.targets.open(object).await.map_err(|problem| {
         let trouble = match &problem {
             TargetProblem::Unlisted(_) | TargetProblem::NoTarget { .. } => Trouble::NoAnswer,
@@ -113,17 +131,90 @@ async fn look(shell: &Shell, object: &GitTarget, now: Timestamp) -> Result<(Stri
     let no_answer = |error: &(dyn std::error::Error + 'static)| (errors::chain(error), Trouble::NoAnswer);
     let head = target.repo().fetch().await.map_err(|error| no_answer(&error))?;
     let open = target.proposals.open_count(now).await.map_err(|error| no_answer(&error))?;
-    // Where nothing is granted nothing will be pushed, and an account that only reads is right.
-    if !object.spec.grants.is_empty() {
-        target.proposals.may_propose().await.map_err(|error| match error {
-            ProposalError::Forge(ForgeError::Forbidden { .. } | ForgeError::Refused { .. })
-            | ProposalError::Git(GitError::Unauthorized { .. }) => {
-                (no_right(&errors::chain(&error), &object.spec.secret_ref.name), Trouble::NoRight)
+    let writing = match object.spec.grants.is_empty() {
+        true => Writing::NothingGranted,
+        false => match target.proposals.may_propose().await {
+            Ok(()) => Writing::May,
+            Err(
+                error @ (ProposalError::Forge(ForgeError::Forbidden { .. } | ForgeError::Refused { .. })
+                | ProposalError::Git(GitError::Unauthorized { .. })),
+            ) => Writing::MayNot { why: errors::chain(&error), policies: proposing(shell, object).await },
+            Err(error) => return Err(no_answer(&error)),
+        },
+    };
+    Ok(Seen { head: head.to_string(), open: u32::try_from(open).unwrap_or(u32::MAX), writing })
+}
+
+/// The policies that would have something proposed in the namespaces of the grants.
+async fn proposing(shell: &Shell, object: &GitTarget) -> Answer<Vec<String>> {
+    let namespaces: BTreeSet<&str> = object.spec.grants.iter().map(|grant| grant.namespace.as_str()).collect();
+    let mut found = Vec::new();
+    for namespace in namespaces {
+        match planner::policies(shell, namespace).await {
+            Ok(known) => found.extend(known.iter().filter(|one| proposes(one)).map(|one| {
+                let policy = &one.reference;
+                format!("{}/{}", policy.namespace, policy.name)
+            })),
+            Err(error) => {
+                return Answer::unknown(format!("policies of {namespace} cannot be read: {}", errors::chain(&error)));
             }
-            _ => no_answer(&error),
-        })?;
+        }
     }
-    Ok((head.to_string(), u32::try_from(open).unwrap_or(u32::MAX)))
+    Answer::Known(found)
+}
+
+/// A policy that is not accepted matches nothing, and one that is suspended neither.
+fn proposes(policy: &planner::Known) -> bool {
+    policy.compiled.as_ref().is_some_and(|policy| {
+        !policy.suspend
+            && match policy.autonomy {
+                Autonomy::Propose | Autonomy::Act => true,
+                Autonomy::Observe => false,
+            }
+    })
+}
+
+/// What is said of a repository that can be read. That it cannot be written stands in the way only of who wants to write.
+fn claims(writing: &Writing, secret: &str) -> Vec<Claim> {
+    let ready = |reason: &str, message: &str| Claim::new(condition::READY, Some(true), reason, message);
+    let writable = |holds, reason: &str, message: String| Claim::new(condition::WRITABLE, Some(holds), reason, message);
+    match writing {
+        Writing::May => vec![
+            ready("Answers", "repository and forge answer, and take proposals"),
+            writable(true, "Granted", "the account may push branches and open pull requests".to_owned()),
+        ],
+        Writing::NothingGranted => vec![
+            ready("Answers", "repository and forge answer"),
+            writable(
+                false,
+                "NothingGranted",
+                "nothing is granted, so nothing is proposed; add grants for that".to_owned(),
+            ),
+        ],
+        Writing::MayNot { why, policies: Answer::Known(policies) } if policies.is_empty() => vec![
+            ready(
+                "ReadOnly",
+                "repository and forge answer, and the account may only read: enough for naming what was changed",
+            ),
+            writable(
+                false,
+                "NoRight",
+                format!("{}; no policy of the granted namespaces proposes anything now", no_right(why, secret)),
+            ),
+        ],
+        Writing::MayNot { why, policies } => {
+            let who = match policies {
+                Answer::Known(policies) => format!("wanted by policy {}", policies.join(", ")),
+                Answer::Unknown { why } => format!("whether a policy wants it is unknown: {why}"),
+            };
+            let said = format!("{}; {who}", no_right(why, secret));
+            vec![
+                Claim::new(condition::READY, Some(false), "NoRight", said.clone()),
+                Claim::new(condition::STALLED, Some(true), "NoRight", said.clone()),
+                writable(false, "NoRight", said),
+            ]
+        }
+    }
 }
 
 /// What to do about an account that may read and not write.
@@ -151,13 +242,45 @@ mod tests {
                 status.conditions.iter().map(|one| (one.type_.as_str(), one.status.as_str(), one.reason.as_str()));
             told.map(|(kind, is, why)| format!("{kind}={is} {why}")).collect::<Vec<_>>().join(", ")
         };
-        let no_right = no_right("the token lacks the right", "git");
-        assert!(no_right.contains("let the account of Secret git write"), "{no_right}");
-        let told = decided(Err((no_right, Trouble::NoRight)));
-        assert!(told.contains("Ready=False NoRight") && told.contains("Stalled=True NoRight"), "{told}");
+        let may_not = |policies| Writing::MayNot { why: "the token lacks the right".to_owned(), policies };
+        let read = |writing| Ok(Seen { head: "c".repeat(40), open: 0, writing });
+        let wanted = Answer::Known(vec!["shop/raise".to_owned()]);
+        for policies in [wanted.clone(), Answer::unknown("forbidden")] {
+            let told = decided(read(may_not(policies)));
+            assert_eq!(told, "Ready=False NoRight, Stalled=True NoRight, Writable=False NoRight");
+        }
+        let said = claims(&may_not(wanted), "git")[0].message.clone();
+        assert!(
+            said.contains("let the account of Secret git write") && said.ends_with("by policy shop/raise"),
+            "{said}"
+        );
+        let told = decided(read(may_not(Answer::Known(Vec::new()))));
+        assert_eq!(told, "Ready=True ReadOnly, Writable=False NoRight", "reading is all that is wanted");
+        assert_eq!(decided(read(Writing::NothingGranted)), "Ready=True Answers, Writable=False NothingGranted");
+        assert_eq!(decided(read(Writing::May)), "Ready=True Answers, Writable=True Granted");
         let told = decided(Err(("the forge did not answer".to_owned(), Trouble::NoAnswer)));
         assert!(told.contains("Ready=False NoAnswer") && told.contains("Reconciling=True NoAnswer"), "{told}");
-        let told = decided(Ok(("c".repeat(40), 0)));
-        assert!(told.contains("Ready=True Answers"), "{told}");
+    }
+
+    #[test]
+    fn only_a_policy_that_is_accepted_awake_and_not_a_mere_observer_proposes() {
+        let policy = |change: fn(&mut serde_json::Value)| {
+            let mut object: serde_json::Value =
+                serde_saphyr::from_str(amend_policies::library::LIBRARY[0].yaml).unwrap();
+            object["spec"]["autonomy"] = "Propose".into();
+            change(&mut object["spec"]);
+            let reference = amend_policies::policy::PolicyRef {
+                namespace: "shop".into(),
+                name: "raise".into(),
+                uid: "1".into(),
+                generation: 1,
+            };
+            planner::Known { reference, compiled: amend_policies::lint::read(&object["spec"]).0 }
+        };
+        assert!(proposes(&policy(|_| {})));
+        assert!(proposes(&policy(|spec| spec["autonomy"] = "Act".into())));
+        assert!(!proposes(&policy(|spec| spec["autonomy"] = "Observe".into())));
+        assert!(!proposes(&policy(|spec| spec["suspend"] = true.into())));
+        assert!(!proposes(&policy(|spec| spec["autonomi"] = "Act".into())));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use amend_controller::cluster::{self, GIT_REPOSITORY, KUSTOMIZATION, Read};
+use amend_crds::condition::WRITABLE;
 use amend_crds::telemetrysource::SourceKind;
 use amend_crds::{GROUP, GitTarget, RemediationPolicy, TelemetrySource};
 use amend_diagnosis::evidence::Answer;
@@ -108,28 +109,10 @@ impl Visit<'_> {
         let fix = "kubectl apply -f docs/first-pull-request/git-target.yaml   (set url and Secret first)";
         self.check(!targets.is_empty(), Weight::Gap, "no GitTarget: nothing can be proposed", fix);
         for target in targets {
-            let (namespace, name) = (target.namespace().unwrap_or_default(), target.name_any());
-            let conditions = target.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-            let edit = format!("kubectl edit gittarget {name} -n {namespace}");
-            let why = trouble(conditions, "Ready");
-            let what =
-                format!("GitTarget {namespace}/{name} ({}): {}", target.spec.url, why.clone().unwrap_or_default());
-            let no_right = conditions.iter().any(|one| one.type_ == "Ready" && one.reason == "NoRight");
-            let fix = match no_right {
-                true => format!(
-                    "kubectl edit secret {} -n {namespace}   (or give its account the right at the forge)",
-                    target.spec.secret_ref.name
-                ),
-                false => edit.clone(),
-            };
-            self.check(why.is_none(), Weight::Missing, what, fix);
-            let granted = !target.spec.grants.is_empty();
-            self.check(
-                granted,
-                Weight::Missing,
-                format!("grants of GitTarget {namespace}/{name}: nothing may be changed"),
-                edit,
-            );
+            for (there, weight, what, fix) in judged(target) {
+                self.check(there, weight, what, fix);
+            }
+            let namespace = target.namespace().unwrap_or_default();
             self.secret(&namespace, &target.spec.secret_ref.name, &LOGIN).await;
         }
     }
@@ -297,11 +280,95 @@ impl Visit<'_> {
     }
 }
 
+/// What to look at in a GitTarget: whether it holds, how much it matters, and what to do.
+///
+/// One that can only be read names what was changed, and is enough where nobody proposes: its controller knows who does, and says
+/// that it is not ready where somebody wants more.
+fn judged(target: &GitTarget) -> Vec<(bool, Weight, String, String)> {
+    let (namespace, name) = (target.namespace().unwrap_or_default(), target.name_any());
+    let conditions = target.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let edit = format!("kubectl edit gittarget {name} -n {namespace}");
+    let shown = format!("GitTarget {namespace}/{name} ({})", target.spec.url);
+    let writable = conditions.iter().find(|one| one.type_ == WRITABLE && one.status == "False");
+    let fix = match writable.is_some_and(|one| one.reason == "NoRight") {
+        true => format!(
+            "kubectl edit secret {} -n {namespace}   (or give its account the right at the forge)",
+            target.spec.secret_ref.name
+        ),
+        false => edit.clone(),
+    };
+    let why = trouble(conditions, "Ready");
+    let granted = !target.spec.grants.is_empty();
+    let mut found = vec![
+        (why.is_none(), Weight::Missing, format!("{shown}: {}", why.clone().unwrap_or_default()), fix.clone()),
+        (
+            granted,
+            Weight::Gap,
+            format!(
+                "grants of GitTarget {namespace}/{name}: nothing may be changed, which is right for one that is only read"
+            ),
+            edit,
+        ),
+    ];
+    if let Some(writable) = writable.filter(|_| why.is_none() && granted) {
+        found.push((false, Weight::Gap, format!("{shown} can only be read: {}", writable.message), fix));
+    }
+    found
+}
+
 /// Why a condition does not hold; `None` when it does.
 fn trouble(conditions: &[Condition], wanted: &str) -> Option<String> {
     match conditions.iter().find(|condition| condition.type_ == wanted) {
         None => Some("no controller has looked at it".into()),
         Some(condition) if condition.status == "True" => None,
         Some(condition) => Some(condition.message.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is found of a target with a grant or without, and with these conditions.
+    fn found(granted: bool, conditions: &[(&str, &str, &str)]) -> Vec<String> {
+        let grants = if granted {
+            serde_json::json!([{"namespace": "shop", "paths": ["apps/**"], "kinds": ["Deployment"], "fields": ["spec"]}])
+        } else {
+            Value::Null
+        };
+        let conditions: Vec<Value> = conditions
+            .iter()
+            .map(|(kind, status, reason)| {
+                serde_json::json!({"type": kind, "status": status, "reason": reason, "message": format!("{kind} says so"),
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"})
+            })
+            .collect();
+        let mut object = serde_json::json!({"apiVersion": "amend.dev/v1alpha1", "kind": "GitTarget",
+            "metadata": {"name": "platform", "namespace": "amend-system"},
+            "spec": {"url": "https://git.example/shop/fleet.git", "branch": "main", "forge": {"kind": "Gitea"}, "secretRef": {"name": "git"}},
+            "status": {"conditions": conditions}});
+        if granted {
+            object["spec"]["grants"] = grants;
+        }
+        let target: GitTarget = serde_json::from_value(object).expect("a target");
+        let missing = judged(&target).into_iter().filter(|(there, ..)| !there);
+        missing.map(|(_, weight, what, fix)| format!("{weight:?}: {what} | {fix}")).collect()
+    }
+
+    #[test]
+    fn a_target_that_is_only_read_is_a_gap_and_one_that_somebody_wants_to_write_is_missing() {
+        let told = found(true, &[("Ready", "True", "ReadOnly"), ("Writable", "False", "NoRight")]);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("Gap: GitTarget amend-system/platform"), "{told:?}");
+        assert!(told[0].contains("can only be read: Writable says so | kubectl edit secret git"), "{told:?}");
+
+        let told = found(true, &[("Ready", "False", "NoRight"), ("Writable", "False", "NoRight")]);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("Missing:") && told[0].contains("| kubectl edit secret git"), "{told:?}");
+
+        let told = found(false, &[("Ready", "True", "Answers"), ("Writable", "False", "NothingGranted")]);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("Gap: grants of"), "{told:?}");
+        assert_eq!(found(true, &[("Ready", "True", "Answers"), ("Writable", "True", "Granted")]), [""; 0]);
     }
 }
