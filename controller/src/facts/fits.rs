@@ -56,6 +56,16 @@ fn pod_change(target: &Value, look: &Look, changes: &[RenderedChange], ranges: &
         Answer::Known(None) => {}
         Answer::Unknown { why } => return Answer::Unknown { why },
     }
+    let injected = match injected(target, look) {
+        Ok(injected) => injected,
+        Err(why) => return Answer::Unknown { why },
+    };
+    for (list, container) in injected {
+        match before[list].as_array_mut() {
+            Some(containers) => containers.push(container.clone()),
+            None => before[list] = Value::from(vec![container.clone()]),
+        }
+    }
     let mut after = before.clone();
     for change in changes.iter().filter(|change| {
         target["kind"] == change.object.kind.as_str() && target["metadata"]["name"] == change.object.name.as_str()
@@ -78,6 +88,57 @@ fn overhead(spec: &Value, look: &Look) -> Answer<Option<Value>> {
         Some(pod) => Answer::Known(Some(pod["spec"]["overhead"].clone()).filter(|overhead| !overhead.is_null())),
         None => Answer::unknown(format!("no pod here tells the overhead of RuntimeClass {class}")),
     }
+}
+
+/// Lists of containers of a pod that stay: debug containers do not come again.
+const LISTS: [&str; 2] = ["containers", "initContainers"];
+
+/// Containers that the newest pod of the workload has beyond the template that it was made from: a webhook put them in (the proxy
+/// of a service mesh), and will put them into its successor. They come with the list that they stand in.
+///
+/// # Errors
+/// Why nobody can tell.
+fn injected<'a>(target: &'a Value, look: &'a Look) -> Result<Vec<(&'static str, &'a Value)>, String> {
+    let (kind, name) = (&target["kind"], &target["metadata"]["name"]);
+    let unread = look.unread("pods").or_else(|| look.unread("replicasets").filter(|_| kind == "Deployment"));
+    if let Some(why) = unread {
+        return Err(format!("what is put into pods beyond their template is not known: {why}"));
+    }
+    let sets: Vec<&Value> = look.of_kind("ReplicaSet").filter(|set| is_owned(set, kind, name)).collect();
+    let template = |pod: &Value| {
+        let set = sets.iter().find(|set| is_owned(pod, &set["kind"], &set["metadata"]["name"]));
+        set.copied().or(is_owned(pod, kind, name).then_some(target)).map(|owner| &owner["spec"]["template"]["spec"])
+    };
+    let there = look.of_kind("Pod").filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    let pods = there.filter_map(|pod| template(pod).map(|template| (pod, template)));
+    let born = |pod: &Value| {
+        let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
+        (text("creationTimestamp"), text("name"))
+    };
+    let (pod, template) = pods.max_by_key(|(pod, _)| born(pod)).ok_or_else(|| {
+        let name = name.as_str().unwrap_or_default();
+        format!("{name} has no pod that shows what is put into it beyond its template")
+    })?;
+    let current = &target["spec"]["template"]["spec"];
+    let beyond = |list: &'static str| {
+        let extra = containers(&pod["spec"], list).filter(move |one| !has(template, one) && !has(current, one));
+        extra.map(move |one| (list, one))
+    };
+    Ok(LISTS.into_iter().flat_map(beyond).collect())
+}
+
+fn containers<'a>(spec: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    spec[list].as_array().into_iter().flatten()
+}
+
+/// Whether a pod's specification has a container of that name, in whichever list.
+fn has(spec: &Value, container: &Value) -> bool {
+    LISTS.iter().any(|list| containers(spec, list).any(|one| one["name"] == container["name"]))
+}
+
+fn is_owned(object: &Value, kind: &Value, name: &Value) -> bool {
+    let mut owners = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    owners.any(|owner| owner["kind"] == *kind && owner["name"] == *name)
 }
 
 /// Writes one field; null where it is taken away.
@@ -155,10 +216,28 @@ mod tests {
         serde_json::from_value(json!({"file": "f", "object": object, "field": field, "to": to})).unwrap()
     }
 
+    /// A pod of the ReplicaSet, born at that minute.
+    fn pod(set: &str, minute: u32, spec: &Value) -> Value {
+        json!({"kind": "Pod", "metadata": {"name": format!("{set}-{minute}"),
+            "creationTimestamp": format!("2026-01-01T00:{minute:02}:00Z"),
+            "ownerReferences": [{"kind": "ReplicaSet", "name": set}]}, "spec": spec})
+    }
+
+    fn set(name: &str, spec: &Value) -> Value {
+        json!({"kind": "ReplicaSet", "metadata": {"name": name, "ownerReferences": [{"kind": "Deployment", "name": "checkout"}]},
+            "spec": {"template": {"spec": spec}}})
+    }
+
+    /// With a pod that is as its template says.
     fn changed(spec: &Value, others: Vec<Value>, change: RenderedChange) -> Answer<PodChange> {
+        let plain = vec![set("now", spec), pod("now", 0, spec)];
+        changed_among(spec, [others, plain].concat(), change)
+    }
+
+    fn changed_among(spec: &Value, objects: Vec<Value>, change: RenderedChange) -> Answer<PodChange> {
         let target =
             json!({"kind": "Deployment", "metadata": {"name": "checkout"}, "spec": {"template": {"spec": spec}}});
-        let look = Look { objects: others, ..Look::default() };
+        let look = Look { objects, ..Look::default() };
         let ranges: Vec<LimitRange> = look.of_kind("LimitRange").flat_map(LimitRange::of).collect();
         pod_change(&target, &look, &[change], &ranges)
     }
@@ -196,7 +275,53 @@ mod tests {
         assert_eq!(memory(&changed(&spec, vec![pod], raised())), said("130Mi", "230Mi"));
         let plain = json!({"kind": "Pod", "spec": {"runtimeClassName": "kata"}});
         assert_eq!(memory(&changed(&spec, vec![plain], raised())), said("100Mi", "200Mi"));
-        let nobody = changed(&spec, vec![], raised());
+        let nobody = changed_among(&spec, vec![], raised());
         assert!(matches!(&nobody, Answer::Unknown { why } if why.contains("RuntimeClass kata")), "{nobody:?}");
+    }
+
+    #[test]
+    fn what_a_webhook_puts_into_the_newest_pod_is_counted_for_its_successor() {
+        let of = |name: &str, limit: &str| json!({"name": name, "resources": {"limits": {"memory": limit}}});
+        let spec = json!({"containers": [of("app", "100Mi")]});
+        let meshed = json!({"containers": [of("app", "100Mi"), of("proxy", "64Mi")],
+            "initContainers": [{"name": "net", "restartPolicy": "Always", "resources": {"limits": {"memory": "16Mi"}}}],
+            "ephemeralContainers": [of("debug", "1Gi")]});
+        let raised = || change("spec.template.spec.containers[app].resources.limits.memory", Some("200Mi"));
+        let among = |objects| memory(&changed_among(&spec, objects, raised()));
+
+        let now = set("now", &spec);
+        assert_eq!(among(vec![now.clone(), pod("now", 1, &meshed)]), said("180Mi", "280Mi"));
+        let left = vec![now.clone(), pod("now", 1, &meshed), pod("now", 2, &spec)];
+        assert_eq!(among(left), said("100Mi", "200Mi"), "the mesh was left");
+        let two = json!({"containers": [of("app", "100Mi"), of("helper", "32Mi")]});
+        let older = vec![now.clone(), set("old", &two), pod("old", 3, &two)];
+        assert_eq!(among(older), said("100Mi", "200Mi"), "its own template had the helper");
+        let foreign = vec![now.clone(), pod("other", 4, &meshed), pod("now", 1, &spec)];
+        assert_eq!(among(foreign), said("100Mi", "200Mi"), "a pod of somebody else");
+    }
+
+    #[test]
+    fn without_a_pod_nobody_knows_what_is_put_in() {
+        let spec = json!({"containers": [{"name": "app"}]});
+        let raised = || change("spec.template.spec.containers[app].resources.limits.memory", Some("200Mi"));
+        let nobody = changed_among(&spec, vec![set("now", &spec)], raised());
+        assert!(matches!(&nobody, Answer::Unknown { why } if why.contains("checkout has no pod")), "{nobody:?}");
+        let target =
+            json!({"kind": "Deployment", "metadata": {"name": "checkout"}, "spec": {"template": {"spec": spec}}});
+        let asked = amend_diagnosis::evidence::Asked {
+            id: "cluster-pods".into(),
+            source: "cluster".into(),
+            query: "v1/namespaces/shop/pods".into(),
+            window: amend_diagnosis::evidence::Window {
+                from: jiff::Timestamp::UNIX_EPOCH,
+                to: jiff::Timestamp::UNIX_EPOCH,
+            },
+            digest: String::new(),
+            unknown: Some("not allowed to read pods".into()),
+        };
+        let look =
+            Look { objects: vec![pod("now", 1, &spec), set("now", &spec)], asked: vec![asked], ..Look::default() };
+        let why = injected(&target, &look).unwrap_err();
+        assert!(why.contains("not allowed to read pods"), "{why}");
     }
 }
