@@ -77,7 +77,7 @@ fn chosen(mut found: Vec<Exemplar>) -> Vec<Exemplar> {
 }
 
 /// Those that failed first, the newest before others; then the slowest.
-fn order(one: &Exemplar, other: &Exemplar) -> Ordering {
+pub(crate) fn order(one: &Exemplar, other: &Exemplar) -> Ordering {
     let length = |exemplar: &Exemplar| exemplar.took.unwrap_or(f64::INFINITY);
     length(other)
         .total_cmp(&length(one))

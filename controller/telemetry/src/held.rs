@@ -12,7 +12,8 @@ use regex::{Regex, RegexBuilder};
 use crate::alert::{AlertQuestion, AlertState};
 use crate::calls::{edges, traced};
 use crate::connection::clean;
-use crate::exemplars::is_trace_id;
+use crate::exemplars::{is_trace_id, order};
+use crate::families::RequestFamily;
 use crate::measured::{Kept, Names, Samples};
 use crate::promql::Expr;
 use crate::promql::evaluate::{self, ByName};
@@ -50,6 +51,31 @@ pub(crate) struct HeldLine {
     pub namespace: Option<String>,
     pub service: Option<String>,
     pub line: LogLine,
+}
+
+/// A family of requests as far as its exemplars go.
+struct Telling {
+    duration: String,
+    requests: String,
+    codes: Vec<String>,
+    failed: Regex,
+    only: Vec<(&'static str, &'static str)>,
+}
+
+impl Telling {
+    /// `None`: its expression of errors is none, which was refused when the mapping was read.
+    fn of(family: RequestFamily) -> Option<Self> {
+        let failed = Regex::new(&format!("^(?:{})$", family.error_codes)).ok()?;
+        let RequestFamily { duration, requests, codes, only, .. } = family;
+        Some(Self { duration, requests, codes, failed, only })
+    }
+
+    /// Whether a count with these labels is one of failed requests.
+    fn counts_failed(&self, labels: &BTreeMap<String, String>) -> bool {
+        let is = |label: &str, fits: &dyn Fn(&str) -> bool| labels.get(label).is_some_and(|value| fits(value));
+        self.only.iter().all(|(label, wanted)| is(label, &|value| value == *wanted))
+            && self.codes.iter().any(|label| is(label, &|value| self.failed.is_match(value)))
+    }
 }
 
 /// An exemplar and the labels of what it is an example of.
@@ -169,18 +195,23 @@ impl Held {
         Ok(held(&self.lines)?.iter().filter(fits).map(|told| &told.line).collect())
     }
 
-    /// Requests that histograms of latency remember.
+    /// Requests that histograms of latency and counts of failed requests remember.
     pub fn exemplars(&self, question: &ExemplarQuestion, config: &SourceConfig) -> Answered<Vec<Exemplar>> {
         let of = Picked::of(&question.of)?;
-        let durations: BTreeSet<String> = config.mapping.families().into_iter().map(|family| family.duration).collect();
-        let of_latency = |one: &&HeldExemplar| one.labels.get("__name__").is_none_or(|name| durations.contains(name));
+        let telling: Vec<Telling> = config.mapping.families().into_iter().filter_map(Telling::of).collect();
+        let tells = |one: &&HeldExemplar| {
+            let Some(name) = one.labels.get("__name__") else { return true };
+            telling.iter().any(|family| match one.exemplar.took {
+                Some(_) => family.duration == *name,
+                None => family.requests == *name && family.counts_failed(&one.labels),
+            })
+        };
         let (from, to) =
             (question.window.from.as_millisecond() as f64 / 1e3, question.window.to.as_millisecond() as f64 / 1e3);
-        let found =
-            held(&self.exemplars)?.iter().filter(of_latency).filter(|one| (from..=to).contains(&one.exemplar.at));
+        let found = held(&self.exemplars)?.iter().filter(tells).filter(|one| (from..=to).contains(&one.exemplar.at));
         let mut found: Vec<Exemplar> =
             found.filter(|one| of.labels(&one.labels)).map(|one| one.exemplar.clone()).collect();
-        found.sort_by(|left, right| right.took.unwrap_or(f64::MAX).total_cmp(&left.took.unwrap_or(f64::MAX)));
+        found.sort_by(order);
         Ok((found, 0))
     }
 

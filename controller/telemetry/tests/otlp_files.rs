@@ -17,6 +17,7 @@ use amend_telemetry::questions::{
 use amend_telemetry::source::{Source, SourceConfig, SourceKind, open};
 use amend_telemetry::sources::Sources;
 use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -93,6 +94,31 @@ async fn an_exemplar_of_a_latency_histogram_leads_to_its_trace() {
     let question = ExemplarQuestion { id: "exemplars".to_owned(), of, window };
     let found = opened(&folder(), |_| {}).exemplars(&question).await.outcome.unwrap();
     assert_eq!((found.len(), found[0].trace_id.as_str(), found[0].took), (1, "a1b2c3d4e5f60718", Some(0.4)));
+}
+
+#[tokio::test]
+async fn an_exemplar_of_a_count_of_failed_requests_leads_to_its_trace_and_one_of_others_does_not() {
+    let scratch = tempfile::tempdir().unwrap();
+    let text = |key: &str, value: &str| json!({"key": key, "value": {"stringValue": value}});
+    let point = |code: &str, second: i64, trace: &str| {
+        let nano = format!("{}000000000", at(second).as_second());
+        json!({"attributes": [text("code", code)], "timeUnixNano": nano, "asInt": "7",
+            "exemplars": [{"timeUnixNano": nano, "asInt": "1", "traceId": trace}]})
+    };
+    let sum = |name: &str, points: Value| json!({"name": name, "sum": {"aggregationTemporality": 2, "isMonotonic": true, "dataPoints": points}});
+    let told = json!({"resourceMetrics": [{
+        "resource": {"attributes": [text("service.name", "checkout"), text("k8s.namespace.name", "shop")]},
+        "scopeMetrics": [{"metrics": [
+            sum("http.requests", json!([point("503", 60, "aa"), point("200", 90, "bb"), point("500", 120, "cc")])),
+            sum("jobs", json!([point("500", 60, "dd")])),
+        ]}],
+    }]});
+    fs::write(scratch.path().join("metrics.json"), told.to_string()).unwrap();
+    let window = Window { from: at(0), to: at(600) };
+    let question = ExemplarQuestion { id: "exemplars".to_owned(), of: Selection::one(&checkout()), window };
+    let found = opened(scratch.path(), |_| {}).exemplars(&question).await.outcome.unwrap();
+    let told: Vec<_> = found.iter().map(|one| (one.trace_id.as_str(), one.took)).collect();
+    assert_eq!(told, [("cc", None), ("aa", None)], "the newest first");
 }
 
 #[tokio::test]

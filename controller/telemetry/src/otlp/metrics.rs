@@ -191,6 +191,9 @@ impl Points {
         if let Some(data) = sum {
             let kind = if data.is_monotonic { Kind::Counter } else { Kind::Other };
             let called = named(&name, &unit, kind);
+            if kind == Kind::Counter {
+                self.counted(&called, &data, about);
+            }
             self.numbers(&name, &called, data, about);
         }
         let called = named(&name, &unit, Kind::Other);
@@ -250,6 +253,14 @@ impl Points {
         }
     }
 
+    /// Examples of what a counter counts: their values are no durations.
+    fn counted(&mut self, name: &str, data: &Data, about: &Labels) {
+        for point in data.data_points.iter().filter(|point| !point.exemplars.is_empty()) {
+            let Some((labels, _)) = self.point(point, about) else { continue };
+            self.remember(name, &labels, point, |_| None);
+        }
+    }
+
     fn totals(&mut self, name: &str, labels: &Labels, delta: bool, at: f64, point: &Point) {
         for (suffix, value) in [("sum", &point.sum), ("count", &point.count)] {
             if let Some(value) = number(value) {
@@ -261,7 +272,7 @@ impl Points {
     fn histogram(&mut self, name: &str, delta: bool, point: &Point, about: &Labels) {
         let Some((labels, at)) = self.point(point, about) else { return };
         self.totals(name, &labels, delta, at, point);
-        self.remember(name, &labels, point);
+        self.remember(name, &labels, point, Some);
         let bounds = point.explicit_bounds.iter().filter_map(number).map(|bound| bound.to_string());
         let mut below = 0.0;
         for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(&point.bucket_counts) {
@@ -275,7 +286,7 @@ impl Points {
     fn exponential(&mut self, name: &str, delta: bool, point: &Point, about: &Labels) {
         let Some((mut labels, at)) = self.point(point, about) else { return };
         self.totals(name, &labels, delta, at, point);
-        self.remember(name, &labels, point);
+        self.remember(name, &labels, point, Some);
         labels.insert("__name__".to_owned(), format!("{name}_bucket"));
         let all = |counts: &[Value]| counts.iter().filter_map(number).collect::<Vec<f64>>();
         self.exponential.entry(labels).or_default().push(Exponential {
@@ -289,13 +300,13 @@ impl Points {
         });
     }
 
-    fn remember(&mut self, name: &str, labels: &Labels, point: &Point) {
+    fn remember(&mut self, name: &str, labels: &Labels, point: &Point, took: fn(f64) -> Option<f64>) {
         for told in point.exemplars.iter().filter(|told| !told.trace_id.is_empty()) {
-            let took = number(&told.as_double).or_else(|| number(&told.as_int));
-            let (Some(at), Some(took)) = (nanoseconds(&told.time_unix_nano), took) else { continue };
+            let value = number(&told.as_double).or_else(|| number(&told.as_int));
+            let (Some(at), Some(value)) = (nanoseconds(&told.time_unix_nano), value) else { continue };
             let mut labels = labels.clone();
             labels.insert("__name__".to_owned(), name.to_owned());
-            let exemplar = Exemplar { trace_id: told.trace_id.clone(), took: Some(took), at: at as f64 / 1e9 };
+            let exemplar = Exemplar { trace_id: told.trace_id.clone(), took: took(value), at: at as f64 / 1e9 };
             self.exemplars.push(HeldExemplar { labels, exemplar });
         }
     }
