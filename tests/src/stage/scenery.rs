@@ -31,6 +31,8 @@ pub struct Scenery {
     pub policies: Vec<Value>,
     /// A Prometheus rule file.
     pub rules: String,
+    /// Fields that the GitTarget grants besides resources, images and what ConfigMaps hold.
+    pub granted: Vec<&'static str>,
     /// Where Flux and Amend reach Gitea, when it is not Gitea itself: the URL of a [`Proxy`](crate::bench::Proxy).
     pub git_through: Option<String>,
 }
@@ -53,7 +55,8 @@ impl Scenery {
             service.calls.retain(|call| SERVICES.contains(&call.to.as_str()));
         }
         let rules = ALERTS.replace("NAMESPACE", namespace);
-        Self { namespace: namespace.to_owned(), files, graph, policies: Vec::new(), rules, git_through: None }
+        let (policies, granted) = (Vec::new(), Vec::new());
+        Self { namespace: namespace.to_owned(), files, graph, policies, rules, granted, git_through: None }
     }
 
     /// Kinds of workload among the manifests.

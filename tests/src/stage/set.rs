@@ -239,6 +239,8 @@ impl Stage {
         let secret = format!("{namespace}-git");
         let forge = scenery.git_through.as_deref().unwrap_or(bench.gitea().url());
         let granted = [&scenery.kinds()[..], &["ConfigMap"]].concat();
+        let usual = ["spec.template.spec.containers[*].resources", "spec.template.spec.containers[*].image", "data"];
+        let fields = [&usual[..], &scenery.granted].concat();
         let target = [
             json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret, "namespace": RELEASE_NAMESPACE},
                    "stringData": {"username": self.robot.name, "password": self.robot.token}}),
@@ -247,8 +249,7 @@ impl Stage {
                 "url": git_url(forge, namespace), "branch": "main", "forge": {"kind": "Gitea", "url": forge},
                 "secretRef": {"name": secret}, "allowedNamespaces": [namespace],
                 "grants": [{
-                    "namespace": namespace, "paths": [format!("{FOLDER}/**")], "kinds": granted,
-                    "fields": ["spec.template.spec.containers[*].resources", "spec.template.spec.containers[*].image", "data"],
+                    "namespace": namespace, "paths": [format!("{FOLDER}/**")], "kinds": granted, "fields": fields,
                 }],
             }}),
         ];

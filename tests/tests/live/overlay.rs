@@ -5,9 +5,10 @@
 
 use amend_crds::incident::IncidentPhase;
 use amend_execution::phase::Phase;
-use amend_sandbox::model::graph::Version;
+use amend_sandbox::model::graph::{Need, Version};
 use amend_tests::bench::MergeStyle;
 use amend_tests::stage::{FOLDER, PROPOSED, SOON, Scenery, Stage, VERIFIED, World};
+use serde_json::Value;
 
 use crate::told::changed_lines;
 
@@ -94,6 +95,48 @@ async fn a_limit_that_a_patch_sets_is_raised_in_the_patch() -> anyhow::Result<()
     stage.remediation_reaches(Phase::Succeeded, VERIFIED).await?;
     let containers = stage.deployment("checkout").await?["spec"]["template"]["spec"]["containers"].clone();
     assert_eq!(containers[0]["resources"]["limits"]["memory"], "384Mi");
+    stage.record_verifies().await?;
+    Ok(())
+}
+
+/// The map gets another name with its contents, so its readers are rolled out with it, and back again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_value_of_a_generated_config_map_is_taken_back() -> anyhow::Result<()> {
+    const RIGHT: &str = "processor-url=https://cards.example/v2";
+    let mut scenery = Scenery::shop("overlay-map");
+    if let Some(payment) = scenery.graph.services.get_mut("payment") {
+        payment.usual.needs = vec![Need {
+            config_map: "shop-config".into(),
+            key: "processor-url".into(),
+            one_of: vec!["https://cards.example/v2".into()],
+            error_ratio: 0.5,
+        }];
+        payment.usual.error_message = "card processor answered 404 to POST /v3/charges".into();
+    }
+    scenery.policy("revert-bad-release", |_| {});
+    scenery.granted = vec!["spec.template.spec.volumes", "spec.template.spec.containers[*].env"];
+    scenery.files.remove(&format!("{FOLDER}/config.yaml"));
+    let generator =
+        format!("configMapGenerator:\n- name: shop-config\n  literals:\n  - payment-timeout=2s\n  - {RIGHT}\n");
+    let settings = format!("{FOLDER}/kustomization.yaml");
+    scenery.files.insert(settings.clone(), format!("namespace: overlay-map\n{}{generator}", resources(&scenery)));
+    let stage = Stage::set(World::shared().await?, scenery).await?;
+    let map = |live: &Value| live["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"].clone();
+    let before = map(&stage.deployment("payment").await?);
+
+    let wrong = RIGHT.replace("v2", "v3");
+    stage.edit(&settings, RIGHT, &wrong, "config: the card processor has a new address").await?;
+
+    let pull = stage.ready_pull_request(PROPOSED).await?;
+    let (removed, added) = changed_lines(&stage.repo().diff(pull.number).await?);
+    assert_eq!((removed, added), (vec![format!("  - {wrong}")], vec![format!("  - {RIGHT}")]));
+    assert_ne!(map(&stage.deployment("payment").await?), before);
+
+    stage.has_fired("HighErrorRatio", "payment", 60).await?;
+    stage.merge(&pull, MergeStyle::Squash).await?;
+    stage.remediation_reaches(Phase::Succeeded, VERIFIED).await?;
+    stage.incident_reaches(IncidentPhase::Resolved, SOON).await?;
+    assert_eq!(map(&stage.deployment("payment").await?), before, "the very map of before");
     stage.record_verifies().await?;
     Ok(())
 }

@@ -247,7 +247,7 @@ fn missing_key(pod: &SeenPod, needs: &[Need], seen: &Seen) -> Option<String> {
     let named = pod.config_keys.iter().filter(|(_, _, optional)| !optional).map(|(map, key, _)| (map, key));
     let needed = needs.iter().map(|need| (&need.config_map, &need.key));
     for (map, key) in named.chain(needed) {
-        match seen.config_maps.get(&(pod.namespace.clone(), map.clone())) {
+        match seen.config_map(pod, map) {
             None => return Some(format!("configmap \"{map}\" not found")),
             Some(data) if !data.contains_key(key) => {
                 return Some(format!("couldn't find key {key} in ConfigMap {}/{map}", pod.namespace));
@@ -263,10 +263,7 @@ pub fn wrong_config(pod: &SeenPod, needs: &[Need], seen: &Seen) -> f64 {
     needs
         .iter()
         .filter(|need| {
-            let value = seen
-                .config_maps
-                .get(&(pod.namespace.clone(), need.config_map.clone()))
-                .and_then(|map| map.get(&need.key));
+            let value = seen.config_map(pod, &need.config_map).and_then(|map| map.get(&need.key));
             !need.one_of.is_empty() && value.is_some_and(|value| !need.one_of.contains(value))
         })
         .map(|need| need.error_ratio)

@@ -1,6 +1,6 @@
 //! What the model sees of a cluster: pods, what their containers may use, and configuration. Nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -45,6 +45,8 @@ pub struct SeenPod {
     pub created: Timestamp,
     /// ConfigMap keys that its environment names, as (map, key, optional).
     pub config_keys: Vec<(String, String, bool)>,
+    /// ConfigMaps that it reads, by whatever way.
+    pub reads: BTreeSet<String>,
     /// What the cluster says of its first container, where somebody else than the model decides that (KWOK's stages).
     pub told: Option<Container>,
 }
@@ -58,6 +60,15 @@ impl SeenPod {
 }
 
 impl Seen {
+    /// What the ConfigMap called `name` holds for a pod: the one of this name, or the one that it reads under this name and the
+    /// hash that Kustomize puts behind a generated one.
+    pub fn config_map(&self, pod: &SeenPod, name: &str) -> Option<&BTreeMap<String, String>> {
+        let hashed =
+            |read: &&String| read.rsplit_once('-').is_some_and(|(plain, hash)| plain == name && hash.len() == 10);
+        let named = pod.reads.iter().find(hashed).map_or(name, String::as_str);
+        self.config_maps.get(&(pod.namespace.clone(), named.to_owned()))
+    }
+
     /// Reads Pods and ConfigMaps as the API server gives them; pods being deleted are left out.
     pub fn read<'a>(pods: impl Iterator<Item = &'a Value>, config_maps: impl Iterator<Item = &'a Value>) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -82,6 +93,12 @@ fn pod(pod: &Value) -> Option<SeenPod> {
         let from = env["valueFrom"].get("configMapKeyRef")?;
         Some((text(&from["name"])?, text(&from["key"])?, from["optional"].as_bool().unwrap_or(false)))
     });
+    let volumes =
+        pod["spec"]["volumes"].as_array().into_iter().flatten().filter_map(|one| text(&one["configMap"]["name"]));
+    let from = container["envFrom"].as_array().into_iter().flatten();
+    let from = from.filter_map(|one| text(&one["configMapRef"]["name"]));
+    let keys: Vec<(String, String, bool)> = keys.collect();
+    let reads = volumes.chain(from).chain(keys.iter().map(|(map, _, _)| map.clone())).collect();
     Some(SeenPod {
         uid: text(&pod["metadata"]["uid"])?,
         namespace: text(&pod["metadata"]["namespace"])?,
@@ -95,7 +112,8 @@ fn pod(pod: &Value) -> Option<SeenPod> {
         cpu_request: amount("requests", "cpu"),
         node: text(&pod["spec"]["nodeName"]).filter(|node| !node.is_empty()),
         created: pod["metadata"]["creationTimestamp"].as_str()?.parse().ok()?,
-        config_keys: keys.collect(),
+        config_keys: keys,
+        reads,
         told: None,
     })
 }
