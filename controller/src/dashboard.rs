@@ -4,6 +4,8 @@
 //! not see with `kubectl`. All text is escaped by the templates, and the browser is told to run nothing but our own script.
 
 pub mod assets;
+mod build;
+mod builds;
 pub mod diff;
 mod incident;
 mod lines;
@@ -46,13 +48,16 @@ impl std::fmt::Debug for Dashboard {
     }
 }
 
-/// The dashboard's routes: `/`, `/incidents`, `/incidents/{namespace}/{name}`, `/logs/unknown`, `/events`, `/login`, `/logout`, `/assets`.
+/// The dashboard's routes: `/`, `/incidents`, `/incidents/{namespace}/{name}`, the same of `/builds`, `/logs/unknown`, `/events`,
+/// `/login`, `/logout`, `/assets`.
 pub fn routes(views: Arc<dyn IncidentViews>, door: Door, time: Arc<dyn Time>) -> Router {
     let sessions = Arc::new(Sessions::new(door, time.clone()));
     Router::new()
         .route("/", get(|| async { Redirect::to("/incidents") }))
         .route("/incidents", get(list::incidents))
         .route("/incidents/{namespace}/{name}", get(incident::incident))
+        .route("/builds", get(builds::builds))
+        .route("/builds/{namespace}/{name}", get(build::build))
         .route("/logs/unknown", get(lines::unknown_lines))
         .route("/events", get(live::events))
         .route("/login", get(session::login_page).post(session::login))

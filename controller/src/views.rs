@@ -1,11 +1,14 @@
 //! What the dashboard shows, read from the objects with the reader's own rights.
 
+mod builds;
+
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use amend_crds::incident::IncidentPhase;
 use amend_crds::remediation::PullRequestRef;
-use amend_crds::{Incident, Remediation};
+use amend_crds::{Build, Incident, Remediation};
 use amend_diagnosis::evidence::{Answer, Change as Changed};
 use amend_diagnosis::logs::queue::Entry;
 use amend_execution::journal::{Event, Word, alike, told};
@@ -15,14 +18,17 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use kube::ResourceExt;
 use kube::api::{Api, ListParams};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 
 use crate::contents;
 use crate::dashboard::views::{
-    Change, CheckView, GateView, IncidentRow, IncidentView, IncidentViews, Lane, Moment, PolicyView, PullRequestView,
-    Reader, RecordView, RemediationView, Step, StepState, UnknownLineView, UnknownLinesView, ViewError,
+    BuildRow, BuildView, Change, CheckView, GateView, IncidentRow, IncidentView, IncidentViews, Lane, Moment,
+    PolicyView, PullRequestView, Reader, RecordView, RemediationView, Step, StepState, UnknownLineView,
+    UnknownLinesView, ViewError,
 };
 use crate::errors;
 use crate::records;
@@ -43,13 +49,10 @@ impl Views {
         Self { shell }
     }
 
-    async fn rows(&self, reader: &Reader) -> Result<Vec<IncidentRow>, ViewError> {
-        let incidents: Api<Incident> = Api::all(reader.client.clone());
-        let remediations: Api<Remediation> = Api::all(reader.client.clone());
-        let list = incidents.list(&ListParams::default().limit(LISTED)).await.map_err(view_error)?;
-        let remediations = remediations.list(&ListParams::default().limit(LISTED)).await.map_err(view_error)?;
-        let of = |incident: &Incident| remediation_of(incident, &remediations.items);
-        Ok(list.items.iter().map(|incident| row(incident, of(incident))).collect())
+    async fn rows(&self, reader: &Reader, namespace: Option<&str>) -> Result<Vec<IncidentRow>, ViewError> {
+        let incidents: Vec<Incident> = listed(reader, namespace).await?;
+        let remediations: Vec<Remediation> = listed(reader, namespace).await?;
+        Ok(incidents.iter().map(|incident| row(incident, remediation_of(incident, &remediations))).collect())
     }
 
     /// What stands in a queue of all namespaces is for who may read all incidents: asked before anything is shown.
@@ -158,8 +161,12 @@ impl Views {
 }
 
 impl IncidentViews for Views {
-    fn list<'a>(&'a self, reader: &'a Reader) -> BoxFuture<'a, Result<Vec<IncidentRow>, ViewError>> {
-        Box::pin(self.rows(reader))
+    fn list<'a>(
+        &'a self,
+        reader: &'a Reader,
+        namespace: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<IncidentRow>, ViewError>> {
+        Box::pin(self.rows(reader, namespace))
     }
 
     fn get<'a>(
@@ -173,6 +180,23 @@ impl IncidentViews for Views {
 
     fn unknown_lines<'a>(&'a self, reader: &'a Reader) -> BoxFuture<'a, Result<UnknownLinesView, ViewError>> {
         Box::pin(self.lines(reader))
+    }
+
+    fn builds<'a>(
+        &'a self,
+        reader: &'a Reader,
+        namespace: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<BuildRow>, ViewError>> {
+        Box::pin(builds::rows(reader, namespace))
+    }
+
+    fn build<'a>(
+        &'a self,
+        reader: &'a Reader,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<BuildView, ViewError>> {
+        Box::pin(builds::one(reader, namespace, name))
     }
 
     fn changes(&self) -> BoxStream<'static, Change> {
@@ -189,8 +213,29 @@ impl IncidentViews for Views {
                 let remediation = item.ok()?;
                 Some(Change { namespace: remediation.namespace().unwrap_or_default(), name: remediation.spec.incident })
             });
-        futures::stream::select(incidents, remediations).boxed()
+        let builds: Api<Build> = Api::all(self.shell.clients.reader());
+        let builds = watcher(builds, config()).default_backoff().touched_objects().filter_map(|item| async move {
+            let build = item.ok()?;
+            Some(Change { namespace: build.namespace().unwrap_or_default(), name: build.name_any() })
+        });
+        futures::stream::select(futures::stream::select(incidents, remediations), builds).boxed()
     }
+}
+
+/// The objects of a kind that `reader` may list: everywhere, else in the namespace that was asked for.
+async fn listed<K>(reader: &Reader, namespace: Option<&str>) -> Result<Vec<K>, ViewError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    let page = ListParams::default().limit(LISTED);
+    let everywhere: Api<K> = Api::all(reader.client.clone());
+    let list = match (everywhere.list(&page).await.map_err(view_error), namespace) {
+        (Err(ViewError::Forbidden { .. }), Some(namespace)) => {
+            Api::namespaced(reader.client.clone(), namespace).list(&page).await.map_err(view_error)
+        }
+        (list, _) => list,
+    };
+    list.map(|list| list.items)
 }
 
 fn view_error(error: kube::Error) -> ViewError {

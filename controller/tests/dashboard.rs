@@ -182,6 +182,57 @@ async fn lines_that_nobody_can_class_are_shown_with_the_pattern_to_copy_and_what
 }
 
 #[tokio::test]
+async fn failed_builds_are_listed_the_newest_first_and_one_shows_its_run_and_failing_lines() {
+    let list = page(demo(Shop::new(Noon.now())), "/builds").await;
+    let places =
+        ["/builds/shop/bld-03fe", "/builds/shop/bld-91a0", "/builds/payments/bld-77c2"].map(|what| list.find(what));
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{list}");
+    assert!(list.contains("<strong>3</strong> failed CI runs") && list.contains(">code</span>"), "{list}");
+    let one = page(demo(Shop::new(Noon.now())), "/builds/shop/bld-91a0").await;
+    for shown in [
+        "data-events=\"/events?namespace=shop&amp;name=bld-91a0\"",
+        "<h1>line 412: the compiler refused the code",
+        "The commit itself is at fault",
+        "<tr><th scope=\"row\">412</th><td><code>error[E0425]: cannot find value `total` in &#60;script&#62;alert(1)",
+        "href=\"https://git.example/shop/checkout/actions/runs/812\"",
+        "812, attempt 2",
+        "4f0c2a9d7be1f3c5a8d6e2b4c1f09a7d3e5b8c60",
+        "by a webhook",
+    ] {
+        assert!(one.contains(shown), "{shown} is missing in:\n{one}");
+    }
+    let lost = page(demo(Shop::new(Noon.now())), "/builds/payments/bld-77c2").await;
+    assert!(lost.contains("the log could not be had") && lost.contains("by asking the forge"), "{lost}");
+}
+
+#[tokio::test]
+async fn builds_are_shown_to_whom_the_cluster_lets_read_them() {
+    for path in ["/builds", "/builds/shop/bld-91a0"] {
+        let closed = guarded().oneshot(near(path)).await.unwrap();
+        assert_eq!(closed.status(), StatusCode::SEE_OTHER, "{path}");
+        let forbidden = ViewError::Forbidden { why: "builds is forbidden".to_owned() };
+        let app = demo(Shop { error: Some(forbidden), ..Shop::new(Noon.now()) });
+        assert_eq!(app.oneshot(near(path)).await.unwrap().status(), StatusCode::FORBIDDEN, "{path}");
+    }
+    let missing = demo(Shop::new(Noon.now())).oneshot(near("/builds/shop/none")).await.unwrap();
+    assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn who_may_read_one_namespace_is_asked_for_it_and_shown_its_lists() {
+    let forbidden =
+        || Shop { error: Some(ViewError::Forbidden { why: "it is forbidden".to_owned() }), ..Shop::new(Noon.now()) };
+    for list in ["/incidents", "/builds"] {
+        let response = demo(forbidden()).oneshot(near(list)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        let asked = text(response).await;
+        assert!(asked.contains(&format!("<form method=\"get\" action=\"{list}\">")), "{asked}");
+        let own = page(demo(forbidden()), &format!("{list}?namespace=payments")).await;
+        assert!(own.contains("/payments/") && !own.contains("/shop/"), "{own}");
+    }
+}
+
+#[tokio::test]
 async fn hostile_text_is_shown_and_never_runs() {
     let mut shop = Shop::new(Noon.now());
     let hostile = "<script>alert(1)</script>\u{202e}\u{1b}[31m\"><img src=x onerror=alert(1)>";
@@ -197,7 +248,15 @@ async fn hostile_text_is_shown_and_never_runs() {
         }),
         ..shop.rows[0].clone()
     }];
-    for path in ["/incidents", "/incidents/shop/checkout-7f3a", "/incidents?namespace=%22%3E%3Cscript%3E"] {
+    for path in [
+        "/incidents",
+        "/incidents/shop/checkout-7f3a",
+        "/incidents?namespace=%22%3E%3Cscript%3E",
+        "/builds",
+        "/builds?namespace=%22%3E%3Cscript%3E",
+        "/builds/shop/bld-91a0",
+        "/builds/payments/bld-77c2",
+    ] {
         let page = page(demo(Shop { rows: shop.rows.clone(), ..Shop::new(Noon.now()) }), path).await;
         assert!(!page.contains("<script>") && !page.contains("<img src=x"), "{path}");
         assert!(!page.contains("javascript:") && !page.contains('\u{202e}') && !page.contains('\u{1b}'), "{path}");

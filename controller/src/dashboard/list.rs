@@ -6,8 +6,8 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::pages::{Row, page, problem, shown};
-use super::views::Reader;
+use super::pages::{Row, forbidden, page, problem, shown};
+use super::views::{Reader, ViewError};
 use super::{Dashboard, assets};
 
 /// What the list shows.
@@ -40,8 +40,10 @@ pub(super) async fn incidents(
     Query(filter): Query<Filter>,
     headers: HeaderMap,
 ) -> Response {
-    let mut rows = match dashboard.views.list(&reader).await {
+    let namespace = Some(filter.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let mut rows = match dashboard.views.list(&reader, namespace).await {
         Ok(rows) => rows,
+        Err(ViewError::Forbidden { why }) => return forbidden(&reader, "/incidents", &why),
         Err(error) => return problem(&dashboard, &reader, &headers, &error),
     };
     let mut namespaces: Vec<String> = rows.iter().map(|row| row.namespace.clone()).collect();

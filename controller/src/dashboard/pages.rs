@@ -105,6 +105,16 @@ struct ProblemPage<'a> {
     user: &'a str,
     title: &'static str,
     sentence: String,
+    /// The list that may be readable in one namespace.
+    list: Option<&'static str>,
+}
+
+/// Who may not list everywhere is asked for a namespace.
+pub(super) fn forbidden(reader: &Reader, list: &'static str, why: &str) -> Response {
+    let sentence = one_line(why, 500);
+    let (version, user, list) = (assets::version(), reader.name.as_str(), Some(list));
+    let body = page(&ProblemPage { version, user, title: "Not allowed", sentence, list });
+    (StatusCode::FORBIDDEN, body).into_response()
 }
 
 pub(super) fn problem(dashboard: &Dashboard, reader: &Reader, headers: &HeaderMap, error: &ViewError) -> Response {
@@ -118,7 +128,7 @@ pub(super) fn problem(dashboard: &Dashboard, reader: &Reader, headers: &HeaderMa
         ViewError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Not reachable"),
     };
     let sentence = one_line(&error.to_string(), 500);
-    let body = page(&ProblemPage { version: assets::version(), user: &reader.name, title, sentence });
+    let body = page(&ProblemPage { version: assets::version(), user: &reader.name, title, sentence, list: None });
     (status, body).into_response()
 }
 

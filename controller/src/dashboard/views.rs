@@ -12,8 +12,13 @@ use kube::Client;
 
 /// Where the pages get their content.
 pub trait IncidentViews: Send + Sync {
-    /// Incidents that `reader` may see, in any order; at most 1,000.
-    fn list<'a>(&'a self, reader: &'a Reader) -> BoxFuture<'a, Result<Vec<IncidentRow>, ViewError>>;
+    /// Incidents that `reader` may see, in any order; at most 1,000. Who may not list those of every namespace is given those
+    /// of `namespace`.
+    fn list<'a>(
+        &'a self,
+        reader: &'a Reader,
+        namespace: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<IncidentRow>, ViewError>>;
 
     /// One incident with everything that belongs to it.
     fn get<'a>(
@@ -26,7 +31,22 @@ pub trait IncidentViews: Send + Sync {
     /// Log lines that nobody can class, for who may read every incident.
     fn unknown_lines<'a>(&'a self, reader: &'a Reader) -> BoxFuture<'a, Result<UnknownLinesView, ViewError>>;
 
-    /// Which incidents changed, from now on. May skip some when it falls behind.
+    /// The same of failed CI runs.
+    fn builds<'a>(
+        &'a self,
+        reader: &'a Reader,
+        namespace: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<BuildRow>, ViewError>>;
+
+    /// One failed CI run.
+    fn build<'a>(
+        &'a self,
+        reader: &'a Reader,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<BuildView, ViewError>>;
+
+    /// Which incidents and builds changed, from now on. May skip some when it falls behind.
     fn changes(&self) -> BoxStream<'static, Change>;
 }
 
@@ -45,7 +65,7 @@ impl std::fmt::Debug for Reader {
     }
 }
 
-/// An incident, or something that belongs to it, changed.
+/// An incident, something that belongs to it, or a build changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub namespace: String,
@@ -59,7 +79,7 @@ pub enum ViewError {
     Unauthenticated,
     #[error("you may not read this: {why}")]
     Forbidden { why: String },
-    #[error("there is no such incident")]
+    #[error("there is nothing of this name: it may be deleted by now")]
     NotFound,
     #[error("the cluster does not answer: {why}")]
     Unavailable { why: String },
@@ -118,6 +138,44 @@ pub struct UnknownLineView {
     pub last_seen: Timestamp,
     /// The incident that they were last seen in, `namespace/name`.
     pub incident: String,
+}
+
+/// One line of the list of failed CI runs. Every text is as the forge or the log gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildRow {
+    pub namespace: String,
+    pub name: String,
+    pub repository: String,
+    pub commit: String,
+    pub branch: String,
+    pub workflow: String,
+    pub job: String,
+    pub run_id: String,
+    pub attempt: u32,
+    /// As the status names it: `Diagnosing`, `Diagnosed`, `Abstained`.
+    pub phase: String,
+    /// `code`, `flaky` ...; `None` while unknown.
+    pub class: Option<String>,
+    /// Why it is in this phase; of a diagnosed one, the sentence with the line that decided.
+    pub because: String,
+    pub reported_at: Timestamp,
+}
+
+/// Everything about one failed CI run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildView {
+    pub row: BuildRow,
+    /// `Gitea`, `GitHub`, `GitLab`.
+    pub forge: String,
+    /// As the forge calls it: `failure`, `cancelled` ...
+    pub result: String,
+    /// The run at the forge; checked before it is offered as a link.
+    pub url: String,
+    /// Line number in the log, and its text.
+    pub lines: Vec<(u32, String)>,
+    pub diagnosed_at: Option<Timestamp>,
+    /// Webhooks that told of it; 0 when it was found by asking the forge.
+    pub deliveries: u32,
 }
 
 /// Everything about one incident.

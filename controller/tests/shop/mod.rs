@@ -1,5 +1,7 @@
 //! A shop in trouble, as the dashboard would see it: used by its tests and by the preview example.
 
+mod builds;
+
 use std::collections::BTreeMap;
 
 use amend_controller::dashboard::views::*;
@@ -20,6 +22,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
+use builds::builds;
+
 /// Fixed content; may be changed and announced by tests.
 pub struct Shop {
     pub now: Timestamp,
@@ -36,9 +40,26 @@ impl Shop {
     }
 }
 
+impl Shop {
+    /// Forbidden is what a cluster answers who may read one namespace only.
+    fn listed<T>(&self, rows: Vec<T>, namespace: Option<&str>, of: fn(&T) -> &String) -> Result<Vec<T>, ViewError> {
+        match (&self.error, namespace) {
+            (Some(ViewError::Forbidden { .. }), Some(namespace)) => {
+                Ok(rows.into_iter().filter(|row| of(row) == namespace).collect())
+            }
+            (Some(error), _) => Err(error.clone()),
+            (None, _) => Ok(rows),
+        }
+    }
+}
+
 impl IncidentViews for Shop {
-    fn list<'a>(&'a self, _: &'a Reader) -> BoxFuture<'a, Result<Vec<IncidentRow>, ViewError>> {
-        let listed = self.error.clone().map_or_else(|| Ok(self.rows.clone()), Err);
+    fn list<'a>(
+        &'a self,
+        _: &'a Reader,
+        namespace: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<IncidentRow>, ViewError>> {
+        let listed = self.listed(self.rows.clone(), namespace, |row| &row.namespace);
         async move { listed }.boxed()
     }
 
@@ -62,6 +83,27 @@ impl IncidentViews for Shop {
 
     fn unknown_lines<'a>(&'a self, _: &'a Reader) -> BoxFuture<'a, Result<UnknownLinesView, ViewError>> {
         let told = self.error.clone().map_or_else(|| Ok(unknown_lines(self.now)), Err);
+        async move { told }.boxed()
+    }
+
+    fn builds<'a>(
+        &'a self,
+        _: &'a Reader,
+        namespace: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<BuildRow>, ViewError>> {
+        let rows = builds(self.now).into_iter().map(|view| view.row).collect();
+        let told = self.listed(rows, namespace, |row| &row.namespace);
+        async move { told }.boxed()
+    }
+
+    fn build<'a>(
+        &'a self,
+        _: &'a Reader,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<BuildView, ViewError>> {
+        let found = builds(self.now).into_iter().find(|view| view.row.namespace == namespace && view.row.name == name);
+        let told = self.error.clone().map_or_else(|| found.ok_or(ViewError::NotFound), Err);
         async move { told }.boxed()
     }
 
