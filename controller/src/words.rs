@@ -1,5 +1,7 @@
 //! What a pull request says about a remediation. The only place where these sentences are made.
 
+use std::collections::BTreeSet;
+
 use amend_crds::Incident;
 use amend_diagnosis::diagnosis::{Cause, Diagnosis};
 use amend_diagnosis::graph::{NodeRole, RootCauseGraph};
@@ -74,20 +76,29 @@ fn title(plan: &Plan) -> String {
 
 fn story(plan: &Plan, incident: &Incident, cause: Option<&Cause>) -> String {
     let signals = incident.status.as_ref().map_or(&incident.spec.signals, |status| &status.signals);
-    let mut names: Vec<&str> = signals.iter().map(|signal| signal.name.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let shown = names.iter().take(4).copied().collect::<Vec<_>>().join(", ");
-    let more = names.len().saturating_sub(4);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let cause = cause.map_or("The cause is not shown any more".to_owned(), |cause| capital(&cause.sentence));
-    format!("{cause}. {} in namespace {} raised {shown}{more}.", plan.target.name, plan.target.namespace)
+    let names = few(signals.iter().map(|signal| signal.name.as_str()), 4);
+    let places = few(signals.iter().map(|signal| signal.entity.name.as_str()), 3);
+    let since = signals.iter().map(|signal| signal.started_at).min();
+    let since = since.map_or_else(String::new, |at| format!(" since {}", at.strftime("%Y-%m-%d %H:%M UTC")));
+    format!("{cause}. Reported{since} in namespace {}: {names} on {places}.", plan.target.namespace)
+}
+
+/// The first `most` of the texts in order, each once, and how many more there are.
+fn few<'a>(texts: impl Iterator<Item = &'a str>, most: usize) -> String {
+    let texts: BTreeSet<&str> = texts.collect();
+    let shown = texts.iter().take(most).copied().collect::<Vec<_>>().join(", ");
+    match texts.len().saturating_sub(most) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn percent(confidence: f64) -> String {
     match confidence * 100.0 {
         small if small < 1.0 => "less than 1 %".to_owned(),
-        percent => format!("{percent:.0} %"),
+        // Nothing is certain.
+        percent => format!("{:.0} %", percent.min(99.0)),
     }
 }
 
@@ -129,14 +140,22 @@ fn reason(plan: &Plan, cause: Option<&Cause>) -> String {
     for step in &plan.steps {
         sentences.push(match step.action {
             ActionKind::SetResources => {
+                let edits = step.files.iter().flat_map(|file| &file.edits);
+                let memory = edits.map(|edit| edit.field.to_string()).any(|field| field.ends_with(".memory"));
+                let leak = if memory { " If it is a leak, this only postpones the next kill." } else { "" };
                 let peak = measure("memory.peakBytes").and_then(|bytes| bytes.parse::<f64>().ok());
-                let peak = peak.map_or(String::new(), |bytes| format!(" The highest use seen was {:.0} MiB.", bytes / 1_048_576.0));
-                format!("The new limit is the old one times the policy's factor, not above its bound.{peak} A leak would not be cured by this.")
+                let peak = peak.map_or(String::new(), |bytes| {
+                    format!(" The highest use seen was {:.0} MiB.", bytes / 1_048_576.0)
+                });
+                format!("The new limit is the old one times the policy's factor, not above its bound.{peak}{leak}")
             }
             ActionKind::SetImage => "The image is the one that ran before.".to_owned(),
             ActionKind::RevertCommit => {
                 let commit = step.reverts.as_deref().unwrap_or_default();
-                format!("This takes back commit {} and nothing else; later changes to other lines stay.", &commit[..commit.len().min(12)])
+                format!(
+                    "This takes back commit {} and nothing else; later changes to other lines stay.",
+                    &commit[..commit.len().min(12)]
+                )
             }
         });
     }

@@ -158,29 +158,24 @@ impl ProposalFacts {
         title(&self.title, TITLE)
     }
 
-    /// The whole body. Parts without facts are left out; long ones are folded away.
+    /// The whole body: first what a reviewer decides by (what happened, the change, what merging and closing do), then the proof.
+    /// Parts without facts are left out; long ones are folded away.
     pub fn body(&self) -> String {
         let mut page = String::new();
         let parts = [
             self.summary(),
-            self.change_table(),
+            self.changes(),
+            self.consequences(),
             self.cause(),
             self.evidence(),
             folded("The diff", &block(&self.diff, "diff", 200, 12_000), self.diff.is_empty()),
             self.gate_table(),
-            self.consequences(),
         ];
         for part in parts.iter().filter(|part| !part.is_empty()) {
             page.push_str(part.trim_end());
             page.push_str("\n\n");
         }
-        let _ = write!(
-            page,
-            "---\nRecord: {} · policy {}\n\n{}\n",
-            code(&self.record, 120),
-            code(&self.policy, 120),
-            self.marker.text()
-        );
+        let _ = write!(page, "---\nRecord: {}\n\n{}\n", code(&self.record, 120), self.marker.text());
         page
     }
 
@@ -189,19 +184,31 @@ impl ProposalFacts {
             Some(url) => format!("{} ([open]({}))", code(&self.incident.name, 120), target(url)),
             None => code(&self.incident.name, 120),
         };
-        format!("{}\n\nIncident: {incident}\n", prose(&self.story, 1200))
+        format!(
+            "{}\n\nAmend proposes this for incident {incident}, as policy {} asks.\n",
+            prose(&self.story, 1200),
+            code(&self.policy, 120)
+        )
     }
 
-    fn change_table(&self) -> String {
-        let rows = self.changes.iter().map(|row| {
-            let place = if row.line == 0 { row.file.clone() } else { format!("{}:{}", row.file, row.line) };
-            [code(&place, 200), code(&row.field, 120), code(&row.before, 120), code(&row.after, 120)]
-        });
-        let table = table("The change", ["file:line", "field", "before", "after"], rows);
-        match prose(&self.reason, 800) {
-            reason if reason.is_empty() => table,
-            reason => format!("{table}\n{reason}\n"),
+    /// A list and no table: its lines wrap, where a table would hide what a long value becomes.
+    fn changes(&self) -> String {
+        if self.changes.is_empty() {
+            return String::new();
         }
+        let mut part = String::from("### The change\n\n");
+        for row in self.changes.iter().take(ROWS) {
+            let place = if row.line == 0 { row.file.clone() } else { format!("{}:{}", row.file, row.line) };
+            let (before, after) = (code(&row.before, 120), code(&row.after, 120));
+            let _ = writeln!(part, "- {}: {before} → {after} ({})", code(&place, 200), code(&row.field, 120));
+        }
+        if self.changes.len() > ROWS {
+            let _ = writeln!(part, "\n… and {} more.", self.changes.len() - ROWS);
+        }
+        for paragraph in self.reason.splitn(2, "\n\n").map(|text| prose(text, 800)).filter(|text| !text.is_empty()) {
+            let _ = writeln!(part, "\n{paragraph}");
+        }
+        part
     }
 
     fn cause(&self) -> String {
@@ -209,16 +216,19 @@ impl ProposalFacts {
             return String::new();
         }
         let mut part = String::from("### Why\n\n");
+        if !self.confidence.is_empty() {
+            let _ = writeln!(part, "How sure: {}\n", prose(&self.confidence, 200));
+        }
         for edge in self.graph.iter().take(NODES) {
             let because =
                 if edge.because.is_empty() { String::new() } else { format!(" ({})", prose(&edge.because, 120)) };
             let _ = writeln!(part, "- {} → {}{because}", code(&edge.cause, 100), code(&edge.effect, 100));
         }
-        if !self.confidence.is_empty() {
-            let _ = writeln!(part, "\nConfidence: {}", prose(&self.confidence, 200));
-        }
-        for alternative in self.alternatives.iter().take(5) {
-            let _ = writeln!(part, "\nNot: {}", prose(alternative, 200));
+        if !self.alternatives.is_empty() {
+            let _ = writeln!(part, "\nConsidered, and less likely:\n");
+            for alternative in self.alternatives.iter().take(5) {
+                let _ = writeln!(part, "- {}", prose(alternative, 200));
+            }
         }
         let _ = write!(part, "\n{}", self.mermaid());
         part
@@ -286,7 +296,7 @@ impl ProposalFacts {
             };
             [code(&row.name, 60), verdict.to_owned(), prose(&row.sentence, 300)]
         });
-        let table = table("Checks", ["gate", "verdict", "what was found"], rows);
+        let table = table("Checks before this was opened", ["gate", "verdict", "what was found"], rows);
         let open: Vec<String> =
             self.gates.iter().filter(|row| row.verdict != GateVerdict::Pass).map(|row| code(&row.name, 60)).collect();
         match open.as_slice() {

@@ -59,7 +59,11 @@ fn the_page_says_what_a_reviewer_needs() {
     assert_eq!(facts.title(), facts.title);
     for part in [
         "Since 12:03 UTC the pods of checkout are OOM-killed",
-        "| `apps/shop/checkout.yaml:27` | `resources.limits.memory` | `256Mi` | `384Mi` |",
+        "- `apps/shop/checkout.yaml:27`: `256Mi` → `384Mi` (`resources.limits.memory`)",
+        "Amend proposes this for incident `shop/checkout-oom` ([open](https://amend.example/incidents/1)), as policy \
+         `shop/raise-memory-after-oom@3` asks.",
+        "How sure: 0.93",
+        "Considered, and less likely:\n\n- payment failing: its error share did not change",
         "- `checkout errors` → `frontend 5xx`",
         "  n0[\"checkout/app memory\"]",
         "  n0 --> n1",
@@ -74,6 +78,10 @@ fn the_page_says_what_a_reviewer_needs() {
     ] {
         assert!(page.contains(part), "{part}\n\n{page}");
     }
+    let heads: Vec<&str> = page.lines().filter(|line| line.starts_with("### ")).collect();
+    let first =
+        ["### The change", "### What happens next", "### Why", "### Evidence", "### Checks before this was opened"];
+    assert_eq!(heads, first, "what to decide by comes before the proof");
     assert!(page.len() < 20_000);
 }
 
