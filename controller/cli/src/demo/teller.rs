@@ -25,13 +25,15 @@ pub struct Teller {
     zero: Option<Timestamp>,
     signals: usize,
     incident: Option<IncidentPhase>,
+    /// The sentence of the cause that was told last, with its graph and policies.
+    cause: Option<String>,
     /// The first entry of the journal that is not told yet.
     next_entry: u32,
 }
 
 impl Teller {
     pub fn new(format: Format) -> Self {
-        Self { format, zero: None, signals: 0, incident: None, next_entry: 0 }
+        Self { format, zero: None, signals: 0, incident: None, cause: None, next_entry: 0 }
     }
 
     /// Story time is told from here on.
@@ -84,9 +86,16 @@ impl Teller {
         match status.phase {
             IncidentPhase::Diagnosed | IncidentPhase::Abstained => {
                 self.say(tempo, now, &format!("{:?}: {}", status.phase, status.because));
+                let cause = status.diagnosis.as_ref().and_then(|diagnosis| diagnosis.causes.first());
+                let cause = cause.map(|cause| cause.sentence.clone());
+                // Once the remedy is done it is diagnosed again, until nothing fires any more: the same is not told twice.
+                if cause.is_some() && cause == self.cause {
+                    return;
+                }
+                self.cause = cause;
                 if let Some(diagnosis) = &status.diagnosis {
                     if let Some(cause) = diagnosis.causes.first() {
-                        self.detail(&format!("{:.0} % sure: {}", cause.confidence * 100.0, cause.sentence));
+                        self.detail(&format!("{:.0} % sure: {}", cause.confidence.min(0.99) * 100.0, cause.sentence));
                     }
                     self.detail(&render::text(&diagnosis.graph));
                 }

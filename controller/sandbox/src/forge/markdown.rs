@@ -24,6 +24,12 @@ pub fn html(text: &str) -> String {
             close(&mut out, &mut open);
             continue;
         }
+        let folded = trimmed.strip_prefix("<details><summary>").and_then(|rest| rest.strip_suffix("</summary>"));
+        if let Some(words) = folded {
+            close(&mut out, &mut open);
+            out.push_str(&format!("<details><summary>{}</summary>", inline(words)));
+            continue;
+        }
         if trimmed.eq_ignore_ascii_case("<details>") || trimmed.eq_ignore_ascii_case("</details>") {
             close(&mut out, &mut open);
             out.push_str(&trimmed.to_lowercase());
@@ -176,6 +182,8 @@ mod tests {
             shown.contains("<h2>T</h2>") && shown.contains("<th>a</th>") && shown.contains("<td>x | y</td>"),
             "{shown}"
         );
+        let folded = html("<details><summary>The <i>diff</i></summary>\n\ntext\n</details>");
+        assert_eq!(folded, "<details><summary>The &lt;i&gt;diff&lt;/i&gt;</summary><p>text </p></details>");
         assert!(shown.contains("<ul><li>one</li><li>two</li></ul>") && shown.contains("+ &lt;a&gt;"), "{shown}");
     }
 }
