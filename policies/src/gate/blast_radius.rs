@@ -293,22 +293,24 @@ fn dependents(rules: &[BlastRadiusRule], facts: &BlastRadiusFacts) -> Verdict {
         }
     };
     let list: BTreeSet<&Entity> = readers.iter().chain(dependents).collect();
-    let depend = match readers.is_empty() {
-        true => "depend on the target",
-        false => "depend on the target or change with it",
-    };
     let count = saturated(list.len() as u64);
+    let depend = match (count, readers.is_empty()) {
+        (1, true) => "workload depends on the target",
+        (1, false) => "workload depends on the target or changes with it",
+        (_, true) => "workloads depend on the target",
+        (_, false) => "workloads depend on the target or change with it",
+    };
     let allowed =
         rules.iter().filter_map(|rule| rule.max_dependents).min().unwrap_or(MAX_DEPENDENTS).min(MAX_DEPENDENTS);
     let names: Vec<_> = list.iter().take(5).map(|entity| entity.name.as_str()).collect();
     let more = if list.len() > 5 { ", ..." } else { "" };
     let who = if names.is_empty() { String::new() } else { format!(" ({}{more})", names.join(", ")) };
     match count <= allowed {
-        true => Verdict::pass(GATE, "dependents", format!("{count} workloads {depend}{who}; allowed are {allowed}")),
+        true => Verdict::pass(GATE, "dependents", format!("{count} {depend}{who}; allowed are {allowed}")),
         false => Verdict::fail(
             GATE,
             "dependents",
-            format!("{count} workloads {depend}{who}, but only {allowed} are allowed by maxDependents"),
+            format!("{count} {depend}{who}, but only {allowed} are allowed by maxDependents"),
         ),
     }
 }

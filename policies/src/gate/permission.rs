@@ -186,12 +186,11 @@ fn granted(plan: &Plan, grants: &Answer<Vec<Grant>>, rendered: &Answer<Vec<Rende
             return Verdict::fail(GATE, "grant", sentence);
         }
     }
-    let count = rendered.len();
-    Verdict::pass(
-        GATE,
-        "grant",
-        format!("{count} rendered changes, all inside what GitTarget {git_target} grants {namespace}"),
-    )
+    let inside = match rendered.len() {
+        1 => "the one rendered change is inside".to_owned(),
+        count => format!("all {count} rendered changes are inside"),
+    };
+    Verdict::pass(GATE, "grant", format!("{inside} what GitTarget {git_target} grants {namespace}"))
 }
 
 fn allows_path(grant: &Grant, file: &str) -> bool {

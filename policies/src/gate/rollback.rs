@@ -48,7 +48,8 @@ fn built(plan: &Plan) -> Verdict {
         }
     }
     let files: usize = plan.steps.iter().map(|step| step.files.len()).sum();
-    Verdict::pass(GATE, "inverse", format!("the way back is written down for all {files} files"))
+    let what = if files == 1 { "the one file".to_owned() } else { format!("all {files} files") };
+    Verdict::pass(GATE, "inverse", format!("the way back is written down for {what}"))
 }
 
 fn tried(question: &str, what: &str, run: &Answer<DryRun>) -> Verdict {

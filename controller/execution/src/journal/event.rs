@@ -278,7 +278,8 @@ pub enum Ending {
 impl fmt::Display for Event {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Planned { steps, .. } => write!(out, "planned in {steps} step(s)"),
+            Self::Planned { steps: 1, .. } => out.write_str("planned in one step"),
+            Self::Planned { steps, .. } => write!(out, "planned in {steps} steps"),
             Self::GatesEvaluated { gates, cleared } => {
                 // One gate gives a line for each question that it asks: `permission.patch`, `permission.grants`.
                 let asked: BTreeSet<&str> =
