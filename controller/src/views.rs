@@ -11,7 +11,7 @@ use amend_crds::remediation::PullRequestRef;
 use amend_crds::{Build, Incident, Remediation};
 use amend_diagnosis::evidence::{Answer, Change as Changed};
 use amend_diagnosis::logs::queue::Entry;
-use amend_execution::journal::{Event, Word, alike, told};
+use amend_execution::journal::{Event, Outcome, Word, alike, told};
 use amend_execution::phase::Phase;
 use amend_execution::record::{TrustRoot, verify};
 use futures::StreamExt;
@@ -243,7 +243,7 @@ fn view_error(error: kube::Error) -> ViewError {
         kube::Error::Api(status) if status.code == 401 => ViewError::Unauthenticated,
         kube::Error::Api(status) if status.code == 403 => ViewError::Forbidden { why: status.message.clone() },
         kube::Error::Api(status) if status.code == 404 => ViewError::NotFound,
-        _ => ViewError::Unavailable { why: error.to_string() },
+        _ => ViewError::Unavailable { why: errors::chain(&error) },
     }
 }
 
@@ -422,7 +422,10 @@ fn timeline(incident: &Incident, remediation: Option<&Remediation>) -> Vec<Momen
         }
     }
     if let Some(journal) = remediation.and_then(|one| one.status.as_ref()).map(|status| &status.journal) {
-        for (entry, because) in told(journal.entries().iter()) {
+        // An effect that happened is told by what came of it; one that did not, or nobody knows, by its outcome.
+        let internal =
+            |event: &Event| matches!(event, Event::Intent { .. } | Event::Outcome { outcome: Outcome::Happened, .. });
+        for (entry, because) in told(journal.entries().iter().filter(|entry| !internal(&entry.event))) {
             moments.push(Moment {
                 at: entry.at,
                 lane: Lane::Remedy,
