@@ -89,7 +89,7 @@ fn judged(
     let mut reasons = Vec::new();
     for (position, target) in wanted.targets.iter().enumerate() {
         match fits(target, cause, labels) {
-            Ok(()) => return Ok(format!("answers {} on {}", cause.kind, cause.entity.workload())),
+            Ok(()) => return Ok(format!("{} on {}", cause.kind, cause.entity.workload())),
             Err(why) => reasons.push(format!("targets[{position}]: {why}")),
         }
     }

@@ -27,7 +27,7 @@ fn answer(policy: &CompiledPolicy, cause: &Cause, labels: &Answer<BTreeMap<Strin
 fn a_policy_answers_its_cause_on_its_target() {
     let (matches, sentence) = answer(&policy(), &oom(), &backend());
     assert!(matches);
-    assert_eq!(sentence, "answers container.oom-killed on shop/Deployment/checkout");
+    assert_eq!(sentence, "container.oom-killed on shop/Deployment/checkout");
 }
 
 #[test]

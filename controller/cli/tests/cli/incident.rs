@@ -50,7 +50,7 @@ fn explain_tells_cause_policies_gates_pull_request_and_what_comes_next() {
         "+ container app was OOMKilled 3 times at its limit of 256 MiB",
         "- traffic grew by 4 % at the same time",
         "phrased by a model (small), may be wrong: The new release needs more memory than it may use.",
-        "policy raise-memory answers: answers container.oom-killed",
+        "policy raise-memory answers: container.oom-killed",
         "policy of-nobody does not answer: checkout is a Deployment and no StatefulSet",
         "rem-1: raise the memory limit of app in shop/checkout from 256Mi to 384Mi (Proposed)",
         "at most 0 of 3 pods are out of service at once",
