@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::action::Action;
 use crate::gate::Gate;
-use crate::policy::{Autonomy, CompiledPolicy, Policy, RollbackOn, problems_in};
+use crate::policy::{Autonomy, CompiledPolicy, Policy, RollbackOn, nearest, problems_in, quoted};
 
 /// One thing to look at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -63,19 +63,6 @@ pub fn read(raw: &Value) -> (Option<CompiledPolicy>, Vec<Finding>) {
     }
 }
 
-/// Causes that the built-in catalogue can find.
-const KNOWN_CAUSES: [&str; 9] = [
-    cause::OOM_KILLED,
-    cause::MEMORY_LEAK,
-    cause::BAD_IMAGE,
-    cause::BAD_CONFIG,
-    cause::IMAGE_PULL,
-    cause::CONFIG_MISSING,
-    cause::CONFIG_WRONG,
-    cause::UNSCHEDULABLE,
-    cause::DEPENDENCY,
-];
-
 /// Warnings about a policy that compiles, in the order of its fields.
 pub fn advice(policy: &Policy, compiled: &CompiledPolicy) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -83,10 +70,14 @@ pub fn advice(policy: &Policy, compiled: &CompiledPolicy) -> Vec<Finding> {
         findings.push(Finding { severity: Severity::Warning, path: path.to_owned(), sentence });
     };
     for cause in &compiled.matches.causes {
-        if !KNOWN_CAUSES.contains(&cause.as_str()) {
+        if !cause::ALL.contains(&cause.as_str()) {
+            let hint = match nearest(cause, cause::ALL.into_iter()) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("there are {}", cause::ALL.join(", ")),
+            };
             warn(
                 "match.causes",
-                format!("no built-in pattern finds {cause}; it matches only if a FailurePattern of that name exists"),
+                format!("no diagnosis names the cause {}, so this never matches: {hint}", quoted(cause)),
             );
         }
     }

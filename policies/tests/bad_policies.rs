@@ -37,8 +37,13 @@ const SLIPS: [Slip; 64] = [
         "unknown field",
     ),
     ("setResources", "setResource", "steps[0].git.setResource", "did you mean setResources?"),
-    ("setResources: {", "restart: {", "steps[0].git.restart", "unknown field \"restart\": remove it"),
-    ("autonomy: Propose", "dryRun: true", "dryRun", "unknown field \"dryRun\": remove it"),
+    (
+        "setResources: {",
+        "restart: {",
+        "steps[0].git.restart",
+        "unknown field \"restart\": there are revertCommit, setImage, setResources",
+    ),
+    ("autonomy: Propose", "dryRun: true", "dryRun", "unknown field \"dryRun\": there are abortWhen, autonomy, "),
     (
         "verify: { settle",
         "verify: { \"set\\u202etle\": auto, settle",
@@ -289,13 +294,14 @@ fn steps_have_names_of_their_own() {
 #[test]
 fn advice_is_given_on_policies_that_will_disappoint() {
     let minimal = story::yaml_value(
-        "{match: {causes: [container.oom-killed, release.bad-image, made.up], targets: [{kind: Deployment, selector: {matchLabels: {a: b}}}], minConfidence: 0.3}, \
+        "{match: {causes: [container.oom-killed, release.bad-image, made.up, container.oom-kiled, container.cpu-pressure], targets: [{kind: Deployment, selector: {matchLabels: {a: b}}}], minConfidence: 0.3}, \
          autonomy: Act, serviceAccountName: a, steps: [{name: a, git: {setResources: {memory: {factor: 2, max: 1Gi}}}}]}",
     );
     let (compiled, findings) = lint::read(&minimal);
     assert!(compiled.is_some());
     for expected in [
-        "no built-in pattern finds made.up",
+        "no diagnosis names the cause \"made.up\", so this never matches: there are container.oom-killed, ",
+        "no diagnosis names the cause \"container.oom-kiled\", so this never matches: did you mean container.oom-killed?",
         "more than half of the proposals may be wrong",
         "Act without a cooldown",
         "nothing stops a rollout",

@@ -214,7 +214,7 @@ fn unknown(fields: &Value, before: &str, known: &[&str]) -> Vec<Finding> {
         .filter(|name| !known.contains(&name.as_str()))
         .map(|name| {
             let nearest = nearest(name, known.iter().copied());
-            let problem = UnknownField { path: format!("{before}{name}"), nearest }.problem();
+            let problem = UnknownField { path: format!("{before}{name}"), nearest, known: Vec::new() }.problem();
             error(&problem.path, problem.sentence)
         })
         .collect()
@@ -333,7 +333,7 @@ statsu: {}
         let expected =
             [(12, "statsu"), (5, "metadata.lables"), (9, "spec.limit"), (10, "spec.limits.timeuot"), (11, "spec.zzz")];
         assert_eq!(told, expected, "{found:?}");
-        for (finding, hint) in found.iter().zip(["status?", "labels?", "limits?", "timeout?", "remove it"]) {
+        for (finding, hint) in found.iter().zip(["status?", "labels?", "limits?", "timeout?", "there are "]) {
             assert!(finding.2.contains(hint), "{finding:?}");
         }
     }

@@ -61,6 +61,37 @@ pub mod cause {
     pub const NODE_NOT_READY: &str = "node.not-ready";
     /// Memory, disk or process pressure on a node.
     pub const NODE_PRESSURE: &str = "node.pressure";
+
+    /// All of them.
+    pub const ALL: [&str; 27] = [
+        OOM_KILLED,
+        MEMORY_LEAK,
+        BAD_IMAGE,
+        BAD_CONFIG,
+        IMAGE_PULL,
+        CONFIG_MISSING,
+        CONFIG_WRONG,
+        UNSCHEDULABLE,
+        DEPENDENCY,
+        CRASHING,
+        CPU,
+        MEMORY,
+        DISK,
+        NETWORK,
+        LATENCY,
+        ERRORS,
+        BEHAVIOUR,
+        UNAVAILABLE,
+        OVERLOAD,
+        NO_CHANGE,
+        ROUTING,
+        PROBE,
+        QUOTA,
+        VOLUME,
+        SCALED_TO_ZERO,
+        NODE_NOT_READY,
+        NODE_PRESSURE,
+    ];
 }
 
 /// What we think broke, and why we think so.
@@ -138,4 +169,19 @@ pub struct Fact {
     pub sentence: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub asked: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cause::ALL;
+
+    #[test]
+    fn every_cause_is_on_the_list_once() {
+        let constants = include_str!("diagnosis.rs")
+            .lines()
+            .filter(|line| line.starts_with("    pub const") && line.contains(": &str ="));
+        assert_eq!(constants.count(), ALL.len());
+        let different: std::collections::BTreeSet<&str> = ALL.into_iter().collect();
+        assert_eq!(different.len(), ALL.len());
+    }
 }

@@ -16,6 +16,8 @@ pub struct UnknownField {
     pub path: String,
     /// The known field at this place that is spelled most alike, when one is near.
     pub nearest: Option<String>,
+    /// Every field that may stand at this place.
+    pub known: Vec<String>,
 }
 
 impl UnknownField {
@@ -30,7 +32,8 @@ impl UnknownField {
                 )
             }
             Some(nearest) => format!("unknown field {}: did you mean {nearest}?", quoted(name)),
-            None => format!("unknown field {}: remove it", quoted(name)),
+            None if self.known.is_empty() => format!("unknown field {}: remove it", quoted(name)),
+            None => format!("unknown field {}: there are {}", quoted(name), self.known.join(", ")),
         };
         PolicyProblem { path: self.path.clone(), sentence }
     }
@@ -132,9 +135,11 @@ fn visit_fields(
     for (name, value) in fields {
         match (known.get(name), anything) {
             (Some(inner), _) | (None, Some(inner)) => visit(value, inner, root, &join(name), walked),
-            (None, None) => walked
-                .unknown
-                .push(UnknownField { path: join(name), nearest: nearest(name, known.keys().map(String::as_str)) }),
+            (None, None) => walked.unknown.push(UnknownField {
+                path: join(name),
+                nearest: nearest(name, known.keys().map(String::as_str)),
+                known: known.keys().cloned().collect(),
+            }),
         }
     }
     for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
