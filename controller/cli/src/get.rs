@@ -1,8 +1,8 @@
-//! `amend get`: incidents, remediations and policies as tables.
+//! `amend get`: incidents, remediations, policies and failed builds as tables.
 
 use std::process::ExitCode;
 
-use amend_crds::{GROUP, Incident, Remediation, RemediationPolicy};
+use amend_crds::{Build, GROUP, Incident, Remediation, RemediationPolicy};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use kube::ResourceExt;
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::connection::{Connection, Flags, plain, print};
 
-/// Lists incidents, remediations or policies.
+/// Lists incidents, remediations, policies or failed builds.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// What to list
@@ -31,6 +31,8 @@ enum Kind {
     Remediations,
     #[value(alias = "policy", alias = "rpol")]
     Policies,
+    #[value(alias = "build", alias = "bld")]
+    Builds,
 }
 
 pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -66,7 +68,8 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
             .await
         }
         Kind::Policies => {
-            let head = ["NAMESPACE", "NAME", "AUTONOMY", "ACCEPTED", "MATCHED", "PROPOSED", "SUCCEEDED", "TRUST"];
+            let head =
+                ["NAMESPACE", "NAME", "AUTONOMY", "ACCEPTED", "MATCHED", "PROPOSED", "SUCCEEDED", "TRUST", "REMARK"];
             list(&connection, all, &head, |one: &RemediationPolicy| {
                 let status = one.status.clone().unwrap_or_default();
                 let accepted = status.conditions.iter().find(|condition| condition.type_ == "Accepted");
@@ -77,6 +80,22 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
                     status.proposed.to_string(),
                     status.succeeded.to_string(),
                     if status.trust.is_empty() { "-".into() } else { status.trust },
+                    // What to change in one that is not accepted; an accepted one may have advice.
+                    accepted.map_or("-".into(), |condition| condition.message.clone()),
+                ]
+            })
+            .await
+        }
+        Kind::Builds => {
+            let head = ["NAMESPACE", "NAME", "PHASE", "REPOSITORY", "COMMIT", "CLASS", "WHY"];
+            list(&connection, all, &head, |one: &Build| {
+                let status = one.status.clone().unwrap_or_default();
+                vec![
+                    format!("{:?}", status.phase),
+                    one.spec.repository.clone(),
+                    one.spec.commit.chars().take(12).collect(),
+                    status.class.unwrap_or_else(|| "-".into()),
+                    if status.reason.is_empty() { status.because } else { status.reason },
                 ]
             })
             .await
@@ -113,7 +132,8 @@ where
     }
     if found.items.is_empty() {
         let place = if all { "this cluster".to_owned() } else { format!("namespace {}", connection.namespace) };
-        eprintln!("no {} in {place}", K::plural(&()));
+        let others = if all { "" } else { "; -A lists those of every namespace" };
+        eprintln!("no {} in {place}{others}", K::plural(&()));
         return Ok(ExitCode::SUCCESS);
     }
     let rows = found.items.iter().map(|one| {
