@@ -22,6 +22,12 @@ impl Helm {
         Ok(Self { binary: binaries.path(Build::Helm, "helm")?, folder: Run::current()?.folder("helm")? })
     }
 
+    /// The command itself, for people.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// The manifests that a chart renders to, for the Kubernetes version of the bench. `values` are
     /// `--set-json` texts (`controller.replicas=2`).
     ///

@@ -50,13 +50,14 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `kubectl` and `kubectl-amend` that speak to this world, as one folder for `PATH`.
+/// `kubectl`, `helm` and `kubectl-amend` that speak to this world, as one folder for `PATH`.
 fn commands(stage: &Stage, folder: &Path) -> anyhow::Result<PathBuf> {
     let bin = folder.join("bin");
     fs::create_dir_all(&bin)?;
     let amend = stage.world().amend().program().path();
-    for (name, to) in [("kubectl", stage.world().control_plane().kubectl()), ("kubectl-amend", amend), ("amend", amend)]
-    {
+    let helm = stage.world().bench().helm().binary();
+    let kubectl = stage.world().control_plane().kubectl();
+    for (name, to) in [("kubectl", kubectl), ("helm", helm), ("kubectl-amend", amend), ("amend", amend)] {
         std::os::unix::fs::symlink(to, bin.join(name)).with_context(|| format!("cannot link {name}"))?;
     }
     Ok(bin)
