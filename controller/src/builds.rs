@@ -86,7 +86,7 @@ impl Builds {
         api.list(&ListParams::default())
             .await
             .map(|list| list.items)
-            .map_err(|error| format!("cannot list GitTargets: {error}"))
+            .map_err(|error| format!("cannot list GitTargets: {}", crate::errors::chain(&error)))
     }
 
     /// Asks every forge for failed runs until `stop`: a webhook that was lost is found here.

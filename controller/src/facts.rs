@@ -292,7 +292,9 @@ async fn history(shell: &Shell, plan: &Plan) -> Answer<Vec<PastAction>> {
     let api: Api<Remediation> = Api::namespaced(shell.clients.reader(), &plan.target.namespace);
     let list = match api.list(&ListParams::default()).await {
         Ok(list) => list.items,
-        Err(error) => return Answer::unknown(format!("cannot list earlier remediations: {error}")),
+        Err(error) => {
+            return Answer::unknown(format!("cannot list earlier remediations: {}", crate::errors::chain(&error)));
+        }
     };
     let digest = plan.digest();
     let past = list

@@ -399,7 +399,9 @@ async fn load(client: Client) -> Result<BTreeMap<String, Known>, StoreError> {
     let mut incidents = BTreeMap::new();
     let mut page = ListParams::default().limit(PAGE);
     loop {
-        let unavailable = |error| StoreError::Unavailable { why: format!("cannot list incidents: {error}") };
+        let unavailable = |error: kube::Error| StoreError::Unavailable {
+            why: format!("cannot list incidents: {}", crate::errors::chain(&error)),
+        };
         let list = api.list(&page).await.map_err(unavailable)?;
         for incident in &list.items {
             remember(&mut incidents, incident);

@@ -23,12 +23,13 @@ pub async fn export(client: &Client, release_namespace: &str) -> Result<Export, 
     let heads: Api<ConfigMap> = Api::namespaced(client.clone(), release_namespace);
     let remediations: Api<Remediation> = Api::all(client.clone());
     // The head first: leaves that are appended meanwhile are newer than it and left out.
-    let head =
-        heads.get(HEAD).await.map_err(|error| format!("cannot read ConfigMap {release_namespace}/{HEAD}: {error}"))?;
+    let head = heads.get(HEAD).await.map_err(|error| {
+        format!("cannot read ConfigMap {release_namespace}/{HEAD}: {}", crate::errors::chain(&error))
+    })?;
     let list = remediations
         .list(&ListParams::default())
         .await
-        .map_err(|error| format!("cannot list remediations: {error}"))?;
+        .map_err(|error| format!("cannot list remediations: {}", crate::errors::chain(&error)))?;
     let value = |key: &str| {
         let found = head.data.as_ref().and_then(|data| data.get(key));
         found.cloned().ok_or_else(|| format!("ConfigMap {release_namespace}/{HEAD} has no key `{key}`"))

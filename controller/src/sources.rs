@@ -160,7 +160,7 @@ impl Sources {
             Ok(listed) => Answer::Known(
                 listed.unopened.into_iter().filter(|(one, _)| *one == kind).map(|(_, problem)| problem).collect(),
             ),
-            Err(error) => Answer::unknown(format!("cannot list telemetry sources: {error}")),
+            Err(error) => Answer::unknown(format!("cannot list telemetry sources: {}", crate::errors::chain(&error))),
         }
     }
 
@@ -187,7 +187,7 @@ impl Sources {
     pub async fn declares(&self, namespace: &str, kind: Kind) -> Answer<bool> {
         match self.list(namespace).await {
             Ok(found) => Answer::Known(found.iter().any(|source| source.spec.kind == kind)),
-            Err(error) => Answer::unknown(format!("cannot list telemetry sources: {error}")),
+            Err(error) => Answer::unknown(format!("cannot list telemetry sources: {}", crate::errors::chain(&error))),
         }
     }
 

@@ -244,7 +244,7 @@ fn as_planned(plan: &Plan) -> CompiledPolicy {
 async fn policy(shell: &Shell, plan: &Plan) -> Answer<Option<planner::Known>> {
     match planner::policies(shell, &plan.policy.namespace).await {
         Ok(list) => Answer::Known(list.into_iter().find(|known| known.reference.uid == plan.policy.uid)),
-        Err(error) => Answer::unknown(format!("cannot read policies: {error}")),
+        Err(error) => Answer::unknown(format!("cannot read policies: {}", crate::errors::chain(&error))),
     }
 }
 

@@ -3,7 +3,6 @@
 mod objects;
 mod rights;
 
-use std::fmt::Display;
 use std::process::ExitCode;
 
 use amend_crds::HOLD_ANNOTATION;
@@ -122,10 +121,11 @@ impl Visit<'_> {
     }
 
     /// The answer of a read; a read that failed is a finding of its own, and the visit goes on.
-    fn told<T>(&mut self, answer: Result<T, impl Display>, what: &str) -> Option<T> {
+    fn told<T>(&mut self, answer: Result<T, impl Into<anyhow::Error>>, what: &str) -> Option<T> {
         match answer {
             Ok(told) => Some(told),
             Err(why) => {
+                let why = amend_controller::errors::chain(why.into().as_ref());
                 let fix = format!("run this as somebody who may read {what}: kubectl auth can-i get {what} -A");
                 self.check(false, Weight::Unknown, format!("cannot read {what}: {why}"), fix);
                 None

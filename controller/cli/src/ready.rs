@@ -81,7 +81,10 @@ async fn leads(connection: &Connection) -> Result<String, String> {
     let namespace = &connection.install_namespace;
     let leases: Api<Lease> = Api::namespaced(connection.client.clone(), namespace);
     let lease = leases.get_opt("amend-controller").await;
-    let lease = lease.map_err(|error| format!("cannot read lease {namespace}/amend-controller: {error}"))?;
+    let said = |error: kube::Error| {
+        format!("cannot read lease {namespace}/amend-controller: {}", amend_controller::errors::chain(&error))
+    };
+    let lease = lease.map_err(said)?;
     let holder = lease.and_then(|lease| lease.spec).and_then(|spec| spec.holder_identity);
     match holder.filter(|holder| !holder.is_empty()) {
         Some(holder) => Ok(format!("{holder} leads")),

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use amend_controller::clients::Clients;
+use amend_controller::errors::chain;
 use amend_controller::targets::Targets;
 use amend_crds::{GROUP, GitTarget, Incident, Remediation};
 use amend_gitops::forge::{BRANCHES, PullRequestState};
@@ -60,7 +61,7 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
     for target in &listed {
         match pull_requests(&targets, target, &ours, arguments.yes).await {
             Ok(closed) => done.extend(closed),
-            Err(error) => failed.push(format!("GitTarget {}: {error:#}", target.name_any())),
+            Err(error) => failed.push(format!("GitTarget {}: {}", target.name_any(), chain(error.as_ref()))),
         }
     }
     done.extend(finalizers::<Incident>(&connection, arguments.yes).await?);

@@ -17,7 +17,12 @@ pub async fn reviews(shell: &Shell, plan: &Plan) -> Answer<Vec<AccessReview>> {
     for access in accesses_needed(plan) {
         match allowed(shell.clients.reader(), &remediator, &access).await {
             Ok(allowed) => reviews.push(AccessReview { access, allowed }),
-            Err(error) => return Answer::unknown(format!("the API server did not answer an access review: {error}")),
+            Err(error) => {
+                return Answer::unknown(format!(
+                    "the API server did not answer an access review: {}",
+                    crate::errors::chain(&error)
+                ));
+            }
         }
     }
     Answer::Known(reviews)

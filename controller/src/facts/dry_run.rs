@@ -40,7 +40,9 @@ async fn all(client: &Client, objects: Result<Vec<Value>, String>) -> Answer<Dry
             Err(kube::Error::Api(status)) if is_refusal(status.code) => {
                 return Answer::Known(DryRun::Refused { because: status.message.clone() });
             }
-            Err(error) => return Answer::unknown(format!("the dry run got no answer: {error}")),
+            Err(error) => {
+                return Answer::unknown(format!("the dry run got no answer: {}", crate::errors::chain(&error)));
+            }
         }
     }
     Answer::Known(DryRun::Accepted)

@@ -106,7 +106,7 @@ pub async fn kill_switch(shell: &Shell) -> Answer<bool> {
         Ok(Some(found)) => {
             Answer::Known(found.data.as_ref().and_then(|data| data.get("stop")).is_none_or(|value| value != "false"))
         }
-        Err(error) => Answer::unknown(format!("cannot read ConfigMap {STOP}: {error}")),
+        Err(error) => Answer::unknown(format!("cannot read ConfigMap {STOP}: {}", crate::errors::chain(&error))),
     }
 }
 
@@ -137,7 +137,7 @@ pub async fn approvals(shell: &Shell, remediation: &Remediation) -> Answer<Vec<S
     let api: Api<Approval> = Api::namespaced(shell.clients.reader(), &remediation.namespace().unwrap_or_default());
     let list = match api.list(&ListParams::default()).await {
         Ok(list) => list,
-        Err(error) => return Answer::unknown(format!("cannot list Approvals: {error}")),
+        Err(error) => return Answer::unknown(format!("cannot list Approvals: {}", crate::errors::chain(&error))),
     };
     let mut said: Vec<(Option<Timestamp>, Said)> = list
         .items

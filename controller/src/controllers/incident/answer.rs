@@ -66,7 +66,8 @@ pub async fn answer(
     let known = match planner::policies(shell, &namespace).await {
         Ok(known) => known,
         Err(error) => {
-            moment.no_plan = Some(format!("cannot read the policies of this namespace: {error}"));
+            moment.no_plan =
+                Some(format!("cannot read the policies of this namespace: {}", crate::errors::chain(&error)));
             return;
         }
     };
