@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use amend_crds::approval::ApprovalDecision;
 use amend_crds::{Approval, ApprovalSpec, Remediation};
+use amend_execution::phase::Phase;
 use anyhow::{Context, bail};
 use clap::Args;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -50,14 +51,38 @@ pub async fn run(arguments: &Arguments, decision: ApprovalDecision, flags: &Flag
     let made = approvals.create(&PostParams::default(), &approval).await.context("cannot create the Approval")?;
     match connection.output {
         Some(output) => print(&made, output)?,
-        None => println!(
-            "{decision:?} of {name} is written down as {} by {} (plan {})",
-            made.name_any(),
-            made.spec.by,
-            made.spec.plan_digest
-        ),
+        None => {
+            println!(
+                "{} {} {name} (plan {}): written down as Approval {}",
+                made.spec.by,
+                verb(decision),
+                made.spec.plan_digest,
+                made.name_any()
+            );
+            if decision == ApprovalDecision::Approve {
+                unasked(&remediation).iter().for_each(|line| println!("{line}"));
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// That nothing waits for a yes, where that is so: with Propose the merge is the approval.
+fn unasked(remediation: &Remediation) -> Option<String> {
+    let status = remediation.status.as_ref()?;
+    let phase = status.phase.filter(|phase| *phase != Phase::AwaitingApproval)?;
+    let open = status.pull_request.as_ref().filter(|pull| pull.state == "open");
+    let merge = open.map_or_else(String::new, |pull| format!("; the approval that counts is to merge {}", pull.url));
+    Some(format!("nothing waits for a yes now: the remediation is {phase:?}{merge}"))
+}
+
+/// What the caller does to the remediation.
+fn verb(decision: ApprovalDecision) -> &'static str {
+    match decision {
+        ApprovalDecision::Approve => "approves",
+        ApprovalDecision::Refuse => "refuses",
+        ApprovalDecision::Stop => "stops",
+    }
 }
 
 /// Who the API server takes us for; admission refuses any other name.

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use amend_controller::effects::remedy::told::gate_rows;
+use amend_controller::errors::chain;
 use amend_crds::incident::IncidentPhase;
 use amend_crds::{Incident, Remediation};
 use amend_diagnosis::render;
@@ -55,17 +56,20 @@ pub async fn run(arguments: &Arguments, flags: &Flags) -> anyhow::Result<ExitCod
             let mut shown = json!({ "incident": incident, "remediation": remediation });
             shown["again"] = match again {
                 Some(Ok(again)) => serde_json::to_value(again)?,
-                Some(Err(error)) => json!({ "notAsked": format!("{error:#}") }),
+                Some(Err(error)) => json!({ "notAsked": chain(error.as_ref()) }),
                 None => serde_json::Value::Null,
             };
             print(&shown, output)?;
         }
         (None, Some(Ok(again))) => std::print!("{}", again.told()),
-        (None, Some(Err(error))) => println!("\nnot asked again: {}", plain(&format!("{error:#}"))),
+        (None, Some(Err(error))) => println!("\nnot asked again: {}", plain(&chain(error.as_ref()))),
         (None, None) => {}
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// Lines about signals; more are in `-o json`.
+const SIGNALS_MAX: usize = 8;
 
 fn told(incident: &Incident, remediation: Option<&Remediation>) -> String {
     let mut out = String::new();
@@ -75,9 +79,22 @@ fn told(incident: &Incident, remediation: Option<&Remediation>) -> String {
     let _ = writeln!(out, "  {}", plain(&status.because));
     let _ = writeln!(out, "\nsignals ({} arrived)", status.signal_count);
     let signals = if status.signals.is_empty() { &incident.spec.signals } else { &status.signals };
-    for signal in signals.iter().take(8) {
+    // What many pods said in the same words is told once.
+    let mut lines: Vec<(String, u32)> = Vec::new();
+    for signal in signals {
         let over = if signal.ended_at.is_some() { ", over" } else { "" };
-        let _ = writeln!(out, "  {} on {}: {}{over}", plain(&signal.name), signal.entity, plain(&signal.summary));
+        let line = format!("{} on {}: {}{over}", plain(&signal.name), signal.entity, plain(&signal.summary));
+        match lines.iter_mut().find(|(known, _)| *known == line) {
+            Some((_, times)) => *times += 1,
+            None => lines.push((line, 1)),
+        }
+    }
+    for (line, times) in lines.iter().take(SIGNALS_MAX) {
+        let times = if *times > 1 { format!(" ({times} of them)") } else { String::new() };
+        let _ = writeln!(out, "  {line}{times}");
+    }
+    if lines.len() > SIGNALS_MAX {
+        let _ = writeln!(out, "  and {} more in other words", lines.len() - SIGNALS_MAX);
     }
     if let Some(diagnosis) = &status.diagnosis {
         if let Some(why) = &diagnosis.abstained {
@@ -89,8 +106,7 @@ fn told(incident: &Incident, remediation: Option<&Remediation>) -> String {
         }
         for (rank, cause) in diagnosis.causes.iter().take(3).enumerate() {
             let title = if rank == 0 { "\ncause" } else { "or" };
-            let sure = cause.confidence * 100.0;
-            let _ = writeln!(out, "{title}: {} ({}, {sure:.0} % sure)", plain(&cause.sentence), cause.kind);
+            let _ = writeln!(out, "{title}: {} ({}, {})", plain(&cause.sentence), cause.kind, sure(cause.confidence));
             for (sign, facts) in [('+', &cause.facts_for), ('-', &cause.facts_against)] {
                 for fact in facts.iter().take(6) {
                     let _ = writeln!(out, "  {sign} {}", plain(&fact.sentence));
@@ -121,7 +137,8 @@ fn told(incident: &Incident, remediation: Option<&Remediation>) -> String {
     if let Some(remediation) = remediation {
         remedy(&mut out, remediation);
     }
-    let _ = writeln!(out, "\nnext: {}", next(&status.phase, remediation));
+    let answered = status.policies.iter().any(|policy| policy.matched);
+    let _ = writeln!(out, "\nnext: {}", next(&status.phase, answered, remediation));
     out
 }
 
@@ -139,8 +156,16 @@ fn remedy(out: &mut String, remediation: &Remediation) {
     }
 }
 
+/// Nothing is certain, and no cause that is on the list is impossible.
+fn sure(confidence: f64) -> String {
+    match confidence * 100.0 {
+        small if small < 1.0 => "less than 1 % sure".to_owned(),
+        percent => format!("{:.0} % sure", percent.min(99.0)),
+    }
+}
+
 /// One sentence; every phase has one.
-fn next(incident: &IncidentPhase, remediation: Option<&Remediation>) -> &'static str {
+fn next(incident: &IncidentPhase, answered: bool, remediation: Option<&Remediation>) -> &'static str {
     let phase = remediation.map(|one| one.status.as_ref().and_then(|status| status.phase).unwrap_or(Phase::Planned));
     match (incident, phase) {
         (IncidentPhase::Resolved | IncidentPhase::Dropped | IncidentPhase::Joined, _) => "nothing; this is over",
@@ -163,6 +188,9 @@ fn next(incident: &IncidentPhase, remediation: Option<&Remediation>) -> &'static
         (_, Some(Phase::Held | Phase::Stuck)) => "a person decides; Amend does nothing more here",
         (IncidentPhase::Open | IncidentPhase::Diagnosing, None) => "the diagnosis",
         (IncidentPhase::Abstained, None) => "the diagnosis is made again as evidence arrives",
+        (IncidentPhase::Diagnosed, None) if answered => {
+            "a policy answers this cause; the second line above says what it waits for"
+        }
         (IncidentPhase::Diagnosed, None) => "a policy that answers this cause; none does yet",
         (IncidentPhase::Remediating | IncidentPhase::Mitigated, None) => "it is watched until the cause is gone",
     }

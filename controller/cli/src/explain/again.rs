@@ -151,12 +151,15 @@ impl Again {
             };
             let _ = writeln!(out, "  {id}: {said}\n    {}", clipped(&plain(query)));
         }
-        for (when, conclusion) in [("then", &self.then), ("now", &self.now)] {
+        let said = |conclusion: &Conclusion| {
             let sure = conclusion.confidence.map_or(String::new(), |sure| format!(" ({:.0} % sure)", sure * 100.0));
             let cause = conclusion.cause.as_deref().unwrap_or("no cause");
             let silent = conclusion.abstained.as_ref().map_or(String::new(), |why| format!("; not sure: {why}"));
-            let _ = writeln!(out, "  {when}: {cause}{sure}{silent}");
-        }
+            format!("{cause}{sure}{silent}")
+        };
+        let (then, now) = (said(&self.then), said(&self.now));
+        let now = if now == then { "the same" } else { now.as_str() };
+        let _ = writeln!(out, "  then: {then}\n  now: {now}");
         out
     }
 }

@@ -101,7 +101,10 @@ fn a_decision_is_bound_to_the_plan_and_carries_the_name_of_who_made_it() {
         assert!(stage().world.api().store().get("approvals.amend.dev", "shop", name).is_some(), "{name} is stored");
     }
     let told = text(&amend(&["approve", "rem-1", "-n", "shop", "--digest", DIGEST]).stdout);
-    assert!(told.contains("Approve of rem-1 is written down") && told.contains("by sandbox-admin"), "{told}");
+    assert!(
+        told.contains("sandbox-admin approves rem-1 (plan ") && told.contains("written down as Approval rem-1-"),
+        "{told}"
+    );
 }
 
 #[test]
