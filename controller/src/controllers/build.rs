@@ -26,6 +26,9 @@ const LINES_MAX: usize = 40;
 /// Characters of one line kept.
 const LINE_MAX: usize = 300;
 
+/// Characters of one line that are looked through for secrets: what lies behind is not kept.
+const REDACTED_MAX: usize = 4 * LINE_MAX;
+
 /// A log that is not there yet is asked for again; forges store it shortly after the run.
 const AGAIN: SignedDuration = SignedDuration::from_secs(20);
 
@@ -58,9 +61,12 @@ impl Control for BuildControl {
         }
         let failure = match log(shell, &object).await {
             Answer::Known(text) => {
+                let unknown = Arc::clone(&shell.unknown_lines);
                 let found = tokio::task::spawn_blocking(move || {
-                    let failure = classify_build(&text, None);
-                    let lines = failing_lines(&text, &failure);
+                    let redacted = |text: &str| unknown.redacted(text);
+                    let mut failure = classify_build(&text, None);
+                    failure.why = redacted(&failure.why);
+                    let lines = failing_lines(&text, &failure, redacted);
                     (failure, lines)
                 });
                 found.await.map_or_else(|_| Answer::unknown("reading the log panicked"), Answer::Known)
@@ -187,7 +193,8 @@ async fn job_log(target: &Target, build: &Build) -> Result<Option<String>, Forge
     }
 }
 
-fn failing_lines(text: &str, failure: &BuildFailure) -> Vec<FailingLine> {
+/// The lines as people may read them: CI masks only what it was told is a secret.
+fn failing_lines(text: &str, failure: &BuildFailure, redacted: impl Fn(&str) -> String) -> Vec<FailingLine> {
     let lines: Vec<&str> = lines(text).collect();
     let mut found = Vec::new();
     for (from, to) in &failure.ranges {
@@ -196,10 +203,29 @@ fn failing_lines(text: &str, failure: &BuildFailure) -> Vec<FailingLine> {
                 return found;
             }
             if let Some(line) = number.checked_sub(1).and_then(|at| lines.get(at)) {
-                let shown = amend_gitops::untrusted::line(line, LINE_MAX);
+                // Cut after it is redacted, so that no half of a secret stays.
+                let bounded: String = line.chars().take(REDACTED_MAX).collect();
+                let shown = amend_gitops::untrusted::line(&redacted(&bounded), LINE_MAX);
                 found.push(FailingLine { number: u32::try_from(number).unwrap_or(u32::MAX), text: shown });
             }
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failing_lines_hold_no_credentials_and_no_half_of_one() {
+        let long = format!("{} token=ghp_{}", "x".repeat(LINE_MAX - 12), "a".repeat(40));
+        let text = format!("ok\nerror: login failed with password=hunter2 at once\n{long}\n");
+        let failure = BuildFailure { ranges: vec![(2, 3)], class: None, speaks_of: None, why: String::new() };
+        let queue = crate::unknown_lines::UnknownLines::default();
+        let found = failing_lines(&text, &failure, |line| queue.redacted(line));
+        assert_eq!(found.iter().map(|line| line.number).collect::<Vec<_>>(), [2, 3]);
+        assert!(!found[0].text.contains("hunter2") && found[0].text.ends_with("at once"), "{}", found[0].text);
+        assert!(!found[1].text.contains("ghp_"), "{}", found[1].text);
+    }
 }
