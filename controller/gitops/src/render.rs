@@ -90,8 +90,9 @@ pub async fn difference(
     folder: &Folder,
     changes: &[ContentChange],
 ) -> Result<Difference, LocateError> {
-    let now = built(repo, at, folder, &[]).await?;
-    let then = built(repo, at, folder, changes).await?;
+    let read = yaml_files(repo, at, WHAT).await?;
+    let now = built(repo, at, folder, read.clone(), &[]).await?;
+    let then = built(repo, at, folder, read, changes).await?;
     let touched: Vec<RepoPath> = changes.iter().map(|change| change.path.clone()).collect();
     Ok(compared(&now, &then, folder, &touched)?)
 }
@@ -107,19 +108,22 @@ pub async fn between(
     folder: &Folder,
     touched: &[RepoPath],
 ) -> Result<Vec<LiveChange>, LocateError> {
-    let before = built(repo, from, folder, &[]).await?;
-    let after = built(repo, to, folder, &[]).await?;
+    let before = built(repo, from, folder, yaml_files(repo, from, WHAT).await?, &[]).await?;
+    let after = built(repo, to, folder, yaml_files(repo, to, WHAT).await?, &[]).await?;
     Ok(compared(&before, &after, folder, touched)?.changes)
 }
 
-/// Renders a folder at a revision, with some files changed.
+/// What is looked for, in the sentence about a repository with too many files.
+const WHAT: &str = "the object";
+
+/// Renders a folder from the YAML files of a revision and their refusals, with some files changed.
 async fn built(
     repo: &Repo,
     at: &CommitId,
     folder: &Folder,
+    (mut texts, mut refused): (BTreeMap<RepoPath, String>, BTreeMap<RepoPath, String>),
     changes: &[ContentChange],
 ) -> Result<Rendered, LocateError> {
-    let (mut texts, mut refused) = yaml_files(repo, at, "the kustomization").await?;
     for change in changes {
         match &change.after {
             Some(text) => texts.insert(change.path.clone(), text.clone()),

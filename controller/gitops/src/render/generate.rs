@@ -99,7 +99,8 @@ impl Generator<'_> {
                 return Err(self.error(format_args!("that has {key} twice")));
             }
         }
-        match data.is_empty() {
+        let unread = packed(self.path, self.entry)?.iter().any(|path| !self.texts.contains_key(path));
+        match data.is_empty() && !unread {
             true => Err(self.error("without data")),
             false => Ok(data),
         }
