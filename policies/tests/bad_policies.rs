@@ -41,9 +41,14 @@ const SLIPS: [Slip; 64] = [
         "setResources: {",
         "restart: {",
         "steps[0].git.restart",
-        "unknown field \"restart\": there are revertCommit, setImage, setResources",
+        "unknown field \"restart\": remove it; there are revertCommit, setImage, setResources",
     ),
-    ("autonomy: Propose", "dryRun: true", "dryRun", "unknown field \"dryRun\": there are abortWhen, autonomy, "),
+    (
+        "autonomy: Propose",
+        "dryRun: true",
+        "dryRun",
+        "unknown field \"dryRun\": remove it; there are abortWhen, autonomy, ",
+    ),
     (
         "verify: { settle",
         "verify: { \"set\\u202etle\": auto, settle",

@@ -33,7 +33,7 @@ impl UnknownField {
             }
             Some(nearest) => format!("unknown field {}: did you mean {nearest}?", quoted(name)),
             None if self.known.is_empty() => format!("unknown field {}: remove it", quoted(name)),
-            None => format!("unknown field {}: there are {}", quoted(name), self.known.join(", ")),
+            None => format!("unknown field {}: remove it; there are {}", quoted(name), self.known.join(", ")),
         };
         PolicyProblem { path: self.path.clone(), sentence }
     }
