@@ -101,13 +101,18 @@ pub async fn effect(
         }));
     }
     let mut unchecked = None;
-    // Of what is rendered, all is known; a text beside it (a README, a script) is none of that.
-    let beside = |change: &&ContentChange| folder.is_none() || manifest::is_manifest(change.path.as_str());
+    // Of what is rendered, all is known. Pages for people beside it do nothing; of any other file (a chart's template) nobody knows.
+    let beside = |change: &&ContentChange| folder.is_none() || !is_documentation(change.path.name());
     for change in changes.iter().filter(|change| !built.files.contains(&change.path)).filter(beside) {
         rendered.extend(differing(change, namespace)?);
         unchecked = unchecked.or(unreadable(change)?);
     }
     Ok(Effect { rendered, unchecked, built })
+}
+
+/// Whether a file is a page for people, by its name.
+fn is_documentation(name: &str) -> bool {
+    [".md", ".adoc", ".rst"].iter().any(|end| name.ends_with(end))
 }
 
 /// Why a file changes in ways that its objects do not show; `None` when they do.
@@ -361,6 +366,14 @@ mod tests {
         let twice = "metadata: {name: a}\nmetadata: {name: b}\n";
         let unreadable = contents(&file("1", twice), &file("2", twice));
         assert!(unreadable.objects_after("shop").unwrap_err().contains("apps/cart.yaml cannot be read"));
+    }
+
+    #[test]
+    fn only_pages_for_people_are_known_to_do_nothing() {
+        assert!(is_documentation("README.md"));
+        for name in ["_helpers.tpl", "app.conf", "deploy.sh", "NOTES.txt", "values.yaml"] {
+            assert!(!is_documentation(name), "{name}");
+        }
     }
 
     #[test]
